@@ -1,0 +1,215 @@
+"""Every error a user can meet, with its HTTP status and its stable code.
+
+    HotswapError                       500 internal_error
+    ├── InvalidRequest                 400 invalid_request
+    │   ├── InvalidReference               invalid_reference
+    │   ├── InvalidDigest                  invalid_digest
+    │   ├── InvalidManifest                invalid_manifest
+    │   ├── InvalidBundle                  invalid_bundle
+    │   │   └── UnsafeFile                 unsafe_file
+    │   ├── InvalidPrompt                  invalid_prompt
+    │   ├── ContextLengthExceeded          context_length_exceeded
+    │   ├── DigestMismatch                 digest_mismatch
+    │   ├── InvalidSettings                invalid_settings
+    │   └── InvalidData                    invalid_data
+    ├── NotFound                       404 not_found
+    │   ├── AdapterNotFound                adapter_not_found
+    │   ├── VersionNotFound                version_not_found
+    │   ├── AliasNotFound                  alias_not_found
+    │   ├── BlobNotFound                   blob_not_found
+    │   └── BaseNotFound                   base_not_found
+    ├── Conflict                       409 conflict
+    │   ├── AliasConflict                  alias_conflict
+    │   ├── NothingToRollBack              nothing_to_roll_back
+    │   └── BaseMismatch                   base_mismatch
+    ├── NotServable                    422 adapter_not_servable
+    │   └── RankTooHigh                    rank_too_high
+    ├── ServerBusy                     429 server_busy
+    ├── BlobCorrupted                  500 blob_corrupted
+    └── Unavailable                    503 unavailable
+        ├── StoreUnavailable               store_unavailable
+        ├── StoreUnsuitable                store_unsuitable
+        └── RegistryUnavailable            registry_unavailable
+
+The HTTP handler writes `body()`; the HTTP client rebuilds the same class with `from_body()`.
+A message says what was asked, what was found and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class HotswapError(Exception):
+    """An error with a code that never changes, an HTTP status and fields for programs."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    _by_code: ClassVar[dict[str, type[HotswapError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        HotswapError._by_code[cls.code] = cls
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the HTTP answer, in the form OpenAI clients read."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.fields.get("param"),
+                "code": self.code,
+                "fields": self.fields,
+            }
+        }
+
+    @classmethod
+    def from_body(cls, status: int, body: Any) -> HotswapError:
+        """The error that `body()` described; a body of another form becomes a plain error."""
+        error = body.get("error") if isinstance(body, dict) else None
+        if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+            return HotswapError(f"the server answered {status}: {str(body)[:500]}")
+        kind = cls._by_code.get(str(error.get("code")), HotswapError)
+        fields = error.get("fields")
+        return kind(error["message"], **(fields if isinstance(fields, dict) else {}))
+
+
+class InvalidRequest(HotswapError):
+    code = "invalid_request"
+    status = 400
+
+
+class InvalidReference(InvalidRequest):
+    code = "invalid_reference"
+
+
+class InvalidDigest(InvalidRequest):
+    code = "invalid_digest"
+
+
+class InvalidManifest(InvalidRequest):
+    code = "invalid_manifest"
+
+
+class InvalidBundle(InvalidRequest):
+    code = "invalid_bundle"
+
+
+class UnsafeFile(InvalidBundle):
+    code = "unsafe_file"
+
+
+class InvalidPrompt(InvalidRequest):
+    code = "invalid_prompt"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class DigestMismatch(InvalidRequest):
+    """Bytes that arrived are not the bytes that were announced."""
+
+    code = "digest_mismatch"
+
+
+class InvalidSettings(InvalidRequest):
+    code = "invalid_settings"
+
+
+class InvalidData(InvalidRequest):
+    """A training or evaluation file that cannot be used; names file, line and field."""
+
+    code = "invalid_data"
+
+
+class NotFound(HotswapError):
+    code = "not_found"
+    status = 404
+
+
+class AdapterNotFound(NotFound):
+    code = "adapter_not_found"
+
+
+class VersionNotFound(NotFound):
+    code = "version_not_found"
+
+
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
+
+
+class BlobNotFound(NotFound):
+    code = "blob_not_found"
+
+
+class BaseNotFound(NotFound):
+    code = "base_not_found"
+
+
+class Conflict(HotswapError):
+    code = "conflict"
+    status = 409
+
+
+class AliasConflict(Conflict):
+    """The alias was moved by someone else between the look and the move."""
+
+    code = "alias_conflict"
+
+
+class NothingToRollBack(Conflict):
+    code = "nothing_to_roll_back"
+
+
+class BaseMismatch(Conflict):
+    """The adapter was trained on another base than the one that is served."""
+
+    code = "base_mismatch"
+
+
+class NotServable(HotswapError):
+    """The adapter is stored but this server cannot apply it; the message says why."""
+
+    code = "adapter_not_servable"
+    status = 422
+
+
+class RankTooHigh(NotServable):
+    code = "rank_too_high"
+
+
+class ServerBusy(HotswapError):
+    code = "server_busy"
+    status = 429
+
+
+class BlobCorrupted(HotswapError):
+    """Stored bytes no longer have their digest; they are never handed on."""
+
+    code = "blob_corrupted"
+
+
+class Unavailable(HotswapError):
+    code = "unavailable"
+    status = 503
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+
+
+class StoreUnsuitable(Unavailable):
+    """The object store does not honour create-once writes, so versions could be lost."""
+
+    code = "store_unsuitable"
+
+
+class RegistryUnavailable(Unavailable):
+    code = "registry_unavailable"

@@ -1,0 +1,138 @@
+"""The manifest: everything that makes an adapter version what it is. Pure.
+
+A manifest is immutable. Its canonical JSON (RFC 8785) has one digest, and that digest is the
+version's identity from training to answer. It holds no time stamp and no author: pushing the
+same content twice gives the same manifest; who and when stand in the AdapterVersion.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.digests import Descriptor, Digest
+from registry.errors import InvalidManifest
+from registry.prompts import PromptFormat
+
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseFingerprint(_Part):
+    """Which base model an adapter belongs to. A field that is None is not stated.
+
+    `model_id`, `revision` and `quantization` are for people: a directory may be renamed, and an
+    adapter trained beside a 4-bit base may be served beside an 8-bit one.
+    """
+
+    model_id: str
+    revision: str | None = None
+    config_digest: Digest | None = None
+    tokenizer_digest: Digest | None = None
+    template_digest: Digest | None = None
+    weights_digest: Digest | None = None
+    quantization: str | None = None
+
+    def mismatches(self, served: BaseFingerprint) -> list[str]:
+        """The names of the fields that forbid serving this adapter on the `served` base.
+
+        Every stated digest must be equal; an adapter that states none must name the base's id.
+        """
+        fields = ("config_digest", "tokenizer_digest", "template_digest", "weights_digest")
+        stated = [field for field in fields if getattr(self, field) is not None]
+        if not stated:
+            return [] if self.model_id == served.model_id else ["model_id"]
+        return [field for field in stated if getattr(self, field) != getattr(served, field)]
+
+
+class LoraShape(_Part):
+    """What the adapter adds to the base, read from its config and its tensor headers.
+
+    `modules` are the dotted names of the adapted linear layers, without PEFT's prefix.
+    `not_servable` gives the reasons why serving cannot apply it; empty when it can.
+    """
+
+    kind: Literal["lora", "rslora", "dora"] = "lora"
+    r: int = Field(ge=1)
+    max_r: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0)
+    modules: tuple[str, ...]
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    num_parameters: int = Field(ge=1)
+    not_servable: tuple[str, ...] = ()
+
+
+class BundleMetadata(_Part):
+    """What `hotswap.json` in a PEFT directory says beside the tensors; all of it optional."""
+
+    base: BaseFingerprint | None = None
+    prompt: PromptFormat | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    description: str = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Manifest(_Part):
+    """Files, base, LoRA shape, prompt format, provenance and metrics of one adapter version."""
+
+    format: Literal["hotswap.manifest.v1"] = "hotswap.manifest.v1"
+    files: tuple[Descriptor, ...] = Field(min_length=1)
+    base: BaseFingerprint
+    lora: LoraShape
+    prompt: PromptFormat | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    description: str = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    def canonical_json(self) -> bytes:
+        try:
+            data = rfc8785.dumps(self.model_dump(mode="json"))
+        except rfc8785.CanonicalizationError as error:
+            raise InvalidManifest(f"the manifest has no canonical JSON form: {error}") from error
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidManifest(
+                f"the manifest is {len(data)} bytes long; at most {MAX_MANIFEST_BYTES} are allowed;"
+                " shorten provenance, description or tags"
+            )
+        return data
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.canonical_json())
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """Read a manifest's JSON; raises InvalidManifest with the fields that are wrong."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise InvalidManifest(f"not a manifest: {first_problem(error)}") from None
+
+    def file(self, file_name: str) -> Descriptor:
+        for descriptor in self.files:
+            if descriptor.file_name == file_name:
+                return descriptor
+        raise InvalidManifest(
+            f"the manifest has no file {file_name!r}; it has "
+            + ", ".join(d.file_name for d in self.files)
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(descriptor.size_bytes for descriptor in self.files)
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line for a person: the first field that is wrong and how many more there are."""
+    problems = error.errors(include_url=False)
+    where = ".".join(str(part) for part in problems[0]["loc"]) or "document"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {problems[0]['msg']}{more}"

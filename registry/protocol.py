@@ -1,0 +1,94 @@
+"""The registry's verbs as an interface. `Registry` (in process) and `RegistryClient` (HTTP) both
+implement it with the same errors; one contract suite runs on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
+from registry.digests import Descriptor, Digest
+from registry.manifest import Manifest
+
+
+class AdapterRegistry(Protocol):
+    """Every version of every adapter, and the aliases that point to them.
+
+    No write returns before it is durable. All methods are synchronous and safe to call from
+    several threads. Any of them may raise StoreUnavailable or RegistryUnavailable.
+    """
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the bytes are stored, so that a push can leave them out."""
+        ...
+
+    def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+        """Store bytes under their digest; raises DigestMismatch when they are other bytes."""
+        ...
+
+    def open_blob(self, digest: Digest) -> Iterator[bytes]:
+        """The bytes in chunks, verified: raises BlobNotFound, or BlobCorrupted at the latest
+        after the last chunk, so a reader must not use them before the end."""
+        ...
+
+    def commit(
+        self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
+    ) -> AdapterVersion:
+        """Make the manifest a version of `name` and, if given, move `alias` to it.
+
+        The same manifest again gives the same version. Raises BlobNotFound when a file of the
+        manifest is not stored, AliasConflict when the alias was moved meanwhile.
+        """
+        ...
+
+    def manifest(self, digest: Digest) -> Manifest:
+        """Raises BlobNotFound, or BlobCorrupted when the stored manifest has another digest."""
+        ...
+
+    def resolve(self, ref: AdapterRef) -> AdapterVersion:
+        """The version a reference means now; raises AdapterNotFound, VersionNotFound or
+        AliasNotFound, naming what there is instead."""
+        ...
+
+    def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
+        """Up to `limit` adapters in order of name, starting behind the name `after`."""
+        ...
+
+    def versions(self, name: str) -> list[AdapterVersion]:
+        """All versions in order of number; raises AdapterNotFound."""
+        ...
+
+    def aliases(self, name: str) -> list[AliasMove]:
+        """The current move of every alias of `name`, in order of alias."""
+        ...
+
+    def move_alias(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+    ) -> AliasMove:
+        """Point the alias to version number `to`.
+
+        With `expect`, only if it points there now, else AliasConflict. A move to where the alias
+        already points returns the current move and writes nothing.
+        """
+        ...
+
+    def rollback(
+        self, name: str, alias: str, *, by: str, why: str = "", expect: int | None = None
+    ) -> AliasMove:
+        """Move the alias to the last different target of its own history.
+
+        Raises AliasNotFound, NothingToRollBack, or AliasConflict when it was moved meanwhile or
+        does not point to `expect`.
+        """
+        ...
+
+    def history(self, name: str, alias: str) -> list[AliasMove]:
+        """Every move of the alias, oldest first; raises AliasNotFound."""
+        ...

@@ -1,0 +1,101 @@
+"""Reads the environment, once and nowhere else. Settings are frozen; unknown names are errors.
+
+`HOTSWAP_HOME` moves all local state. Other variables are `HOTSWAP_<SECTION>_<FIELD>`, one section
+a plane: `HOTSWAP_REGISTRY_STORE`, `HOTSWAP_SERVING_QUANTIZATION`, …
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from registry.errors import InvalidSettings
+from registry.manifest import first_problem
+
+PREFIX = "HOTSWAP_"
+SECTIONS = ("registry", "serving", "training")
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """The form of every plane's settings: frozen, and nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegistrySettings(Settings):
+    """Where the registry keeps its data; None means a place below HOTSWAP_HOME."""
+
+    store: str | None = None
+    """A directory, or `s3://bucket/prefix`."""
+    s3_endpoint: str | None = None
+    """URL of an S3-compatible server; None is AWS."""
+    s3_region: str = "us-east-1"
+    catalog: str | None = None
+    """SQLAlchemy URL of the index; None is SQLite below HOTSWAP_HOME."""
+    url: str = "http://127.0.0.1:8000"
+    """Where the client commands find the registry's HTTP API."""
+
+
+class Home:
+    """The directory below which all local state lives."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = root / "store"
+        self.catalog = root / "catalog.sqlite"
+        self.bases = root / "bases"
+        self.adapter_cache = root / "cache" / "adapters"
+        self.runs = root / "runs"
+
+
+def read_home(environment: Mapping[str, str] = os.environ) -> Home:
+    text = environment.get(f"{PREFIX}HOME")
+    return Home(Path(text).expanduser().absolute() if text else Path.home() / ".hotswap")
+
+
+def read_user(environment: Mapping[str, str] = os.environ) -> str:
+    """Who acts, for version records and alias moves."""
+    return environment.get("USER") or environment.get("LOGNAME") or "unknown"
+
+
+def read_section(
+    section: str,
+    kind: type[SettingsT],
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> SettingsT:
+    """The settings of one plane from `HOTSWAP_<SECTION>_*`; `overrides` (not None) go first.
+
+    Raises InvalidSettings for an unknown variable with our prefix or a value that does not fit.
+    """
+    for name in environment:
+        if name.startswith(PREFIX) and name != f"{PREFIX}HOME" and _section(name) is None:
+            raise InvalidSettings(
+                f"unknown environment variable {name}; expected {PREFIX}HOME or "
+                + ", ".join(f"{PREFIX}{s.upper()}_…" for s in SECTIONS)
+            )
+    start = f"{PREFIX}{section.upper()}_"
+    values: dict[str, object] = {
+        name.removeprefix(start).lower(): value
+        for name, value in environment.items()
+        if name.startswith(start)
+    }
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        known = ", ".join(f"{start}{field.upper()}" for field in kind.model_fields)
+        raise InvalidSettings(
+            f"{section} settings: {first_problem(error)}; known variables: {known}"
+        ) from None
+
+
+def _section(name: str) -> str | None:
+    rest = name.removeprefix(PREFIX)
+    return next((s for s in SECTIONS if rest.startswith(f"{s.upper()}_")), None)
