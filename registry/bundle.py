@@ -9,6 +9,7 @@ import json
 import math
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 METADATA_FILE = "hotswap.json"
 
 MAX_FILES = 64
-MAX_HEADER_BYTES = 100 << 20
+MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"})
@@ -37,6 +38,16 @@ _MEDIA_TYPES = {
     ".csv": "text/csv",
 }
 _PREFIX = "base_model.model."
+# What JSON of another form than expected raises on the way to the values.
+_MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+)
 # Fields of adapter_config.json whose effect serving does not apply, with the words for the user.
 _UNSUPPORTED_FIELDS = {
     "modules_to_save": "it replaces whole modules (modules_to_save)",
@@ -114,26 +125,33 @@ class Bundle:
 
 
 def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name → shape of a safetensors file; raises InvalidBundle."""
+    with path.open("rb") as file:
+        return parse_tensor_shapes(file.read, path.stat().st_size, path.name)
+
+
+def parse_tensor_shapes(
+    read: Callable[[int], bytes], size_bytes: int, file_name: str
+) -> dict[str, tuple[int, ...]]:
     """Tensor name → shape from a safetensors header (8 bytes of length, then JSON).
 
-    Raises InvalidBundle when the header is malformed or disagrees with the file's size.
+    `read(n)` gives the next n bytes of the file. Raises InvalidBundle when the header is
+    malformed or disagrees with the file's size.
     """
-    size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8):
-            raise InvalidBundle(f"{path.name} is not a safetensors file: bad header length")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {n: t for n, t in header.items() if n != "__metadata__"}
-            end = max((int(t["data_offsets"][1]) for t in tensors.values()), default=0)
-            shapes = {n: tuple(int(d) for d in t["shape"]) for n, t in tensors.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InvalidBundle(f"{path.name} is not a safetensors file: {error}") from None
+    prefix = read(8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8):
+        raise InvalidBundle(f"{file_name} is not a safetensors file: bad header length")
+    try:
+        header = json.loads(read(length))
+        tensors = {n: t for n, t in header.items() if n != "__metadata__"}
+        end = max((int(t["data_offsets"][1]) for t in tensors.values()), default=0)
+        shapes = {n: tuple(int(d) for d in t["shape"]) for n, t in tensors.items()}
+    except _MALFORMED as error:
+        raise InvalidBundle(f"{file_name} is not a safetensors file: {error}") from None
     if 8 + length + end != size_bytes:
         raise InvalidBundle(
-            f"{path.name} is {size_bytes} bytes long but its header describes {8 + length + end};"
+            f"{file_name} is {size_bytes} bytes long but its header describes {8 + length + end};"
             " the file is cut short or damaged"
         )
     return shapes
@@ -228,11 +246,7 @@ def _regular_files(directory: Path) -> list[Path]:
             raise UnsafeFile(f"{path.name} is a directory; push a flat PEFT adapter directory")
         if not stat.S_ISREG(mode):
             raise UnsafeFile(f"{path.name} is not a plain file; push a directory of plain files")
-        if path.suffix.lower() in _PICKLE_SUFFIXES:
-            raise UnsafeFile(
-                f"{path.name} can hold a pickle, which runs code when loaded; only safetensors is "
-                f"accepted. Save the adapter as {WEIGHTS_FILE} and remove {path.name}"
-            )
+        refuse_pickle(path.name)
     names = {path.name for path in paths}
     for required in (CONFIG_FILE, WEIGHTS_FILE):
         if required not in names:
@@ -242,27 +256,44 @@ def _regular_files(directory: Path) -> list[Path]:
     return paths
 
 
+def refuse_pickle(file_name: str) -> None:
+    """Raises UnsafeFile for the name of a file that torch would unpickle."""
+    if Path(file_name).suffix.lower() in _PICKLE_SUFFIXES:
+        raise UnsafeFile(
+            f"{file_name} can hold a pickle, which runs code when loaded; only safetensors is "
+            f"accepted. Save the adapter as {WEIGHTS_FILE} and remove {file_name}"
+        )
+
+
 def _describe(path: Path) -> Descriptor:
     hasher = Hasher()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             hasher.update(chunk)
-    return Descriptor(
-        digest=hasher.digest,
-        size_bytes=hasher.size_bytes,
-        media_type=_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"),
-        file_name=path.name,
-    )
+    try:
+        return Descriptor(
+            digest=hasher.digest,
+            size_bytes=hasher.size_bytes,
+            media_type=_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"),
+            file_name=path.name,
+        )
+    except ValidationError as error:
+        raise InvalidBundle(f"{path.parent}: {first_problem(error)}") from None
+
+
+def parse_config(data: bytes, file_name: str) -> dict[str, Any]:
+    """The JSON object in `data`; raises InvalidBundle when it is something else."""
+    try:
+        value = json.loads(data)
+    except _MALFORMED as error:
+        raise InvalidBundle(f"{file_name} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidBundle(f"{file_name} holds {type(value).__name__}, expected a JSON object")
+    return value
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InvalidBundle(f"{path.name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidBundle(f"{path.name} holds {type(value).__name__}, expected a JSON object")
-    return value
+    return parse_config(path.read_bytes(), path.name)
 
 
 def _metadata(directory: Path) -> BundleMetadata:

@@ -6,9 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from registry.errors import InvalidDigest
@@ -84,12 +84,33 @@ class Hasher:
         return Digest(self._sha256.hexdigest())
 
 
+MAX_FILE_NAME_BYTES = 255
+
+
+def check_file_name(name: str) -> str:
+    """Return `name` if it names a file in a flat directory on any system; ValueError if not."""
+    if (
+        name in ("", ".", "..")
+        or len(name.encode(errors="replace")) > MAX_FILE_NAME_BYTES
+        or not name.isprintable()
+        or any(character in name for character in "/\\:")
+    ):
+        raise ValueError(
+            f"{name[:100]!r} is not a plain file name; use printable characters without "
+            f"'/', '\\' and ':', at most {MAX_FILE_NAME_BYTES} bytes"
+        )
+    return name
+
+
 class Descriptor(BaseModel):
-    """Describes bytes and carries none: their digest, size, media type and file name."""
+    """Describes bytes and carries none: their digest, size, media type and file name.
+
+    The file name cannot lead out of the directory it is written to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: Digest
     size_bytes: int = Field(ge=0)
     media_type: str
-    file_name: str
+    file_name: Annotated[str, AfterValidator(check_file_name)]

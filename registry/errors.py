@@ -11,7 +11,8 @@
     │   ├── ContextLengthExceeded          context_length_exceeded
     │   ├── DigestMismatch                 digest_mismatch
     │   ├── InvalidSettings                invalid_settings
-    │   └── InvalidData                    invalid_data
+    │   ├── InvalidData                    invalid_data
+    │   └── RequestTooLarge            413 request_too_large
     ├── NotFound                       404 not_found
     │   ├── AdapterNotFound                adapter_not_found
     │   ├── VersionNotFound                version_not_found
@@ -126,6 +127,13 @@ class InvalidData(InvalidRequest):
     """A training or evaluation file that cannot be used; names file, line and field."""
 
     code = "invalid_data"
+
+
+class RequestTooLarge(InvalidRequest):
+    """A request body is larger than the server accepts; nothing of it was kept."""
+
+    code = "request_too_large"
+    status = 413
 
 
 class NotFound(HotswapError):

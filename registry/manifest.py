@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from registry.digests import Descriptor, Digest
 from registry.errors import InvalidManifest
@@ -91,6 +91,17 @@ class Manifest(_Part):
     metrics: dict[str, float] = Field(default_factory=dict)
     description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("files")
+    @classmethod
+    def _distinct_names(cls, files: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+        """Also when case is ignored, or one file would replace another on some systems."""
+        seen: set[str] = set()
+        for descriptor in files:
+            if (folded := descriptor.file_name.casefold()) in seen:
+                raise ValueError(f"two files are named {descriptor.file_name!r}")
+            seen.add(folded)
+        return files
 
     def canonical_json(self) -> bytes:
         try:

@@ -45,6 +45,10 @@ class AdapterRegistry(Protocol):
         """Raises BlobNotFound, or BlobCorrupted when the stored manifest has another digest."""
         ...
 
+    def manifest_bytes(self, digest: Digest) -> bytes:
+        """The manifest's canonical JSON exactly as stored and verified; raises as `manifest`."""
+        ...
+
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
         """The version a reference means now; raises AdapterNotFound, VersionNotFound or
         AliasNotFound, naming what there is instead."""

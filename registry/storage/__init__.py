@@ -1,0 +1,26 @@
+"""Object stores: the contract, its drivers, and the choice between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from registry.errors import InvalidSettings
+from registry.settings import RegistrySettings
+from registry.storage.local import LocalStore
+from registry.storage.objects import ObjectStore
+
+
+def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
+    """The store at a directory or at `s3://bucket/prefix`; it has not been probed yet."""
+    scheme, separator, rest = location.partition("://")
+    if not separator:
+        return LocalStore(Path(location).expanduser())
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise InvalidSettings(
+            f"{location!r} is not a store; give a directory or s3://bucket/prefix"
+        )
+    # boto3 takes a third of a second to import; a directory does not need it.
+    from registry.storage.s3 import S3Store
+
+    return S3Store(bucket, prefix, endpoint=settings.s3_endpoint, region=settings.s3_region)

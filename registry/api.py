@@ -1,0 +1,152 @@
+"""The registry's HTTP API: AdapterRegistry as routes. It decides nothing; errors pass through to
+the one handler in `registry.app`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from itertools import chain
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.digests import Descriptor, Digest
+from registry.errors import BlobNotFound, RequestTooLarge
+from registry.manifest import Manifest
+from registry.protocol import AdapterRegistry
+
+MAX_BLOB_BYTES = 16 << 30
+SPOOL_BYTES = 8 << 20
+CHUNK_BYTES = 1 << 20
+BINARY = "application/octet-stream"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    why: str = ""
+
+
+class CommitBody(_Body):
+    manifest: Manifest
+    alias: str | None = None
+
+
+class MoveBody(_Body):
+    to: int
+    expect: int | None = None
+
+
+class RollbackBody(_Body):
+    expect: int | None = None
+
+
+def registry_router(registry: AdapterRegistry) -> APIRouter:
+    """Every route of the registry plane."""
+    router = APIRouter(prefix="/v1", tags=["registry"])
+    _add_blob_routes(router, registry)
+    _add_adapter_routes(router, registry)
+    _add_alias_routes(router, registry)
+    return router
+
+
+def _add_blob_routes(router: APIRouter, registry: AdapterRegistry) -> None:
+    @router.head("/blobs/{digest}")
+    def has_blob(digest: str) -> Response:
+        if not registry.has_blob(Digest.parse(digest)):
+            raise BlobNotFound(f"there is no blob {digest}")
+        return Response(media_type=BINARY)
+
+    @router.get("/blobs/{digest}")
+    def get_blob(digest: str) -> StreamingResponse:
+        chunks = registry.open_blob(Digest.parse(digest))
+        # What fails before the first chunk can still be answered with an error body.
+        first = next(chunks, b"")
+        return StreamingResponse(chain([first], chunks), media_type=BINARY)
+
+    @router.put("/blobs/{digest}", status_code=201)
+    async def put_blob(digest: str, request: Request) -> Response:
+        wanted = Digest.parse(digest)
+        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+            try:
+                size_bytes = await _receive(request, spool)
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody reads it
+            descriptor = Descriptor(
+                digest=wanted, size_bytes=size_bytes, media_type=BINARY, file_name="blob"
+            )
+            await run_in_threadpool(registry.put_blob, descriptor, _read(spool))
+        return Response(status_code=201)
+
+    @router.get("/manifests/{digest}")
+    def get_manifest(digest: str) -> Response:
+        data = registry.manifest_bytes(Digest.parse(digest))
+        return Response(data, media_type="application/json")
+
+
+def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
+    @router.get("/resolve")
+    def resolve(ref: str) -> AdapterVersion:
+        return registry.resolve(AdapterRef.parse(ref))
+
+    @router.get("/adapters")
+    def list_adapters(
+        after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> dict[str, Any]:
+        return {"adapters": registry.adapters(after=after, limit=limit)}
+
+    @router.get("/adapters/{name:path}/versions")
+    def list_versions(name: str) -> dict[str, Any]:
+        return {"versions": registry.versions(name)}
+
+    @router.post("/adapters/{name:path}/versions", status_code=201)
+    def commit(name: str, body: CommitBody) -> AdapterVersion:
+        return registry.commit(name, body.manifest, by=body.by, alias=body.alias, why=body.why)
+
+
+def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
+    @router.get("/adapters/{name:path}/aliases")
+    def list_aliases(name: str) -> dict[str, Any]:
+        return {"aliases": registry.aliases(name)}
+
+    @router.get("/adapters/{name:path}/aliases/{alias}/history")
+    def history(name: str, alias: str) -> dict[str, Any]:
+        return {"moves": registry.history(name, alias)}
+
+    @router.post("/adapters/{name:path}/aliases/{alias}")
+    def move_alias(name: str, alias: str, body: MoveBody) -> AliasMove:
+        return registry.move_alias(
+            name, alias, body.to, by=body.by, why=body.why, expect=body.expect
+        )
+
+    @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
+    def rollback(name: str, alias: str, body: RollbackBody) -> AliasMove:
+        return registry.rollback(name, alias, by=body.by, why=body.why, expect=body.expect)
+
+
+async def _receive(request: Request, spool: IO[bytes]) -> int:
+    """Write the request body to `spool` and rewind it; the number of bytes."""
+    size_bytes = 0
+    pending = bytearray()
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BLOB_BYTES:
+            raise RequestTooLarge(f"a blob may have at most {MAX_BLOB_BYTES} bytes")
+        pending += chunk
+        if len(pending) >= CHUNK_BYTES:
+            await run_in_threadpool(spool.write, bytes(pending))
+            pending.clear()
+    await run_in_threadpool(spool.write, bytes(pending))
+    spool.seek(0)
+    return size_bytes
+
+
+def _read(spool: IO[bytes]) -> Iterator[bytes]:
+    while chunk := spool.read(CHUNK_BYTES):
+        yield chunk

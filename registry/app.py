@@ -1,0 +1,174 @@
+"""Assembles planes into one HTTP application and runs it. Knows no plane by name but its own.
+
+A plane is a set of routes with a lifespan. One process can serve all planes on one port, or one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.api import registry_router
+from registry.errors import (
+    HotswapError,
+    InvalidRequest,
+    NotFound,
+    RequestTooLarge,
+    Unavailable,
+)
+from registry.protocol import AdapterRegistry
+
+MAX_BODY_BYTES = 2 << 20
+BLOB_PATH = "/v1/blobs/"  # bodies of this path are limited by their own route
+
+
+@asynccontextmanager
+async def _no_lifespan() -> AsyncIterator[None]:
+    yield
+
+
+def _no_facts() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Routes, what must live around them, and the facts they add to `/health` under `name`."""
+
+    name: str
+    router: APIRouter
+    lifespan: Callable[[], AbstractAsyncContextManager[None]] = _no_lifespan
+    health: Callable[[], dict[str, Any]] = _no_facts
+
+
+def registry_plane(registry: AdapterRegistry) -> Plane:
+    """The plane over a registry that is open already; who opened it closes it."""
+    return Plane(name="registry", router=registry_router(registry))
+
+
+def assemble(planes: Sequence[Plane]) -> FastAPI:
+    """One application with the routes of all planes; lifespans are entered in order."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for plane in planes:
+                await stack.enter_async_context(plane.lifespan())
+            yield
+
+    app = FastAPI(title="Hotswap", lifespan=lifespan)
+    app.state.plane_names = tuple(plane.name for plane in planes)
+    app.add_middleware(BodyLimit)
+    _install_error_handlers(app)
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        facts = {plane.name: plane.health() for plane in planes}
+        return {
+            "status": "ok",
+            "planes": [plane.name for plane in planes],
+            **{name: found for name, found in facts.items() if found},
+        }
+
+    for plane in planes:
+        app.include_router(plane.router)
+    return app
+
+
+def run(app: FastAPI, host: str, port: int) -> None:
+    """Serve until interrupted; prints one line when connections are accepted.
+
+    Port 0 takes a free one. Raises Unavailable when the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port"
+        ) from None
+    with listening:
+        names = ", ".join(app.state.plane_names)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        config = uvicorn.Config(app, log_level="warning", lifespan="on")
+        _Announcing(config, f"hotswap: listening on {where} ({names})").run(sockets=[listening])
+
+
+class _Announcing(uvicorn.Server):
+    """Prints its line once it is started, not before."""
+
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(self._line, flush=True)
+
+
+class BodyLimit:
+    """Refuses request bodies above MAX_BODY_BYTES while they arrive, so none fills the memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(BLOB_PATH):
+            await self._app(scope, receive, send)
+            return
+        size_bytes = 0
+
+        async def limited() -> Message:
+            nonlocal size_bytes
+            message = await receive()
+            size_bytes += len(message.get("body", b""))
+            if size_bytes > MAX_BODY_BYTES:
+                # FastAPI lets only this class pass from the reading of a body to the handlers.
+                raise HTTPException(413, f"a request body may have at most {MAX_BODY_BYTES} bytes")
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def _install_error_handlers(app: FastAPI) -> None:
+    """Every error leaves as HotswapError.body() with its status, whatever raised it."""
+
+    @app.exception_handler(HotswapError)
+    async def on_error(_: Request, error: HotswapError) -> JSONResponse:
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        return _answer(InvalidRequest(f"{where}: {problem['msg']}", param=where))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        asked = f"{request.method} {request.url.path}"
+        if error.status_code == 404:
+            return _answer(NotFound(f"there is no route {asked}; see /docs"))
+        if error.status_code == 413:
+            return _answer(RequestTooLarge(str(error.detail)))
+        answer = _answer(InvalidRequest(f"{asked}: {error.detail}"), error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def on_bug(_: Request, __: Exception) -> JSONResponse:
+        return _answer(HotswapError("an internal error; the server's log has the trace"))
+
+
+def _answer(error: HotswapError, status: int | None = None) -> JSONResponse:
+    return JSONResponse(error.body(), status or error.status)

@@ -1,0 +1,83 @@
+"""Bytes by digest over any object store, verified in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from registry.digests import Descriptor, Digest, Hasher
+from registry.errors import BlobCorrupted, BlobNotFound, DigestMismatch
+from registry.layout import blob_key
+from registry.storage.objects import ObjectMissing, ObjectStat, ObjectStore
+
+
+class BlobStore:
+    """Invariant: whoever reads a blob to its end has the bytes of the digest he asked for."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def stat(self, digest: Digest) -> ObjectStat | None:
+        return self._store.stat(blob_key(digest))
+
+    def put(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+        """Raises DigestMismatch when the bytes are others; nothing is stored then."""
+        self._store.put(blob_key(descriptor.digest), as_announced(descriptor, chunks))
+
+    def open(self, digest: Digest) -> Iterator[bytes]:
+        """Raises BlobNotFound, or BlobCorrupted before the last chunk is handed on."""
+        key = blob_key(digest)
+        try:
+            yield from as_stored(digest, self._store.open(key), f"{self._store.location}, {key}")
+        except ObjectMissing:
+            raise BlobNotFound(
+                f"there is no blob {digest} in {self._store.location}; push its adapter again"
+            ) from None
+
+    def read(self, digest: Digest, max_bytes: int) -> bytes:
+        """A small blob as a whole; raises as `open`, and DigestMismatch beyond `max_bytes`."""
+        data = bytearray()
+        for chunk in self.open(digest):
+            data += chunk
+            if len(data) > max_bytes:
+                raise DigestMismatch(f"blob {digest} is larger than {max_bytes} bytes")
+        return bytes(data)
+
+    def delete(self, digest: Digest) -> None:
+        self._store.delete(blob_key(digest))
+
+
+def as_announced(descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same chunks; raises DigestMismatch as soon as they cannot be what was announced."""
+    hasher = Hasher()
+    for chunk in hasher.through(chunks):
+        if hasher.size_bytes > descriptor.size_bytes:
+            raise DigestMismatch(
+                f"{descriptor.file_name}: more than the announced {descriptor.size_bytes} bytes "
+                f"arrived for {descriptor.digest}"
+            )
+        yield chunk
+    if hasher.digest != descriptor.digest or hasher.size_bytes != descriptor.size_bytes:
+        raise DigestMismatch(
+            f"{descriptor.file_name}: announced {descriptor.digest} with "
+            f"{descriptor.size_bytes} bytes, got {hasher.digest} with {hasher.size_bytes}; "
+            "did the file change while it was sent?"
+        )
+
+
+def as_stored(digest: Digest, chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
+    """The same chunks, each handed on when the next has come, so that a reader never gets the
+    end of bytes that turn out to be others: BlobCorrupted is raised in place of the last chunk."""
+    hasher = Hasher()
+    held = b""
+    for chunk in hasher.through(chunks):
+        if held:
+            yield held
+        held = chunk
+    if hasher.digest != digest:
+        raise BlobCorrupted(
+            f"{where}: expected {digest}, the bytes are {hasher.digest} "
+            f"({hasher.size_bytes} bytes); restore the object or push its adapter again",
+            digest=str(digest),
+        )
+    if held:
+        yield held

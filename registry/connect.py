@@ -1,0 +1,59 @@
+"""From a location to an open registry: an HTTP URL, a directory, or `s3://bucket/prefix`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.catalog import Catalog
+from registry.client import RegistryClient
+from registry.digests import Digest
+from registry.protocol import AdapterRegistry
+from registry.registry import Registry
+from registry.settings import Home, RegistrySettings
+from registry.storage import open_store
+
+
+@contextmanager
+def connect(
+    location: str | None, settings: RegistrySettings, home: Home
+) -> Iterator[AdapterRegistry]:
+    """The registry at `location` (None: `settings.url`), closed at the end."""
+    location = location or settings.url
+    if location.startswith(("http://", "https://")):
+        with RegistryClient(location) as client:
+            yield client
+    else:
+        with open_registry(settings, home, store=location) as registry:
+            yield registry
+
+
+@contextmanager
+def open_registry(
+    settings: RegistrySettings, home: Home, *, store: str | None = None
+) -> Iterator[Registry]:
+    """The registry in this process over `store` (None: the settings' one), closed at the end."""
+    configured = settings.store or str(home.store)
+    location = store or configured
+    catalog = Catalog(_catalog_url(location, location == configured, settings, home))
+    try:
+        object_store = open_store(location, settings)
+        try:
+            yield Registry.open(object_store, catalog)
+        finally:
+            object_store.close()
+    finally:
+        catalog.close()
+
+
+def _catalog_url(location: str, is_configured: bool, settings: RegistrySettings, home: Home) -> str:
+    """The configured catalog belongs to the configured store; other stores get their own."""
+    if is_configured and settings.catalog is not None:
+        return settings.catalog
+    path = home.catalog
+    if not is_configured:
+        place = location if "://" in location else str(Path(location).expanduser().absolute())
+        path = home.root / "catalogs" / f"{Digest.of(place.encode()).short}.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"

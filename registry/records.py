@@ -1,0 +1,121 @@
+"""Version and alias records in the object store: written once, read back, never changed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from registry.adapters import AdapterVersion, AliasMove
+from registry.errors import BlobCorrupted
+from registry.layout import (
+    ALIASES,
+    STORE_KEY,
+    VERSIONS,
+    move_key,
+    parse_move_key,
+    parse_version_key,
+    version_key,
+)
+from registry.manifest import first_problem
+from registry.storage.objects import ObjectMissing, ObjectStore
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+class Records:
+    """Claims numbers and sequences. Invariant: a claimed record never changes."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def claim_version(self, version: AdapterVersion) -> bool:
+        """Whether the version's number is now ours."""
+        return self._claim(version_key(version.name, version.number), version)
+
+    def claim_move(self, move: AliasMove) -> bool:
+        """Whether the move's sequence number is now ours."""
+        return self._claim(move_key(move.name, move.alias, move.sequence), move)
+
+    def versions_from(self, name: str, number: int) -> Iterator[AdapterVersion]:
+        """The versions of `name` from `number` on, up to the newest that exists now."""
+        while (data := self._read(version_key(name, number))) is not None:
+            version = _parse(AdapterVersion, data, version_key(name, number))
+            yield version
+            number += 1
+
+    def moves_from(self, name: str, alias: str, sequence: int) -> Iterator[AliasMove]:
+        """The moves of the alias from `sequence` on, up to the newest that exists now."""
+        while (data := self._read(move_key(name, alias, sequence))) is not None:
+            yield _parse(AliasMove, data, move_key(name, alias, sequence))
+            sequence += 1
+
+    def version_keys(self) -> set[tuple[str, int]]:
+        return {parse_version_key(key) for key in self._store.list(VERSIONS)}
+
+    def move_keys(self, name: str | None = None) -> set[tuple[str, str, int]]:
+        """Name, alias and sequence of all moves, or of one adapter's."""
+        prefix = ALIASES if name is None else f"{ALIASES}{name}/"
+        keys = {parse_move_key(key) for key in self._store.list(prefix)}
+        return {key for key in keys if name is None or key[0] == name}
+
+    def version(self, name: str, number: int) -> AdapterVersion:
+        return self._listed(AdapterVersion, version_key(name, number))
+
+    def move(self, name: str, alias: str, sequence: int) -> AliasMove:
+        return self._listed(AliasMove, move_key(name, alias, sequence))
+
+    def store_id(self) -> str:
+        """The store's own id, made by whoever opens it first."""
+        if (data := self._read(STORE_KEY)) is None:
+            self._store.create(STORE_KEY, json.dumps({"store_id": uuid.uuid4().hex}).encode())
+            data = self._read(STORE_KEY)
+        try:
+            return str(json.loads(data or b"")["store_id"])
+        except (ValueError, KeyError, TypeError):
+            raise BlobCorrupted(
+                f"{self._store.location}, {STORE_KEY}: not a store's id; restore the object"
+            ) from None
+
+    def _claim(self, key: str, record: BaseModel) -> bool:
+        """A claim carries a random id: when the answer to a create that succeeded is lost and
+        the retry is refused, the id in the store tells that the winner was this very claim."""
+        document = {"claim": uuid.uuid4().hex, **record.model_dump(mode="json")}
+        data = json.dumps(document, ensure_ascii=False, indent=1).encode()
+        return self._store.create(key, data) or self._read(key) == data
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return b"".join(self._store.open(key))
+        except ObjectMissing:
+            return None
+
+    def _listed(self, kind: type[RecordT], key: str) -> RecordT:
+        data = self._read(key)
+        if data is None:
+            raise BlobCorrupted(f"{self._store.location}, {key}: listed, but it cannot be read")
+        return _parse(kind, data, key)
+
+
+def _parse(kind: type[RecordT], data: bytes, key: str) -> RecordT:
+    """Raises BlobCorrupted when the record is damaged or belongs under another key."""
+    try:
+        document = json.loads(data)
+        document.pop("claim", None)
+        record = kind.model_validate(document)
+    except (ValueError, AttributeError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise BlobCorrupted(f"{key} is not a record: {problem}; restore the object") from None
+    if key != _key_of(record):
+        raise BlobCorrupted(f"{key} holds the record of {_key_of(record)}; restore the object")
+    return record
+
+
+def _key_of(record: BaseModel) -> str:
+    if isinstance(record, AliasMove):
+        return move_key(record.name, record.alias, record.sequence)
+    assert isinstance(record, AdapterVersion)
+    return version_key(record.name, record.number)

@@ -1,0 +1,358 @@
+"""The registry in process: the verbs over an object store (the truth) and a catalog (its index).
+
+Order of every write: blobs → manifest → version claim → row → alias claim → row. A crash leaves
+garbage, never a pointer to nothing; what was claimed but has no row yet is found by catching up,
+which comes before every decision. Several registries may share one store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from registry.adapters import (
+    AdapterRef,
+    AdapterSummary,
+    AdapterVersion,
+    AliasMove,
+    check_alias,
+    check_name,
+)
+from registry.blobs import BlobStore
+from registry.catalog import Catalog
+from registry.digests import Descriptor, Digest
+from registry.errors import (
+    AdapterNotFound,
+    AliasConflict,
+    AliasNotFound,
+    BlobCorrupted,
+    BlobNotFound,
+    InvalidRequest,
+    NothingToRollBack,
+    VersionNotFound,
+)
+from registry.layout import manifest_key
+from registry.manifest import Manifest
+from registry.records import Records
+from registry.storage.objects import ObjectMissing, ObjectStore, probe
+from registry.verification import verify_manifest
+
+MAX_ACTOR_LENGTH = 128
+MAX_WHY_LENGTH = 2000
+MAX_PAGE = 1000
+
+
+class Registry:
+    """Implements AdapterRegistry. Invariant: every row in the catalog has its record in the
+    store, and every record's manifest and blobs are stored.
+
+    An alias is read from the catalog when this process compared it with the store within the
+    last `freshness_s` seconds, so a move made through another registry is seen at most that
+    much later. Moves made through this one are seen at once.
+    """
+
+    def __init__(self, store: ObjectStore, catalog: Catalog, *, freshness_s: float = 1.0) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._blobs = BlobStore(store)
+        self._records = Records(store)
+        self._freshness_s = freshness_s
+        self._checked: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def open(cls, store: ObjectStore, catalog: Catalog, *, freshness_s: float = 1.0) -> Registry:
+        """Probe the store and bring the catalog up to date with it.
+
+        Raises StoreUnsuitable when the store does not honour create-once writes.
+        """
+        probe(store)
+        registry = cls(store, catalog, freshness_s=freshness_s)
+        catalog.bind(registry._records.store_id())
+        registry.sync()
+        return registry
+
+    def close(self) -> None:
+        """Close the catalog and the store; the registry cannot be used afterwards."""
+        self._catalog.close()
+        self._store.close()
+
+    def sync(self) -> None:
+        """Add to the catalog what other processes, or a crash, left in the store alone."""
+        known_moves, known_versions = self._catalog.move_keys(), self._catalog.version_keys()
+        # Moves first: the version a listed move points to is then listed too.
+        moves, versions = self._records.move_keys(), self._records.version_keys()
+        if known_moves - moves or known_versions - versions:
+            self.rebuild()  # the store was put back to an earlier state
+            return
+        self._catalog.add(
+            [self._records.version(*key) for key in sorted(versions - known_versions)],
+            [self._records.move(*key) for key in sorted(moves - known_moves)],
+        )
+
+    def rebuild(self) -> None:
+        """Make the catalog again from the store alone."""
+        moves = [self._records.move(*key) for key in sorted(self._records.move_keys())]
+        versions = [self._records.version(*key) for key in sorted(self._records.version_keys())]
+        self._catalog.replace(versions, moves)
+
+    def has_blob(self, digest: Digest) -> bool:
+        return self._blobs.stat(digest) is not None
+
+    def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+        self._blobs.put(descriptor, chunks)
+
+    def open_blob(self, digest: Digest) -> Iterator[bytes]:
+        return self._blobs.open(digest)
+
+    def commit(
+        self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
+    ) -> AdapterVersion:
+        check_name(name)
+        if alias is not None:
+            check_alias(alias)
+        _check_actor(by, why)
+        data = manifest.canonical_json()
+        version = self._claim_version(name, manifest, data, by)
+        if alias is not None:
+            self.move_alias(name, alias, version.number, by=by, why=why)
+        return version
+
+    def manifest(self, digest: Digest) -> Manifest:
+        return Manifest.parse(self.manifest_bytes(digest))
+
+    def manifest_bytes(self, digest: Digest) -> bytes:
+        key = manifest_key(digest)
+        try:
+            data = b"".join(self._store.open(key))
+        except ObjectMissing:
+            raise BlobNotFound(f"there is no manifest {digest} in {self._store.location}") from None
+        if (found := Digest.of(data)) != digest:
+            raise BlobCorrupted(
+                f"{self._store.location}, {key}: expected {digest}, the bytes are {found}; "
+                "restore the object or push its adapter again",
+                digest=str(digest),
+            )
+        return data
+
+    def resolve(self, ref: AdapterRef) -> AdapterVersion:
+        if (alias := ref.effective_alias) is not None:
+            self._refresh(ref.name, alias)
+            move = self._catalog.current_move(ref.name, alias)
+            if move is None:
+                raise self._no_alias(ref.name, alias)
+            return self._version(ref.name, move.to_number)
+        # A version never changes: what the catalog has needs no look into the store.
+        version = self._find(ref)
+        if version is None:
+            self._catch_up(check_name(ref.name))
+            version = self._find(ref)
+        if version is None:
+            raise self._no_version(ref)
+        return version
+
+    def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"limit is {limit}; give 1 to {MAX_PAGE}", param="limit")
+        return self._catalog.adapters(after, limit)
+
+    def versions(self, name: str) -> list[AdapterVersion]:
+        self._catch_up(check_name(name))
+        found = self._catalog.versions(name)
+        if not found:
+            raise self._no_adapter(name)
+        return found
+
+    def aliases(self, name: str) -> list[AliasMove]:
+        known = self._catalog.move_keys(check_name(name))
+        missing = sorted(self._records.move_keys(name) - known)
+        moves = [self._records.move(*key) for key in missing]
+        self._catch_up(name, moves)
+        if not self._catalog.latest_number(name):
+            raise self._no_adapter(name)
+        return self._catalog.current_moves(name)
+
+    def move_alias(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+    ) -> AliasMove:
+        _check_actor(by, why)
+        while True:
+            current = self._current_move(name, alias)
+            self._version(name, to)
+            _check_expected(name, alias, current, expect)
+            if current is not None and current.to_number == to:
+                return current
+            move = _next_move(name, alias, current, to, by, why)
+            if self._claim_move(move):
+                return move
+
+    def rollback(
+        self, name: str, alias: str, *, by: str, why: str = "", expect: int | None = None
+    ) -> AliasMove:
+        _check_actor(by, why)
+        current = self._current_move(name, alias)
+        if current is None:
+            raise self._no_alias(name, alias)
+        _check_expected(name, alias, current, expect)
+        history = self._catalog.history(name, alias)
+        earlier = [m.to_number for m in history if m.to_number != current.to_number]
+        if not earlier:
+            raise NothingToRollBack(
+                f"{name}@{alias} has only ever pointed to version {current.to_number}; "
+                f"move it with `hotswap alias {name}@{alias} NUMBER`"
+            )
+        move = _next_move(name, alias, current, earlier[-1], by, why)
+        if not self._claim_move(move):
+            # Rolling back what the other one did would be a second rollback nobody asked for.
+            raise _conflict(self._current_move(name, alias), f"{name}@{alias} was moved meanwhile")
+        return move
+
+    def history(self, name: str, alias: str) -> list[AliasMove]:
+        self._refresh(name, alias)
+        moves = self._catalog.history(name, alias)
+        if not moves:
+            raise self._no_alias(name, alias)
+        return moves
+
+    def _claim_version(self, name: str, manifest: Manifest, data: bytes, by: str) -> AdapterVersion:
+        digest = Digest.of(data)
+        stored = False
+        while True:
+            self._catch_up(name)
+            version = self._catalog.version_by_digest(name, digest)
+            if version is not None:
+                return version
+            if not stored:
+                verify_manifest(manifest, self._blobs)
+                self._store.create(manifest_key(digest), data)
+                stored = True
+            version = AdapterVersion(
+                name=name,
+                number=self._catalog.latest_number(name) + 1,
+                manifest_digest=digest,
+                created_by=by,
+                created_at=datetime.now(UTC),
+            )
+            if self._records.claim_version(version):
+                self._catalog.add([version], [])
+                return version
+
+    def _claim_move(self, move: AliasMove) -> bool:
+        claimed = self._records.claim_move(move)
+        if claimed:
+            self._catalog.add([], [move])
+        return claimed
+
+    def _current_move(self, name: str, alias: str) -> AliasMove | None:
+        """The alias's newest move in the store; raises AdapterNotFound."""
+        self._look(check_name(name), check_alias(alias))
+        if not self._catalog.latest_number(name):
+            raise self._no_adapter(name)
+        return self._catalog.current_move(name, alias)
+
+    def _refresh(self, name: str, alias: str) -> None:
+        """Look into the store for moves of the alias unless that was done just now."""
+        checked = self._checked.get((check_name(name), check_alias(alias)))
+        if checked is None or time.monotonic() - checked > self._freshness_s:
+            self._look(name, alias)
+
+    def _look(self, name: str, alias: str) -> None:
+        now = time.monotonic()
+        current = self._catalog.current_move(name, alias)
+        sequence = current.sequence + 1 if current else 1
+        moves = list(self._records.moves_from(name, alias, sequence))
+        self._catch_up(name, moves)
+        if current or moves:
+            self._checked[name, alias] = now
+
+    def _catch_up(self, name: str, moves: Iterable[AliasMove] = ()) -> None:
+        """Add the versions of `name` the catalog lacks, and the `moves`.
+
+        The moves must have been read already: the versions they point to are found then.
+        """
+        versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
+        if versions or moves:
+            self._catalog.add(versions, moves)
+
+    def _find(self, ref: AdapterRef) -> AdapterVersion | None:
+        if ref.digest is not None:
+            return self._catalog.version_by_digest(ref.name, ref.digest)
+        assert ref.number is not None
+        return self._catalog.version(ref.name, ref.number)
+
+    def _version(self, name: str, number: int) -> AdapterVersion:
+        version = self._catalog.version(name, number)
+        if version is None:
+            raise self._no_version(AdapterRef(name, number=number))
+        return version
+
+    def _no_adapter(self, name: str) -> AdapterNotFound:
+        names = self._catalog.names_like(name)
+        there_is = f"there is {_some(names)}" if names else "the registry is empty"
+        return AdapterNotFound(f"there is no adapter {name!r}; {there_is}", name=name)
+
+    def _no_version(self, ref: AdapterRef) -> AdapterNotFound | VersionNotFound:
+        latest = self._catalog.latest_number(ref.name)
+        if not latest:
+            return self._no_adapter(ref.name)
+        what = f"version {ref.number}" if ref.number else f"version with digest {ref.digest}"
+        numbers = "version 1" if latest == 1 else f"versions 1 to {latest}"
+        return VersionNotFound(f"{ref.name!r} has no {what}; it has {numbers}", name=ref.name)
+
+    def _no_alias(self, name: str, alias: str) -> AdapterNotFound | AliasNotFound:
+        if not self._catalog.latest_number(name):
+            return self._no_adapter(name)
+        aliases = [move.alias for move in self._catalog.current_moves(name)]
+        it_has = (
+            f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
+        )
+        return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
+
+
+def _check_actor(by: str, why: str) -> None:
+    for param, text, limit in (("by", by, MAX_ACTOR_LENGTH), ("why", why, MAX_WHY_LENGTH)):
+        if len(text) > limit or "\x00" in text or (param == "by" and not text.strip()):
+            raise InvalidRequest(
+                f"{param!r} is {text[:50]!r}; give text of at most {limit} characters", param=param
+            )
+
+
+def _check_expected(name: str, alias: str, current: AliasMove | None, expect: int | None) -> None:
+    if expect is not None and (current is None or current.to_number != expect):
+        raise _conflict(current, f"{name}@{alias} was expected to point to version {expect}")
+
+
+def _conflict(current: AliasMove | None, what: str) -> AliasConflict:
+    if current is None:
+        return AliasConflict(f"{what}, but it does not exist; move it without an expectation")
+    return AliasConflict(
+        f"{what}, but {current.moved_by} moved it to version {current.to_number} at "
+        f"{current.moved_at:%Y-%m-%d %H:%M:%S} UTC; look at its history and decide again",
+        current=current.to_number,
+    )
+
+
+def _next_move(
+    name: str, alias: str, current: AliasMove | None, to: int, by: str, why: str
+) -> AliasMove:
+    return AliasMove(
+        name=name,
+        alias=alias,
+        sequence=current.sequence + 1 if current else 1,
+        from_number=current.to_number if current else None,
+        to_number=to,
+        moved_by=by,
+        moved_at=datetime.now(UTC),
+        why=why,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

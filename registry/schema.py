@@ -1,0 +1,70 @@
+"""The tables of the catalog. Rows are never wire types: SQLModel tables do not validate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import DateTime, ForeignKeyConstraint, Index
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in, aware UTC datetimes out, also where the database has no zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class StoreRow(SQLModel, table=True):
+    """The one store whose records this catalog indexes."""
+
+    __tablename__ = "store"
+
+    store_id: str = Field(primary_key=True)
+
+
+class VersionRow(SQLModel, table=True):
+    """One AdapterVersion."""
+
+    __tablename__ = "versions"
+    __table_args__ = (Index("versions_by_digest", "name", "manifest_digest"),)
+
+    name: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    manifest_digest: str
+    created_by: str
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AliasMoveRow(SQLModel, table=True):
+    """One AliasMove; the row with the highest sequence of an alias is current."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        ForeignKeyConstraint(["name", "to_number"], ["versions.name", "versions.number"]),
+    )
+
+    name: str = Field(primary_key=True)
+    alias: str = Field(primary_key=True)
+    sequence: int = Field(primary_key=True)
+    from_number: int | None
+    to_number: int
+    moved_by: str
+    moved_at: datetime = Field(sa_type=UtcDateTime)
+    why: str

@@ -1,0 +1,108 @@
+"""Push and pull: whole adapters between a directory and any registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
+from registry.bundle import CHUNK_BYTES, Bundle
+from registry.digests import Descriptor
+from registry.errors import BlobCorrupted, InvalidBundle, InvalidRequest
+from registry.manifest import Manifest
+from registry.protocol import AdapterRegistry
+
+
+def push(
+    registry: AdapterRegistry,
+    name: str,
+    bundle: Bundle,
+    manifest: Manifest,
+    *,
+    by: str,
+    alias: str | None = None,
+    why: str = "",
+) -> AdapterVersion:
+    """Upload the blobs that are missing, then make the manifest a version.
+
+    Raises what AdapterRegistry.commit raises, and DigestMismatch when a file changed since the
+    bundle was read.
+    """
+    check_name(name)
+    if alias is not None:
+        check_alias(alias)
+    for descriptor in manifest.files:
+        if not registry.has_blob(descriptor.digest):
+            registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
+    return registry.commit(name, manifest, by=by, alias=alias, why=why)
+
+
+def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> AdapterVersion:
+    """Write the files of the version `ref` means now; the directory appears only when complete.
+
+    Raises InvalidRequest when the directory exists and is not empty.
+    """
+    _check_free(directory)
+    version = registry.resolve(ref)
+    fetch_files(registry, registry.manifest(version.manifest_digest), directory)
+    return version
+
+
+def fetch_files(registry: AdapterRegistry, manifest: Manifest, directory: Path) -> None:
+    """Make `directory` with the manifest's files, every one verified and on disk.
+
+    They are written beside it and renamed at the end: a reader sees all of them or nothing.
+    Raises BlobNotFound, BlobCorrupted, or InvalidRequest when the directory is not free.
+    """
+    _check_free(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        for descriptor in manifest.files:
+            _fetch(registry, descriptor, temporary / descriptor.file_name)
+        temporary.chmod(0o755)
+        _rename(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fetch(registry: AdapterRegistry, descriptor: Descriptor, path: Path) -> None:
+    size_bytes = 0
+    with path.open("xb") as file:
+        for chunk in registry.open_blob(descriptor.digest):
+            size_bytes += len(chunk)
+            if size_bytes > descriptor.size_bytes:
+                break
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if size_bytes != descriptor.size_bytes:
+        raise BlobCorrupted(
+            f"{descriptor.file_name}: the manifest says {descriptor.size_bytes} bytes, "
+            f"the blob {descriptor.digest} has another size"
+        )
+
+
+def _rename(temporary: Path, directory: Path) -> None:
+    try:
+        temporary.rename(directory)
+    except OSError:
+        _check_free(directory)  # someone else was faster
+        raise
+
+
+def _check_free(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InvalidRequest(f"{directory} exists and is not empty; give a new directory")
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,90 @@
+"""What a registry checks before it makes a manifest a version: the manifest must not lie.
+
+It reads only headers: the bytes were verified when they were stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry.blobs import BlobStore
+from registry.bundle import (
+    CONFIG_FILE,
+    MAX_FILES,
+    WEIGHTS_FILE,
+    parse_config,
+    parse_tensor_shapes,
+    read_lora_shape,
+    refuse_pickle,
+)
+from registry.digests import Descriptor
+from registry.errors import BlobNotFound, InvalidManifest
+from registry.manifest import LoraShape, Manifest
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def verify_manifest(manifest: Manifest, blobs: BlobStore) -> None:
+    """Raises BlobNotFound for a file that is not stored, InvalidManifest where the manifest and
+    the stored bytes disagree, InvalidBundle when the bytes are no LoRA adapter."""
+    if len(manifest.files) > MAX_FILES:
+        raise InvalidManifest(f"{len(manifest.files)} files; at most {MAX_FILES} are allowed")
+    for descriptor in manifest.files:
+        refuse_pickle(descriptor.file_name)
+        _verify_stored(descriptor, blobs)
+    _verify_shape(manifest.lora, _stored_shape(manifest, blobs))
+
+
+def _verify_stored(descriptor: Descriptor, blobs: BlobStore) -> None:
+    stat = blobs.stat(descriptor.digest)
+    if stat is None:
+        raise BlobNotFound(
+            f"the manifest's file {descriptor.file_name} ({descriptor.digest}) is not stored; "
+            "upload it before the manifest"
+        )
+    if stat.size_bytes != descriptor.size_bytes:
+        raise InvalidManifest(
+            f"the manifest says {descriptor.file_name} has {descriptor.size_bytes} bytes, "
+            f"but {stat.size_bytes} are stored under {descriptor.digest}"
+        )
+
+
+def _stored_shape(manifest: Manifest, blobs: BlobStore) -> LoraShape:
+    config_file, weights_file = manifest.file(CONFIG_FILE), manifest.file(WEIGHTS_FILE)
+    if config_file.size_bytes > MAX_CONFIG_BYTES:
+        raise InvalidManifest(
+            f"{CONFIG_FILE} has {config_file.size_bytes} bytes; at most {MAX_CONFIG_BYTES}"
+        )
+    config = parse_config(b"".join(blobs.open(config_file.digest)), CONFIG_FILE)
+    reader = _Reader(blobs.open(weights_file.digest))
+    shapes = parse_tensor_shapes(reader.read, weights_file.size_bytes, WEIGHTS_FILE)
+    return read_lora_shape(config, shapes)
+
+
+def _verify_shape(stated: LoraShape, stored: LoraShape) -> None:
+    """The reasons for `not_servable` may be worded otherwise; that there is one may not."""
+    for field in LoraShape.model_fields:
+        said, found = getattr(stated, field), getattr(stored, field)
+        if field == "not_servable":
+            if found and not said:
+                raise InvalidManifest(f"the manifest says the adapter is servable, but {found[0]}")
+        elif said != found:
+            raise InvalidManifest(
+                f"the manifest says lora.{field} is {str(said)[:200]}, but the stored "
+                f"{CONFIG_FILE} and {WEIGHTS_FILE} say {str(found)[:200]}"
+            )
+
+
+class _Reader:
+    """Reads a number of bytes from chunks, like a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = bytearray()
+
+    def read(self, num_bytes: int) -> bytes:
+        while len(self._buffer) < num_bytes and (chunk := next(self._chunks, b"")):
+            self._buffer += chunk
+        data = bytes(self._buffer[:num_bytes])
+        del self._buffer[:num_bytes]
+        return data
