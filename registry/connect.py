@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from registry.catalog import Catalog
 from registry.client import RegistryClient
 from registry.digests import Digest
 from registry.protocol import AdapterRegistry
-from registry.registry import Registry
 from registry.settings import Home, RegistrySettings
 from registry.storage import open_store
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
 
 
 @contextmanager
@@ -34,6 +36,10 @@ def open_registry(
     settings: RegistrySettings, home: Home, *, store: str | None = None
 ) -> Iterator[Registry]:
     """The registry in this process over `store` (None: the settings' one), closed at the end."""
+    # The database layer takes half a second to import, which a client command need not wait for.
+    from registry.catalog import Catalog
+    from registry.registry import Registry
+
     configured = settings.store or str(home.store)
     location = store or configured
     catalog = Catalog(_catalog_url(location, location == configured, settings, home))
