@@ -1,0 +1,121 @@
+"""Turns examples into token ids, and says which of them are learnt. No torch.
+
+Training must see exactly the ids that serving sees: a prompt is the rendered text encoded in one
+piece, an answer is encoded by itself, as it is generated, and ends with the end-of-turn token.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from registry.errors import InvalidData
+from registry.prompts import PromptFormat
+from training.formats import Example, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The ids of one conversation; `supervised[i]` says whether `ids[i]` is to be predicted.
+
+    Invariant: exactly the tokens of the answers and their end tokens are supervised, by position
+    and never by id, since a base may use its end token as padding. `ids[0]` never is.
+    """
+
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+    place: Place
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(self.supervised)
+
+
+def tokenize(example: Example, prompt: PromptFormat, tokenizer: Tokenizer) -> Row:
+    """One row with every answer supervised.
+
+    Raises InvalidData when the template renders an earlier answer in another way than it was
+    learnt (it drops, trims or rewrites history), because serving would then see other ids.
+    """
+    end_id = end_of_turn_id(prompt, tokenizer)
+    ids: list[int] = []
+    supervised: list[bool] = []
+    for index, message in enumerate(example.messages):
+        if message["role"] != "assistant":
+            continue
+        prompt_ids = encode(prompt.render(example.messages[:index]), tokenizer)
+        if prompt_ids[: len(ids)] != ids:
+            raise InvalidData(
+                f"{example.place}: messages[{index}]: the chat template does not keep the earlier"
+                " answer as it was given, so one row cannot teach both; trim white space at its"
+                " ends, or give each answer a row of its own",
+                file=example.place.file,
+                line=example.place.line,
+                field=f"messages[{index}]",
+            )
+        answer_ids = [*encode(message["content"], tokenizer), end_id]
+        supervised += [False] * (len(prompt_ids) - len(ids)) + [True] * len(answer_ids)
+        ids = prompt_ids + answer_ids
+    return Row(tuple(ids), tuple(supervised), example.place)
+
+
+def encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def end_of_turn_id(prompt: PromptFormat, tokenizer: Tokenizer) -> int:
+    """The id of the token that ends an answer; raises InvalidData when it is not one token."""
+    end_id: int | None = tokenizer.token_to_id(prompt.end_of_turn)
+    if end_id is None:
+        raise InvalidData(
+            f"the base's tokenizer has no token {prompt.end_of_turn!r}, which should end an answer"
+        )
+    return end_id
+
+
+def split(
+    examples: Sequence[Example], fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples, each in file order; the held-back share is seeded.
+
+    At least one row is held back when `fraction` is above 0, and never the only one.
+    """
+    count = min(max(1, round(len(examples) * fraction)), len(examples) - 1) if fraction else 0
+    held = set(random.Random(seed).sample(range(len(examples)), max(count, 0)))  # noqa: S311
+    train = [example for index, example in enumerate(examples) if index not in held]
+    return train, [examples[index] for index in sorted(held)]
+
+
+_WINDOW_BATCHES = 8
+
+
+def batches(rows: Sequence[Row], batch_size: int, *, seed: int, epoch: int) -> list[list[Row]]:
+    """Every row once, shuffled by seed and epoch, rows of like length together.
+
+    Rows are shuffled, sorted by length inside windows of a few batches, cut into batches, and the
+    batches shuffled: little padding, and still another order every epoch.
+    """
+    chance = random.Random(f"{seed}/{epoch}")  # noqa: S311
+    order = list(rows)
+    chance.shuffle(order)
+    window = batch_size * _WINDOW_BATCHES
+    cut: list[list[Row]] = []
+    for start in range(0, len(order), window):
+        near = sorted(order[start : start + window], key=lambda row: len(row.ids))
+        cut += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+    chance.shuffle(cut)
+    return cut
+
+
+def micro_batches(batch: Sequence[Row], max_tokens: int) -> list[list[Row]]:
+    """Cut a batch so that no pass has more than `max_tokens` padded tokens (one row at least)."""
+    passes: list[list[Row]] = []
+    for row in sorted(batch, key=lambda row: len(row.ids)):  # ascending: the last is the longest
+        if passes and len(row.ids) * (len(passes[-1]) + 1) <= max_tokens:
+            passes[-1].append(row)
+        else:
+            passes.append([row])
+    return passes

@@ -1,0 +1,167 @@
+"""The base with trainable LoRA layers, and its loss on answers. Knows no data files, no schedule.
+
+The LoRA weights beside a bfloat16 base are bfloat16 too, so that no layer casts; their float32
+originals belong to the optimiser.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from registry.errors import NotServable
+from serving.base_model import BaseDirectory
+from training.collate import Batch
+from training.spec import TrainingSpec
+
+# Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)
+# but holds (heads, length, length) for every layer and row.
+_EAGER_UP_TO = 128
+# Logits are made for this many tokens at a time: 256 × 49,152 float32 words are 50 MB.
+_LOGIT_CHUNK = 256
+# Config fields of architectures that change logits behind the head, which this loss leaves out.
+_LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Sums over supervised tokens. `loss_sum` is in nats; `correct` counts right argmaxes."""
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    num_supervised: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.loss_sum + other.loss_sum,
+            self.correct + other.correct,
+            self.num_supervised + other.num_supervised,
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean over supervised tokens, each weighted alike."""
+        return self.loss_sum / max(self.num_supervised, 1)
+
+    @property
+    def token_accuracy(self) -> float:
+        """The fraction of supervised tokens that are the model's first choice, given the truth
+        before them."""
+        return self.correct / max(self.num_supervised, 1)
+
+
+def load_lora_model(
+    base: BaseDirectory, spec: TrainingSpec, longest_row: int
+) -> tuple[PeftModel, list[torch.Tensor]]:
+    """The base with fresh LoRA layers, and their first weights in float32, one per trainable
+    parameter and in that order.
+
+    A is drawn from torch's global generator, B is zero: the model equals its base. Raises
+    NotServable for an architecture whose logits are not simply the head's output.
+    """
+    model = AutoModelForCausalLM.from_pretrained(
+        base.path,
+        dtype=getattr(torch, spec.dtype),
+        attn_implementation="eager" if longest_row <= _EAGER_UP_TO else "sdpa",
+    )
+    _refuse_logit_changes(model)
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
+        warnings.filterwarnings("ignore", r".*is_gradient_checkpointing", FutureWarning)
+        peft_model = get_peft_model(model, _lora_config(spec))
+    masters = [p.detach().float().clone() for p in trainable(peft_model)]
+    for parameter in trainable(peft_model):
+        parameter.data = parameter.data.to(getattr(torch, spec.dtype))
+    return peft_model, masters
+
+
+def _lora_config(spec: TrainingSpec) -> LoraConfig:
+    modules = spec.target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=spec.r,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        use_rslora=spec.use_rslora,
+    )
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def train_pass(model: PeftModel, batch: Batch, num_supervised: int) -> Tally:
+    """Add to every trainable parameter's `.grad` the gradient of this pass's share of the loss.
+
+    The share is the sum over the pass divided by `num_supervised`, the supervised tokens of the
+    whole effective batch: shares add up to the mean over the batch, however it is cut.
+    """
+    hidden = _answer_states(model, batch)
+    leaf = hidden.detach().requires_grad_()
+    tally = Tally()
+    for loss_sum, correct, count in _losses(model, leaf, batch.targets):
+        torch.autograd.backward(loss_sum / num_supervised)
+        tally += Tally(loss_sum.item(), correct, count)
+    torch.autograd.backward(hidden, leaf.grad)
+    return tally
+
+
+@torch.no_grad()
+def measure(model: PeftModel, batch: Batch) -> Tally:
+    hidden = _answer_states(model, batch)
+    return sum(
+        (Tally(s.item(), c, n) for s, c, n in _losses(model, hidden, batch.targets)), Tally()
+    )
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """A copy of the LoRA weights under PEFT's file names, exactly as the last pass used them."""
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _answer_states(model: PeftModel, batch: Batch) -> torch.Tensor:
+    """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
+    causal: Any = model.get_base_model()
+    states = causal.base_model(
+        input_ids=batch.ids, use_cache=False
+    ).last_hidden_state  # (rows, length, hidden)
+    selected: torch.Tensor = states[batch.row_index, batch.position]
+    return selected
+
+
+def _losses(
+    model: PeftModel, hidden: torch.Tensor, targets: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, int, int]]:
+    """Summed float32 cross-entropy, right argmaxes and token count, chunk by chunk."""
+    causal: Any = model.get_base_model()
+    head = causal.get_output_embeddings()
+    for states, wanted in zip(
+        torch.split(hidden, _LOGIT_CHUNK), torch.split(targets, _LOGIT_CHUNK), strict=True
+    ):
+        logits = head(states).float()  # (chunk, vocabulary)
+        correct = int((logits.argmax(-1) == wanted).sum())
+        yield (
+            torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"),
+            correct,
+            len(wanted),
+        )
+
+
+def _refuse_logit_changes(model: Any) -> None:
+    for field in _LOGIT_FIELDS:
+        if getattr(model.config, field, None) not in (None, 1, 1.0):
+            raise NotServable(
+                f"the base's config sets {field}; architectures that change logits behind the head"
+                " are not supported"
+            )

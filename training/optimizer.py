@@ -1,0 +1,74 @@
+"""AdamW on float32 LoRA weights, gradient clipping and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from training.spec import TrainingSpec
+
+
+def learning_rate(spec: TrainingSpec, step: int, num_steps: int) -> float:
+    """The rate of step 1 … num_steps: linear warm-up, then cosine, linear or no decay.
+
+    After warm-up over w steps, with p = (step - 1 - w) / (num_steps - w): cosine is
+    rate · (1 + cos(π p)) / 2 (Loshchilov & Hutter 2017, without restarts), linear rate · (1 - p).
+    """
+    warmup = math.ceil(num_steps * spec.warmup_ratio)
+    if step <= warmup:
+        return spec.learning_rate * step / warmup
+    progress = (step - 1 - warmup) / max(num_steps - warmup, 1)
+    if spec.schedule == "cosine":
+        return spec.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    return spec.learning_rate * (1 - progress if spec.schedule == "linear" else 1)
+
+
+class MasterWeights:
+    """The float32 originals of a model's trainable parameters, which the optimiser moves.
+
+    Invariant: between steps each parameter is its original rounded to the parameter's dtype.
+    Gradients are gathered in float32, so that many passes lose nothing to rounding of the sum.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        masters: Sequence[torch.Tensor],
+        spec: TrainingSpec,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._masters = list(masters)
+        self._max_grad_norm = spec.max_grad_norm
+        self._adamw = torch.optim.AdamW(
+            self._masters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+        )
+
+    def gather(self) -> None:
+        """Move the parameters' gradients of one pass into the float32 sum."""
+        for parameter, master in zip(self._parameters, self._masters, strict=True):
+            if parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        return [m.grad if m.grad is not None else torch.zeros_like(m) for m in self._masters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> float:
+        """One AdamW step at this rate; gives the gradient's 2-norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._adamw.zero_grad()
+        for parameter, master in zip(self._parameters, self._masters, strict=True):
+            parameter.copy_(master)
+        return float(norm)

@@ -1,0 +1,89 @@
+"""From files to rows: read, split, check, tokenise. Nothing here computes with tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.digests import Digest, Hasher
+from registry.errors import InvalidData
+from registry.prompts import PromptFormat
+from serving.base_model import BaseDirectory
+from training.data_checks import Finding, check_examples, check_lengths
+from training.dataset import Row, split, tokenize
+from training.formats import Example, read_examples
+from training.spec import TrainingSpec
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that rows came from, by content."""
+
+    role: str
+    file_name: str
+    digest: Digest
+    num_rows: int
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "file_name": self.file_name,
+            "digest": str(self.digest),
+            "num_rows": self.num_rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that are ready to train on, unless `findings` holds an error."""
+
+    prompt: PromptFormat
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    files: tuple[DataFile, ...]
+    findings: tuple[Finding, ...]
+
+
+def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
+    """Read and check the data of a spec; raises InvalidData for rows that cannot be read."""
+    given, files = _read("train", spec.data)
+    if spec.validation is not None:
+        train = given
+        validation, validation_files = _read("validation", spec.validation)
+        files += validation_files
+    else:
+        train, validation = split(given, spec.validation_fraction, spec.seed)
+    prompt = base.prompt_format(system_prompt=spec.system_prompt, normaliser=spec.normaliser)
+    train_rows = _tokenize(train, prompt, base)
+    validation_rows = _tokenize(validation, prompt, base)
+    longest = min(spec.max_length, int(base.config.get("max_position_embeddings", 1 << 30)))
+    findings = [
+        *check_examples(train, validation),
+        *check_lengths((*train_rows, *validation_rows), longest),
+    ]
+    return Prepared(prompt, train_rows, validation_rows, files, tuple(findings))
+
+
+def _read(role: str, path: Path) -> tuple[list[Example], tuple[DataFile, ...]]:
+    examples = read_examples(path)
+    if not examples:
+        raise InvalidData(f"{path.name} has no rows", file=path.name)
+    return examples, (DataFile(role, path.name, _digest_of(path), len(examples)),)
+
+
+def _tokenize(
+    examples: Sequence[Example], prompt: PromptFormat, base: BaseDirectory
+) -> tuple[Row, ...]:
+    return tuple(tokenize(example, prompt, base.tokenizer) for example in examples)
+
+
+def _digest_of(path: Path) -> Digest:
+    hasher = Hasher()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            hasher.update(chunk)
+    return hasher.digest

@@ -1,0 +1,91 @@
+"""Writes what training made as a PEFT directory that the registry accepts.
+
+The files hold no time, no path and no host name: equal weights and provenance are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from registry.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.errors import InvalidRequest
+from registry.manifest import BundleMetadata
+from serving.base_model import BaseDirectory
+from training.finetune import Outcome
+from training.prepare import Prepared
+from training.spec import TrainingSpec
+
+_LIBRARIES = ("hotswap", "torch", "transformers", "peft", "tokenizers", "safetensors")
+
+
+def publish(
+    directory: Path, outcome: Outcome, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared
+) -> Bundle:
+    """Write the best checkpoint to `directory`, which appears complete or not at all.
+
+    Raises InvalidRequest when there is something at `directory` already.
+    """
+    require_absent(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        save_file(outcome.best.tensors, work / WEIGHTS_FILE, metadata={"format": "pt"})
+        _write_json(work / CONFIG_FILE, adapter_config(outcome.peft_config, base))
+        _write_json(work / METADATA_FILE, _metadata(outcome, spec, base, prepared))
+        for path in (*work.iterdir(), work):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        work.rename(directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Bundle.read(directory)
+
+
+def require_absent(directory: Path) -> None:
+    if directory.is_symlink() or (directory.exists() and _holds_something(directory)):
+        raise InvalidRequest(f"{directory} exists already; give another directory or remove it")
+
+
+def adapter_config(peft_config: dict[str, Any], base: BaseDirectory) -> dict[str, Any]:
+    """PEFT's adapter_config.json, with the base's name in place of its path and sets sorted."""
+    config = {
+        key: sorted(value) if isinstance(value, set | frozenset) else value
+        for key, value in peft_config.items()
+    }
+    return {**config, "base_model_name_or_path": base.model_id, "inference_mode": True}
+
+
+def library_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _metadata(
+    outcome: Outcome, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared
+) -> dict[str, Any]:
+    return BundleMetadata(
+        base=base.fingerprint(),
+        prompt=prepared.prompt,
+        provenance={
+            "spec": spec.portable(),
+            "data": [file.provenance() for file in prepared.files],
+            "num_train_rows": len(prepared.train),
+            "num_validation_rows": len(prepared.validation),
+            "libraries": library_versions(),
+        },
+        metrics=outcome.metrics(),
+    ).model_dump(mode="json")
+
+
+def _holds_something(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

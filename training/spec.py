@@ -1,0 +1,87 @@
+"""What a training run is asked to do: the same spec, data and machine give the same adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.errors import InvalidSettings
+from registry.manifest import first_problem
+from registry.prompts import Normaliser
+
+
+class TrainingSpec(BaseModel):
+    """Every option of a run, each with a default measured on SmolLM2-135M and a few hundred rows.
+
+    Invariant: `validation` and `validation_fraction` are not both used; a validation file wins.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    base: str = "smollm2-135m"
+    """The base model: a built-in name, a hub id, a directory or a .gguf file."""
+    data: Path
+    """JSONL rows, `{"question", "answer"}` or `{"messages": […]}`."""
+    validation: Path | None = None
+    """Rows that are never trained on; the checkpoint with the lowest loss on them is kept."""
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """The seeded share of `data` held back when there is no validation file; 0 holds back none."""
+    system_prompt: str | None = None
+    """Put in front of conversations without a system message; None is the template's own."""
+    normaliser: Normaliser = Normaliser.NONE
+    """What is done to user messages before rendering, in training and in serving alike."""
+
+    r: int = Field(default=16, ge=1, le=1024)
+    """The rank: an adapted (out, in) matrix gets r · (in + out) new parameters."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """The update is scaled by lora_alpha / r (by lora_alpha / √r with use_rslora)."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Which layers are adapted: every linear layer but the head, or the names given."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of LoRA inputs zeroed in training; with it micro-batches change the result."""
+    use_rslora: bool = False
+    """Scale by √r (Kalajdzievski 2023), so that the rate need not change with the rank."""
+
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """The highest rate of AdamW, reached after warm-up."""
+    num_epochs: int = Field(default=3, ge=0, le=1000)
+    """How often every row is seen; 0 publishes the untrained adapter, which has no effect."""
+    batch_size: int = Field(default=16, ge=1)
+    """Rows to one optimiser step."""
+    micro_batch_tokens: int = Field(default=2048, ge=1)
+    """The most padded tokens in one forward pass; a batch with more is accumulated over passes."""
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    """The share of all steps in which the rate rises linearly from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls to 0 after warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay of the LoRA weights."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient is scaled down to this 2-norm when it is longer."""
+    validate_every_steps: int | None = Field(default=None, ge=1)
+    """How often the validation loss is measured besides step 0 and the last; None: every epoch."""
+
+    max_length: int = Field(default=512, ge=2)
+    """The most tokens a row may have, prompt and answers together; longer rows are refused."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the base and of the arithmetic; the optimiser's LoRA weights are float32 always."""
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+    """Decides LoRA's first weights, the order of rows, the split and dropout."""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> TrainingSpec:
+        """The spec with these values; raises InvalidSettings naming the first that does not fit."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidSettings(f"training spec: {first_problem(error)}") from None
+
+    def portable(self) -> dict[str, Any]:
+        """The spec as JSON with file names in place of paths, so that it names no machine."""
+        values = self.model_dump(mode="json")
+        for field, path in (("data", self.data), ("validation", self.validation)):
+            values[field] = None if path is None else path.name
+        values["base"] = Path(self.base).name if Path(self.base).is_absolute() else self.base
+        return values
