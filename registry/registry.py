@@ -226,6 +226,9 @@ class Registry:
         stored = False
         while True:
             self._catch_up(name)
+            # The number before the look: a push of the same manifest that lands between the two
+            # takes this number, so that the claim is lost instead of making a second version.
+            number = self._catalog.latest_number(name) + 1
             version = self._catalog.version_by_digest(name, digest)
             if version is not None:
                 return version
@@ -235,7 +238,7 @@ class Registry:
                 stored = True
             version = AdapterVersion(
                 name=name,
-                number=self._catalog.latest_number(name) + 1,
+                number=number,
                 manifest_digest=digest,
                 created_by=by,
                 created_at=datetime.now(UTC),

@@ -1,0 +1,383 @@
+"""What every registry must do, in process and over HTTP, with the same errors."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from registry.adapters import AdapterRef, AdapterVersion
+from registry.digests import Descriptor, Digest
+from registry.errors import (
+    AdapterNotFound,
+    AliasConflict,
+    AliasNotFound,
+    BlobNotFound,
+    DigestMismatch,
+    InvalidManifest,
+    InvalidReference,
+    InvalidRequest,
+    NothingToRollBack,
+    UnsafeFile,
+    VersionNotFound,
+)
+from registry.manifest import Manifest
+from registry.protocol import AdapterRegistry
+from registry.transfer import pull, push
+from tests.registry.bundles import file_bytes, make_bundle, read_bundle
+
+NAME = "team/sql"
+
+
+def push_version(
+    registry: AdapterRegistry, tmp_path: Path, seed: int, name: str = NAME, alias: str | None = None
+) -> AdapterVersion:
+    directory = tmp_path / f"{name.replace('/', '-')}-{seed}-{alias}"
+    bundle, manifest = read_bundle(directory, seed)
+    return push(registry, name, bundle, manifest, by="ann", alias=alias, why=f"seed {seed}")
+
+
+def descriptor_of(data: bytes) -> Descriptor:
+    return Descriptor(
+        digest=Digest.of(data), size_bytes=len(data), media_type="text/plain", file_name="x"
+    )
+
+
+def test_pulled_adapter_is_the_pushed_one_byte_for_byte(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    pull(registry, AdapterRef.parse(f"{NAME}:1"), tmp_path / "pulled")
+    assert file_bytes(tmp_path / "pulled") == file_bytes(tmp_path / "team-sql-1-None")
+
+
+def test_blob_of_several_megabytes_comes_back(registry: AdapterRegistry) -> None:
+    chunks = [bytes([i]) * 700_001 for i in range(9)]
+    descriptor = descriptor_of(b"".join(chunks))
+    registry.put_blob(descriptor, iter(chunks))
+    assert registry.has_blob(descriptor.digest)
+    assert b"".join(registry.open_blob(descriptor.digest)) == b"".join(chunks)
+
+
+def test_empty_blob_comes_back(registry: AdapterRegistry) -> None:
+    registry.put_blob(descriptor_of(b""), [])
+    assert b"".join(registry.open_blob(Digest.of(b""))) == b""
+
+
+def test_blob_of_other_bytes_is_refused_and_not_kept(registry: AdapterRegistry) -> None:
+    descriptor = descriptor_of(b"announced")
+    for other in (b"different", b"announc", b"announced and more"):
+        with pytest.raises(DigestMismatch):
+            registry.put_blob(descriptor, [other])
+    assert not registry.has_blob(descriptor.digest)
+
+
+def test_missing_blob_is_not_found(registry: AdapterRegistry) -> None:
+    with pytest.raises(BlobNotFound):
+        b"".join(registry.open_blob(Digest.of(b"never stored")))
+
+
+def test_missing_manifest_is_not_found(registry: AdapterRegistry) -> None:
+    with pytest.raises(BlobNotFound):
+        registry.manifest(Digest.of(b"never stored"))
+
+
+def test_versions_count_from_one(registry: AdapterRegistry, tmp_path: Path) -> None:
+    pushed = [push_version(registry, tmp_path, seed) for seed in (1, 2, 3)]
+    assert [version.number for version in pushed] == [1, 2, 3]
+    assert registry.versions(NAME) == pushed
+
+
+def test_same_manifest_again_is_the_same_version(registry: AdapterRegistry, tmp_path: Path) -> None:
+    first = push_version(registry, tmp_path, 1)
+    push_version(registry, tmp_path, 2)
+    bundle, manifest = read_bundle(tmp_path / "again", 1)
+    assert push(registry, NAME, bundle, manifest, by="bob") == first
+
+
+def test_same_manifest_under_another_name_is_another_version(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    version = push_version(registry, tmp_path, 1, name="other")
+    assert (version.name, version.number) == ("other", 1)
+
+
+def test_manifest_comes_back_canonical(registry: AdapterRegistry, tmp_path: Path) -> None:
+    version = push_version(registry, tmp_path, 1)
+    data = registry.manifest_bytes(version.manifest_digest)
+    assert Digest.of(data) == version.manifest_digest
+    assert registry.manifest(version.manifest_digest) == Manifest.parse(data)
+
+
+def test_commit_without_the_blobs_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
+    _, manifest = read_bundle(tmp_path / "a")
+    with pytest.raises(BlobNotFound, match=r"adapter_config[.]json|README[.]md"):
+        registry.commit(NAME, manifest, by="ann")
+    with pytest.raises(AdapterNotFound):
+        registry.versions(NAME)
+
+
+def upload(registry: AdapterRegistry, directory: Path) -> Manifest:
+    bundle, manifest = read_bundle(directory)
+    push(registry, "uploaded", bundle, manifest, by="ann")
+    return manifest
+
+
+def test_manifest_that_lies_about_the_rank_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    manifest = upload(registry, tmp_path / "a")
+    lie = manifest.model_copy(update={"lora": manifest.lora.model_copy(update={"r": 64})})
+    with pytest.raises(InvalidManifest, match=r"lora[.]r is 64, but"):
+        registry.commit(NAME, lie, by="ann")
+
+
+def test_manifest_that_hides_that_it_cannot_be_served_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a", modules_to_save=["lm_head"])
+    push(registry, "uploaded", bundle, manifest, by="ann")
+    lora = manifest.lora.model_copy(update={"not_servable": ()})
+    with pytest.raises(InvalidManifest, match="modules_to_save"):
+        registry.commit(NAME, manifest.model_copy(update={"lora": lora}), by="ann")
+
+
+def test_manifest_that_lies_about_a_size_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    manifest = upload(registry, tmp_path / "a")
+    first = manifest.files[0].model_copy(update={"size_bytes": 1})
+    lie = manifest.model_copy(update={"files": (first, *manifest.files[1:])})
+    with pytest.raises(InvalidManifest, match="has 1 bytes"):
+        registry.commit(NAME, lie, by="ann")
+
+
+def test_manifest_that_names_a_pickle_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
+    manifest = upload(registry, tmp_path / "a")
+    extra = manifest.files[0].model_copy(update={"file_name": "adapter_model.bin"})
+    with pytest.raises(UnsafeFile, match=r"adapter_model[.]bin"):
+        registry.commit(
+            NAME, manifest.model_copy(update={"files": (*manifest.files, extra)}), by="ann"
+        )
+
+
+def test_manifest_without_weights_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
+    manifest = upload(registry, tmp_path / "a")
+    files = tuple(f for f in manifest.files if f.file_name == "README.md")
+    with pytest.raises(InvalidManifest, match=r"adapter_config[.]json"):
+        registry.commit(NAME, manifest.model_copy(update={"files": files}), by="ann")
+
+
+def test_references_resolve_by_number_alias_digest_and_default(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    first = push_version(registry, tmp_path, 1, alias="prod")
+    second = push_version(registry, tmp_path, 2, alias="candidate")
+    for text, version in {
+        NAME: first,
+        f"{NAME}:2": second,
+        f"{NAME}@candidate": second,
+        f"{NAME}@{second.manifest_digest}": second,
+    }.items():
+        assert registry.resolve(AdapterRef.parse(text)) == version
+
+
+def test_unknown_alias_error_names_the_aliases_there_are(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    push_version(registry, tmp_path, 2, alias="candidate")
+    with pytest.raises(AliasNotFound, match="no alias 'prd'; it has candidate, prod"):
+        registry.resolve(AdapterRef.parse(f"{NAME}@prd"))
+
+
+def test_unknown_version_error_names_the_versions_there_are(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    push_version(registry, tmp_path, 2)
+    with pytest.raises(VersionNotFound, match="no version 9; it has versions 1 to 2"):
+        registry.resolve(AdapterRef.parse(f"{NAME}:9"))
+
+
+def test_unknown_adapter_error_names_adapters_there_are(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    with pytest.raises(AdapterNotFound, match="no adapter 'team/sqk'; there is team/sql"):
+        registry.resolve(AdapterRef.parse("team/sqk:1"))
+
+
+def test_every_verb_on_an_unknown_adapter_says_so(registry: AdapterRegistry) -> None:
+    for verb in (
+        lambda: registry.versions("no/such"),
+        lambda: registry.aliases("no/such"),
+        lambda: registry.history("no/such", "prod"),
+        lambda: registry.move_alias("no/such", "prod", 1, by="ann"),
+        lambda: registry.rollback("no/such", "prod", by="ann"),
+        lambda: registry.resolve(AdapterRef.parse("no/such")),
+    ):
+        with pytest.raises(AdapterNotFound, match="no/such"):
+            verb()
+
+
+def test_invalid_name_is_an_invalid_reference(registry: AdapterRegistry, tmp_path: Path) -> None:
+    _, manifest = read_bundle(tmp_path / "a")
+    for name in ("Team/SQL", "../x", "a/versions"):
+        with pytest.raises(InvalidReference):
+            registry.commit(name, manifest, by="ann")
+
+
+def test_nameless_actor_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
+    push_version(registry, tmp_path, 1)
+    with pytest.raises(InvalidRequest, match="'by'"):
+        registry.move_alias(NAME, "prod", 1, by=" ")
+
+
+def test_adapters_are_listed_in_pages_by_name(registry: AdapterRegistry, tmp_path: Path) -> None:
+    for name in ("b", "a/x", "c"):
+        push_version(registry, tmp_path, 1, name=name, alias="prod")
+    push_version(registry, tmp_path, 2, name="b")
+    page = registry.adapters(limit=2)
+    assert [summary.name for summary in page] == ["a/x", "b"]
+    assert (page[1].num_versions, page[1].latest_number, page[1].aliases) == (2, 2, {"prod": 1})
+    assert [summary.name for summary in registry.adapters(after="b", limit=2)] == ["c"]
+
+
+def test_adapter_named_like_anothers_folder_has_its_own_records(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, name="team", alias="prod")
+    push_version(registry, tmp_path, 2, name="team/sql", alias="prod")
+    push_version(registry, tmp_path, 3, name="team/sql", alias="prod")
+    assert [version.number for version in registry.versions("team")] == [1]
+    assert [move.to_number for move in registry.aliases("team")] == [1]
+
+
+def test_alias_history_is_ordered_and_complete(registry: AdapterRegistry, tmp_path: Path) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    push_version(registry, tmp_path, 2)
+    registry.move_alias(NAME, "prod", 2, by="bob", why="better")
+    moves = registry.history(NAME, "prod")
+    assert [(m.sequence, m.from_number, m.to_number, m.moved_by, m.why) for m in moves] == [
+        (1, None, 1, "ann", "seed 1"),
+        (2, 1, 2, "bob", "better"),
+    ]
+    assert registry.aliases(NAME) == [moves[-1]]
+
+
+def test_move_to_where_the_alias_points_writes_nothing(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    move = registry.move_alias(NAME, "prod", 1, by="bob", why="again")
+    assert registry.history(NAME, "prod") == [move]
+    assert move.moved_by == "ann"
+
+
+def test_move_to_a_version_that_does_not_exist_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    with pytest.raises(VersionNotFound):
+        registry.move_alias(NAME, "prod", 2, by="ann")
+
+
+def test_move_with_a_wrong_expectation_names_who_moved_it(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    push_version(registry, tmp_path, 2, alias="prod")
+    push_version(registry, tmp_path, 3)
+    with pytest.raises(
+        AliasConflict, match=r"expected .* version 1, but ann moved it to version 2"
+    ):
+        registry.move_alias(NAME, "prod", 3, by="bob", expect=1)
+    assert registry.move_alias(NAME, "prod", 3, by="bob", expect=2).to_number == 3
+
+
+def test_of_racing_moves_with_an_expectation_one_wins(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    numbers = [push_version(registry, tmp_path, seed).number for seed in range(2, 8)]
+
+    def attempt(number: int) -> int:
+        try:
+            return registry.move_alias(NAME, "prod", number, by="bob", expect=1).to_number
+        except AliasConflict:
+            return 0
+
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        won = [number for number in pool.map(attempt, numbers) if number]
+    assert [move.to_number for move in registry.history(NAME, "prod")] == [1, *won]
+    assert len(won) == 1
+
+
+def test_rollback_returns_to_the_last_different_version(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    for seed in (1, 2, 3):
+        push_version(registry, tmp_path, seed, alias="prod")
+    move = registry.rollback(NAME, "prod", by="bob", why="broken")
+    assert (move.from_number, move.to_number) == (3, 2)
+    assert registry.resolve(AdapterRef.parse(NAME)).number == 2
+
+
+def test_rollback_of_a_rollback_returns(registry: AdapterRegistry, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        push_version(registry, tmp_path, seed, alias="prod")
+    registry.rollback(NAME, "prod", by="bob")
+    assert registry.rollback(NAME, "prod", by="bob").to_number == 2
+
+
+def test_rollback_of_an_alias_that_never_moved_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1, alias="prod")
+    with pytest.raises(NothingToRollBack, match="only ever pointed to version 1"):
+        registry.rollback(NAME, "prod", by="bob")
+
+
+def test_rollback_with_a_wrong_expectation_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        push_version(registry, tmp_path, seed, alias="prod")
+    with pytest.raises(AliasConflict):
+        registry.rollback(NAME, "prod", by="bob", expect=1)
+    assert registry.resolve(AdapterRef.parse(NAME)).number == 2
+
+
+def test_concurrent_pushes_get_distinct_numbers_and_none_is_lost(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        pushed = list(pool.map(lambda seed: push_version(registry, tmp_path, seed), range(20)))
+    assert sorted(version.number for version in pushed) == list(range(1, 21))
+    assert registry.versions(NAME) == sorted(pushed, key=lambda version: version.number)
+
+
+def test_concurrent_pushes_of_one_manifest_are_one_version(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a")
+    with ThreadPoolExecutor(8) as pool:
+        pushed = list(
+            pool.map(lambda i: push(registry, NAME, bundle, manifest, by=f"user-{i}"), range(8))
+        )
+    assert registry.versions(NAME) == [pushed[0]]
+    assert set(map(str, pushed)) == {str(pushed[0])}
+
+
+def test_pull_into_a_directory_that_is_not_empty_is_refused(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    target = make_bundle(tmp_path / "mine", 7)
+    before = file_bytes(target)
+    with pytest.raises(InvalidRequest, match="not empty"):
+        pull(registry, AdapterRef.parse(f"{NAME}:1"), target)
+    assert file_bytes(target) == before
