@@ -1,0 +1,216 @@
+"""The loop: take in requests, let the scheduler choose, let the runner compute, hand out tokens.
+
+One thread owns the scheduler, the slots and the runner; other threads only `submit` and `abort`.
+Knows no tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+from registry.digests import Digest
+from registry.errors import HotswapError, ServerBusy
+from serving.scheduler import Admission, Limits, Scheduler
+from serving.sequence import Batch, Delta, FinishReason, Sequence
+from serving.slots import SlotTable
+
+_log = logging.getLogger(__name__)
+
+AdapterT = TypeVar("AdapterT")
+_AdapterT_co = TypeVar("_AdapterT_co", covariant=True)
+_AdapterT_contra = TypeVar("_AdapterT_contra", contravariant=True)
+
+
+class Runner(Protocol[_AdapterT_contra]):
+    """The tensors, as the engine sees them."""
+
+    def load(self, slot: int, adapter: _AdapterT_contra) -> None:
+        """Put an adapter's weights into a slot; raises HotswapError when they do not fit."""
+        ...
+
+    def execute(self, batch: Batch) -> list[int | None]:
+        """Run one forward pass; the next token of each work that samples, else None."""
+        ...
+
+    def release(self, sequence: Sequence) -> None:
+        """Free what is kept for a sequence."""
+        ...
+
+
+class AdapterSource(Protocol[_AdapterT_co]):
+    """Where adapters come from, as the engine sees it."""
+
+    def get(self, adapter: Digest) -> _AdapterT_co | None:
+        """The adapter if it is in memory, else None while it is being fetched; never waits.
+
+        Raises HotswapError when it cannot be had.
+        """
+        ...
+
+
+class Engine(Generic[AdapterT]):
+    """A sequence that was submitted gets exactly one last Delta, whatever happens."""
+
+    def __init__(
+        self,
+        runner: Runner[AdapterT],
+        adapters: AdapterSource[AdapterT],
+        limits: Limits,
+        *,
+        max_loras: int,
+        max_num_waiting: int = 4096,
+    ) -> None:
+        self._runner = runner
+        self._adapters = adapters
+        self._scheduler = Scheduler(limits)
+        self._slots = SlotTable(max_loras)
+        self._max_num_waiting = max_num_waiting
+        self._wakeup = threading.Condition()
+        self._inbox: deque[Sequence] = deque()
+        self._aborted: deque[Sequence] = deque()
+        self._is_awake = False
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.num_steps = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the current step; what still runs is aborted."""
+        with self._wakeup:
+            self._is_stopping = True
+            self._wakeup.notify()
+        self._thread.join()
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a sequence; raises ServerBusy when too many wait. Callable from any thread."""
+        with self._wakeup:
+            num_waiting = len(self._inbox) + len(self._scheduler.waiting)
+            if self._is_stopping or num_waiting >= self._max_num_waiting:
+                raise ServerBusy(
+                    "the server is stopping; try another one"
+                    if self._is_stopping
+                    else f"{num_waiting} requests are waiting already; try again later"
+                )
+            self._inbox.append(sequence)
+            self._notify()
+
+    def abort(self, sequence: Sequence) -> None:
+        """End a sequence early; it frees its room before the next step."""
+        with self._wakeup:
+            self._aborted.append(sequence)
+            self._notify()
+
+    def wake(self) -> None:
+        """Look again: an adapter has arrived."""
+        with self._wakeup:
+            self._notify()
+
+    def health(self) -> dict[str, object]:
+        return {
+            "running": len(self._scheduler.running),
+            "waiting": len(self._scheduler.waiting) + len(self._inbox),
+            "steps": self.num_steps,
+            "loaded_adapters": [str(digest) for digest in self._slots.loaded],
+        }
+
+    def _notify(self) -> None:
+        self._is_awake = True
+        self._wakeup.notify()
+
+    def _run(self) -> None:
+        while self._take_in():
+            if not self._step():
+                with self._wakeup:
+                    self._wakeup.wait_for(lambda: self._is_awake or self._is_stopping)
+        for sequence in (*self._scheduler.running, *self._scheduler.waiting, *self._inbox):
+            self._finish(sequence, Delta(finish_reason=FinishReason.ABORT))
+
+    def _take_in(self) -> bool:
+        """Move what other threads left into the scheduler; False when it is time to end."""
+        with self._wakeup:
+            self._is_awake = False
+            arrived, aborted = list(self._inbox), list(self._aborted)
+            self._inbox.clear()
+            self._aborted.clear()
+        for sequence in arrived:
+            self._scheduler.add(sequence)
+        for sequence in aborted:
+            self._finish(sequence, Delta(finish_reason=FinishReason.ABORT))
+        return not self._is_stopping
+
+    def _step(self) -> bool:
+        """One forward pass; False when there was nothing to run."""
+        batch = self._scheduler.schedule(self._admit)
+        if not batch:
+            return False
+        try:
+            token_ids = self._runner.execute(batch)
+        except Exception as error:
+            _log.exception("a step failed; its requests are given up")
+            for work in batch.works:
+                self._fail(work.sequence, error)
+            return True
+        self.num_steps += 1
+        for work, token_id in zip(batch.works, token_ids, strict=True):
+            work.sequence.num_computed += work.length
+            if token_id is not None:
+                self._hand_out(work.sequence, work.sequence.append(token_id))
+        return True
+
+    def _admit(self, sequence: Sequence) -> Admission:
+        """Lease a slot for the sequence's adapter, loading it if it is in memory."""
+        digest = sequence.adapter
+        if digest is None:
+            return Admission.ADMITTED
+        try:
+            adapter = self._adapters.get(digest)
+        except HotswapError as error:
+            self._fail(sequence, error)
+            return Admission.FAILED
+        if adapter is None:
+            return Admission.NOT_HERE
+        lease = self._slots.acquire(digest)
+        if lease is None:
+            return Admission.NO_SLOT
+        if lease.is_new:
+            try:
+                self._runner.load(lease.slot, adapter)
+            except Exception as error:
+                self._slots.forget(digest)
+                self._fail(sequence, error)
+                return Admission.FAILED
+        sequence.slot = lease.slot
+        return Admission.ADMITTED
+
+    def _hand_out(self, sequence: Sequence, delta: Delta) -> None:
+        if delta.is_last:
+            self._finish(sequence, delta)
+        else:
+            self._deliver(sequence, delta)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        if not isinstance(error, HotswapError):
+            error = HotswapError(f"the engine failed on this request: {error}")
+        self._finish(sequence, Delta(error=error))
+
+    def _finish(self, sequence: Sequence, delta: Delta) -> None:
+        if sequence.is_finished:
+            return
+        sequence.is_finished = True
+        was_running = self._scheduler.remove(sequence)
+        self._runner.release(sequence)
+        if was_running and sequence.adapter is not None:
+            self._slots.release(sequence.adapter)
+        self._deliver(sequence, delta)
+
+    def _deliver(self, sequence: Sequence, delta: Delta) -> None:
+        """A receiver that has gone away must not stop the others."""
+        try:
+            sequence.deliver(delta)
+        except Exception:
+            _log.exception("request %d cannot be delivered to", sequence.id)

@@ -1,0 +1,124 @@
+"""Linear layers of the base in each quantization, behind one call: (num_tokens, in) → out.
+
+| name       | weights                      | activations            | a row depends on its batch |
+|------------|------------------------------|------------------------|----------------------------|
+| `int8`     | int8 per output channel      | uint8 per token        | never: integer sums        |
+| `nf4`      | bitsandbytes NF4             | compute dtype          | may, in the last bit       |
+| `bnb-int8` | bitsandbytes LLM.int8()      | int8 per token         | may, in the last bit       |
+| `none`     | compute dtype                | compute dtype          | may, in the last bit       |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Linear = Callable[[Tensor], Tensor]
+
+
+class Quantization(StrEnum):
+    INT8 = "int8"
+    NF4 = "nf4"
+    BNB_INT8 = "bnb-int8"
+    NONE = "none"
+
+
+def make_linear(
+    weight: Tensor, bias: Tensor | None, quantization: Quantization, dtype: torch.dtype
+) -> Linear:
+    """A linear layer from `weight` (out, in) and `bias` (out,), computing in `dtype`."""
+    if quantization is Quantization.INT8:
+        return Int8Linear(weight, bias, dtype)
+    if quantization is Quantization.NONE:
+        return PlainLinear(weight.to(dtype), None if bias is None else bias.to(dtype))
+    return _bitsandbytes_linear(weight, bias, quantization, dtype)
+
+
+class PlainLinear:
+    """The base's own weights, in the compute dtype."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self._weight, self._bias)
+
+
+class Int8Linear:
+    """Symmetric int8 weights per output channel times dynamic uint8 activations per token.
+
+    With scale 1 and zero point 128 oneDNN's product is the exact integer sum, so a row's result
+    is bit-equal whatever rows share the call. y = (q_x · q_w) · s_w · s_x, with s = max|·| / 127.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        weight = weight.float()
+        scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)  # (out,)
+        quantized = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(quantized, None)
+        self._weight_scale = scale
+        self._weight_zero_point = torch.zeros(len(scale), dtype=torch.int32)
+        self._bias = None if bias is None else bias.to(dtype)
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.float()
+        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_min_(1e-12)  # (num_tokens, 1)
+        quantized = (x / scale).round_().add_(128).to(torch.uint8)
+        y = torch.ops.onednn.qlinear_pointwise(
+            quantized,
+            1.0,
+            128,
+            self._weight,
+            self._weight_scale,
+            self._weight_zero_point,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        result: Tensor = y.mul_(scale).to(self._dtype)
+        return result if self._bias is None else result.add_(self._bias)
+
+
+def _bitsandbytes_linear(
+    weight: Tensor, bias: Tensor | None, quantization: Quantization, dtype: torch.dtype
+) -> Linear:
+    """A frozen bitsandbytes layer; used by serving alone, never shared with training.
+
+    NF4 in eval mode repacks its weight in place on some CPUs and never unpacks it, so an object
+    that has served must not train or merge.
+    """
+    import bitsandbytes
+
+    layers: Any = bitsandbytes.nn
+    num_out, num_in = weight.shape
+    layer: torch.nn.Module
+    if quantization is Quantization.NF4:
+        layer = layers.Linear4bit(
+            num_in, num_out, bias is not None, compute_dtype=dtype, quant_type="nf4"
+        )
+        layer.weight = layers.Params4bit(
+            weight.to(dtype).contiguous(), requires_grad=False, quant_type="nf4"
+        )
+    else:
+        layer = layers.Linear8bitLt(num_in, num_out, bias is not None, has_fp16_weights=False)
+        layer.weight = layers.Int8Params(weight.to(torch.float16).contiguous(), requires_grad=False)
+    if bias is not None:
+        layer.bias = torch.nn.Parameter(bias.to(dtype), requires_grad=False)
+    layer = layer.to("cpu").eval()
+
+    def call(x: Tensor) -> Tensor:
+        y: Tensor = layer(x)
+        return y.to(dtype)
+
+    return call

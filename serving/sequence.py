@@ -1,0 +1,130 @@
+"""One request's tokens, what runs this step, and what streams out. No tensors, no policy."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from registry.digests import Digest
+from registry.errors import HotswapError
+
+_ids = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, in the field's usual names. Temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 considers every token."""
+    seed: int | None = None
+    max_tokens: int = 256
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step adds to a sequence: a token, the end, or an error.
+
+    `token_id` is None when the step brought only the end (a stop token is not passed on).
+    """
+
+    token_id: int | None = None
+    finish_reason: FinishReason | None = None
+    error: HotswapError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request on its way. Keeps its adapter digest for life; None is the base alone.
+
+    `num_computed` counts the tokens whose keys and values are in the cache. `deliver` is called
+    on the engine's thread, once a Delta, the last one with `is_last`.
+    """
+
+    prompt_ids: list[int]
+    adapter: Digest | None
+    sampling: SamplingParams
+    deliver: Callable[[Delta], None]
+    id: int = field(default_factory=lambda: next(_ids))
+    output_ids: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    slot: int = 0
+    num_overtaken: int = 0
+    is_finished: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def max_num_tokens(self) -> int:
+        """The most tokens the sequence can ever have; its room in the cache is reserved for it."""
+        return len(self.prompt_ids) + self.sampling.max_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_computed >= len(self.prompt_ids)
+
+    def tokens(self, start: int, length: int) -> list[int]:
+        """Token ids `start` to `start + length` of prompt and output together."""
+        num_prompt = len(self.prompt_ids)
+        if start >= num_prompt:
+            return self.output_ids[start - num_prompt : start - num_prompt + length]
+        return self.prompt_ids[start : start + length]
+
+    def append(self, token_id: int) -> Delta:
+        """Take the next token and say what streams out."""
+        is_stop = token_id in self.sampling.stop_token_ids and not self.sampling.ignore_eos
+        if is_stop:
+            return Delta(finish_reason=FinishReason.STOP)
+        self.output_ids.append(token_id)
+        is_full = len(self.output_ids) >= self.sampling.max_tokens
+        return Delta(token_id, FinishReason.LENGTH if is_full else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The tokens `start` to `start + length` of one sequence, to be computed in one step."""
+
+    sequence: Sequence
+    start: int
+    length: int
+
+    @property
+    def is_decode(self) -> bool:
+        return self.start >= len(self.sequence.prompt_ids)
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step reaches the sequence's last token and so yields the next one."""
+        return self.start + self.length == self.sequence.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What runs this step: at most one piece of work a sequence."""
+
+    works: tuple[Work, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(work.length for work in self.works)
+
+    def __bool__(self) -> bool:
+        return bool(self.works)
