@@ -1,0 +1,336 @@
+"""Whatever fails and whenever: nothing dangles, and the same push again succeeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from registry.adapters import AdapterRef
+from registry.digests import Digest
+from registry.errors import BlobCorrupted, HotswapError, StoreUnavailable, StoreUnsuitable
+from registry.layout import blob_key, manifest_key
+from registry.protocol import AdapterRegistry
+from registry.registry import Registry
+from registry.storage.local import LocalStore
+from registry.storage.objects import ObjectStat, ObjectStore, probe
+from registry.transfer import pull, push
+from tests.registry.bundles import read_bundle
+from tests.registry.conftest import OpenRegistry
+
+NAME = "team/sql"
+# blobs 3, manifest, version, alias move
+NUM_WRITES = 6
+
+
+class FailingStore:
+    """Fails at one of its writes, before or after doing it, like a crash would."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.fail_at: int | None = None
+        self.fail_after = False
+        self.num_writes = 0
+
+    @property
+    def location(self) -> str:
+        return self._store.location
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._step(before=True)
+        created = self._store.create(key, data)
+        self._step(before=False)
+        return created
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        self._step(before=True)
+        self._store.put(key, chunks)
+        self._step(before=False)
+
+    def open(self, key: str) -> Iterator[bytes]:
+        return self._store.open(key)
+
+    def stat(self, key: str) -> ObjectStat | None:
+        return self._store.stat(key)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return self._store.list(prefix)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _step(self, *, before: bool) -> None:
+        if self.fail_at is None:
+            return
+        if before:
+            self.num_writes += 1
+        if self.num_writes == self.fail_at and before is not self.fail_after:
+            raise StoreUnavailable("power cut")
+
+
+def assert_nothing_dangles(registry: AdapterRegistry) -> None:
+    for summary in registry.adapters():
+        versions = registry.versions(summary.name)
+        for version in versions:
+            for descriptor in registry.manifest(version.manifest_digest).files:
+                data = b"".join(registry.open_blob(descriptor.digest))
+                assert len(data) == descriptor.size_bytes
+        for current in registry.aliases(summary.name):
+            for move in registry.history(summary.name, current.alias):
+                assert move.to_number in {version.number for version in versions}
+
+
+def state(registry: AdapterRegistry) -> list[object]:
+    """All that a registry knows."""
+    found: list[object] = []
+    for summary in registry.adapters():
+        found += [summary, *registry.versions(summary.name)]
+        for current in registry.aliases(summary.name):
+            found += registry.history(summary.name, current.alias)
+    return found
+
+
+def fill(registry: Registry, tmp_path: Path) -> None:
+    for name in (NAME, "other"):
+        for seed in (1, 2, 3):
+            bundle, manifest = read_bundle(tmp_path / f"{name.replace('/', '-')}{seed}", seed)
+            push(registry, name, bundle, manifest, by="ann", alias="prod", why=f"{seed}")
+    registry.rollback(NAME, "prod", by="bob", why="broken")
+
+
+@pytest.mark.parametrize("fail_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("fail_at", range(1, NUM_WRITES + 1))
+def test_crash_at_any_write_leaves_nothing_dangling_and_the_push_can_be_repeated(
+    open_registry: OpenRegistry, tmp_path: Path, fail_at: int, fail_after: bool
+) -> None:
+    store = FailingStore(LocalStore(tmp_path / "store"))
+    crashed = open_registry(store=store)
+    store.fail_at, store.fail_after = fail_at, fail_after
+    bundle, manifest = read_bundle(tmp_path / "bundle")
+    with pytest.raises(StoreUnavailable, match="power cut"):
+        push(crashed, NAME, bundle, manifest, by="ann", alias="prod")
+
+    reopened = open_registry(catalog="after")
+    assert_nothing_dangles(reopened)
+    push(reopened, NAME, bundle, manifest, by="ann", alias="prod")
+    assert [version.number for version in reopened.versions(NAME)] == [1]
+    assert [move.to_number for move in reopened.history(NAME, "prod")] == [1]
+
+
+def test_push_makes_the_number_of_writes_that_are_tested(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    store = FailingStore(LocalStore(tmp_path / "store"))
+    opened = open_registry(store=store)
+    store.fail_at = 10**9
+    bundle, manifest = read_bundle(tmp_path / "bundle")
+    push(opened, NAME, bundle, manifest, by="ann", alias="prod")
+    assert store.num_writes == NUM_WRITES
+
+
+def test_same_registry_goes_on_after_a_failed_claim(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    store = FailingStore(LocalStore(tmp_path / "store"))
+    opened = open_registry(store=store)
+    store.fail_at, store.fail_after = 5, True  # the version is claimed, the row is missing
+    bundle, manifest = read_bundle(tmp_path / "bundle")
+    with pytest.raises(StoreUnavailable):
+        push(opened, NAME, bundle, manifest, by="ann")
+    store.fail_at = None
+    assert push(opened, NAME, bundle, manifest, by="ann").number == 1
+
+
+def test_claim_whose_answer_was_lost_is_known_to_be_ours(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    class ForgetfulStore(FailingStore):
+        def create(self, key: str, data: bytes) -> bool:
+            created = self._store.create(key, data)
+            return created and self.fail_at is None
+
+    store = ForgetfulStore(LocalStore(tmp_path / "store"))
+    opened = open_registry(store=store)
+    store.fail_at = 0
+    bundle, manifest = read_bundle(tmp_path / "bundle")
+    assert push(opened, NAME, bundle, manifest, by="ann", alias="prod").number == 1
+    assert [move.sequence for move in opened.history(NAME, "prod")] == [1]
+
+
+def test_alias_history_survives_a_restart(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    first = open_registry()
+    fill(first, tmp_path)
+    moves = first.history(NAME, "prod")
+    first.close()
+    assert open_registry().history(NAME, "prod") == moves
+
+
+def test_deleted_catalog_is_made_again_the_same(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    first = open_registry()
+    fill(first, tmp_path)
+    before = state(first)
+    first.close()
+    for path in tmp_path.glob("catalog.sqlite*"):
+        path.unlink()
+    assert state(open_registry()) == before
+
+
+def test_rebuild_changes_nothing(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    opened = open_registry()
+    fill(opened, tmp_path)
+    before = state(opened)
+    opened.rebuild()
+    assert state(opened) == before
+
+
+def test_catalog_of_another_store_is_not_believed(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    fill(open_registry(), tmp_path)
+    other = open_registry(store=LocalStore(tmp_path / "other store"))
+    assert other.adapters() == []
+
+
+def test_store_put_back_to_an_earlier_state_is_believed(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    opened = open_registry()
+    fill(opened, tmp_path)
+    opened.close()
+    store = LocalStore(tmp_path / "store")
+    for key in list(store.list("aliases/other/")) + list(store.list("versions/other/")):
+        store.delete(key)
+    assert [summary.name for summary in open_registry().adapters()] == [NAME]
+
+
+def test_registries_with_one_store_see_each_others_claims(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    one, two = open_registry("one"), open_registry("two")
+    bundle, manifest = read_bundle(tmp_path / "a", 1)
+    other_bundle, other_manifest = read_bundle(tmp_path / "b", 2)
+    first = push(one, NAME, bundle, manifest, by="ann", alias="prod")
+    second = push(two, NAME, other_bundle, other_manifest, by="bob", alias="prod")
+    assert (first.number, second.number) == (1, 2)
+    assert one.resolve(AdapterRef.parse(NAME)) == second
+    assert one.rollback(NAME, "prod", by="ann").to_number == 1
+    assert two.resolve(AdapterRef.parse(NAME)) == first
+    assert one.aliases(NAME) == two.aliases(NAME)
+
+
+def test_concurrent_pushes_through_several_registries_lose_nothing(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    registries = [open_registry(f"catalog{i}") for i in range(4)]
+    bundles = [read_bundle(tmp_path / str(seed), seed) for seed in range(20)]
+
+    def push_one(i: int) -> int:
+        bundle, manifest = bundles[i]
+        return push(registries[i % 4], NAME, bundle, manifest, by="ann", alias="prod").number
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(push_one, range(20)))
+    assert sorted(numbers) == list(range(1, 21))
+    sequences = [move.sequence for move in registries[0].history(NAME, "prod")]
+    assert sequences == list(range(1, 21))
+    assert state(registries[0]) == state(open_registry("fresh"))
+
+
+def corrupt(store_root: Path, key: str) -> None:
+    path = store_root / key
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_corrupted_blob_is_named_and_nothing_is_pulled(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    opened = open_registry()
+    bundle, manifest = read_bundle(tmp_path / "a")
+    push(opened, NAME, bundle, manifest, by="ann", alias="prod")
+    digest = manifest.file("adapter_model.safetensors").digest
+    corrupt(tmp_path / "store", blob_key(digest))
+    with pytest.raises(BlobCorrupted, match=digest.hex):
+        pull(opened, AdapterRef.parse(NAME), tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    assert not list(tmp_path.glob(".pulled*"))
+
+
+def test_end_of_a_corrupted_blob_is_never_handed_on(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    opened = open_registry()
+    bundle, manifest = read_bundle(tmp_path / "a")
+    push(opened, NAME, bundle, manifest, by="ann")
+    digest = manifest.file("adapter_config.json").digest
+    corrupt(tmp_path / "store", blob_key(digest))
+    received: list[bytes] = []
+    with pytest.raises(BlobCorrupted):
+        received.extend(opened.open_blob(digest))
+    assert not received
+
+
+def test_corrupted_manifest_is_named(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    opened = open_registry()
+    bundle, manifest = read_bundle(tmp_path / "a")
+    version = push(opened, NAME, bundle, manifest, by="ann")
+    corrupt(tmp_path / "store", manifest_key(version.manifest_digest))
+    with pytest.raises(BlobCorrupted, match=version.manifest_digest.hex):
+        opened.manifest(version.manifest_digest)
+
+
+def test_pushing_again_heals_a_lost_blob(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    opened = open_registry()
+    bundle, manifest = read_bundle(tmp_path / "a")
+    push(opened, NAME, bundle, manifest, by="ann", alias="prod")
+    LocalStore(tmp_path / "store").delete(blob_key(manifest.files[0].digest))
+    push(opened, NAME, bundle, manifest, by="ann")
+    pull(opened, AdapterRef.parse(NAME), tmp_path / "pulled")
+    assert (tmp_path / "pulled").is_dir()
+
+
+def test_damaged_record_is_named_at_start(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    fill(open_registry(), tmp_path)
+    (tmp_path / "store/versions/other/0000000002.json").write_text("{")
+    with pytest.raises(BlobCorrupted, match="versions/other/0000000002"):
+        open_registry(catalog="fresh")
+
+
+class OverwritingStore(FailingStore):
+    """Honours no create-once: what the probe must refuse."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._store.put(key, [data])
+        return True
+
+
+def test_store_that_lets_two_writers_win_is_refused(tmp_path: Path) -> None:
+    store = OverwritingStore(LocalStore(tmp_path / "store"))
+    with pytest.raises(StoreUnsuitable, match="does not honour create-once"):
+        probe(store)
+    assert list(store.list("")) == []
+
+
+def test_catalog_that_is_no_database_says_it_can_be_removed(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(HotswapError, match="remove it, and the next start makes it again"):
+        open_registry()
+
+
+def test_digest_identifies_the_manifest_everywhere(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a")
+    version = push(open_registry(), NAME, bundle, manifest, by="ann")
+    stored = (tmp_path / "store" / manifest_key(manifest.digest)).read_bytes()
+    assert version.manifest_digest == manifest.digest == Digest.of(stored)
