@@ -33,18 +33,6 @@ class BlobStore:
                 f"there is no blob {digest} in {self._store.location}; push its adapter again"
             ) from None
 
-    def read(self, digest: Digest, max_bytes: int) -> bytes:
-        """A small blob as a whole; raises as `open`, and DigestMismatch beyond `max_bytes`."""
-        data = bytearray()
-        for chunk in self.open(digest):
-            data += chunk
-            if len(data) > max_bytes:
-                raise DigestMismatch(f"blob {digest} is larger than {max_bytes} bytes")
-        return bytes(data)
-
-    def delete(self, digest: Digest) -> None:
-        self._store.delete(blob_key(digest))
-
 
 def as_announced(descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The same chunks; raises DigestMismatch as soon as they cannot be what was announced."""

@@ -1,0 +1,119 @@
+"""What is refused before anything is stored, by the name of the file that is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.errors import InvalidBundle, UnsafeFile
+from tests.registry.bundles import MODULE, PREFIX, lora_shapes, make_bundle, safetensors_bytes
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "adapter")
+
+
+def test_valid_directory_is_described(directory: Path) -> None:
+    bundle = Bundle.read(directory)
+    assert [f.file_name for f in bundle.files] == ["README.md", CONFIG_FILE, WEIGHTS_FILE]
+    assert (bundle.lora.r, bundle.lora.modules, bundle.lora.not_servable) == (4, (MODULE,), ())
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "state.pt", "x.PKL", "opt.ckpt"])
+def test_file_that_can_hold_a_pickle_is_refused_by_name(directory: Path, name: str) -> None:
+    (directory / name).write_bytes(b"")
+    with pytest.raises(UnsafeFile, match=name):
+        Bundle.read(directory)
+
+
+def test_symbolic_link_is_refused_by_name(directory: Path) -> None:
+    (directory / "link.json").symlink_to("/etc/passwd")
+    with pytest.raises(UnsafeFile, match=r"link\.json"):
+        Bundle.read(directory)
+
+
+def test_directory_in_the_directory_is_refused_by_name(directory: Path) -> None:
+    (directory / "inner").mkdir()
+    with pytest.raises(UnsafeFile, match="inner"):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_missing_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    with pytest.raises(InvalidBundle, match=name):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 40, -1])
+def test_truncated_weights_are_refused_by_name(directory: Path, kept: int) -> None:
+    path = directory / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InvalidBundle, match=WEIGHTS_FILE):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize("header", [b"[]", b'{"a": 1}', b'{"a": {}}', b"nope", b"[" * 100_000])
+def test_malformed_header_is_refused(directory: Path, header: bytes) -> None:
+    data = len(header).to_bytes(8, "little") + header
+    (directory / WEIGHTS_FILE).write_bytes(data)
+    with pytest.raises(InvalidBundle, match="not a safetensors file"):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_malformed_config_is_refused(directory: Path, text: str) -> None:
+    (directory / CONFIG_FILE).write_text(text)
+    with pytest.raises(InvalidBundle, match=CONFIG_FILE):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"r": 8}, "has rank 4"),
+        ({"peft_type": "IA3"}, "only 'LORA'"),
+        ({"lora_alpha": None}, "lora_alpha"),
+    ],
+)
+def test_config_that_does_not_fit_the_tensors_is_refused(
+    tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidBundle, match=words):
+        Bundle.read(make_bundle(tmp_path / "a", **config))
+
+
+def test_lora_a_without_lora_b_is_named(directory: Path) -> None:
+    shapes = lora_shapes()
+    del shapes[f"{PREFIX}{MODULE}.lora_B.weight"]
+    (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(shapes))
+    with pytest.raises(InvalidBundle, match="has no"):
+        Bundle.read(directory)
+
+
+@pytest.mark.parametrize(
+    "config", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}]
+)
+def test_what_serving_cannot_apply_is_stored_with_the_reason(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    assert Bundle.read(make_bundle(tmp_path / "a", **config)).lora.not_servable
+
+
+def test_adapter_without_any_base_is_refused(tmp_path: Path) -> None:
+    bundle = Bundle.read(make_bundle(tmp_path / "a", base_model_name_or_path=None))
+    with pytest.raises(InvalidBundle, match="which base model"):
+        bundle.manifest()
+
+
+def test_metadata_beside_the_tensors_goes_into_the_manifest(directory: Path) -> None:
+    metadata = {"base": {"model_id": "other"}, "metrics": {"em": 0.5}, "tags": {"team": "x"}}
+    (directory / METADATA_FILE).write_text(json.dumps(metadata))
+    manifest = Bundle.read(directory).manifest(metrics={"f1": 0.7})
+    assert manifest.base.model_id == "other"
+    assert (manifest.metrics, manifest.tags) == ({"em": 0.5, "f1": 0.7}, {"team": "x"})

@@ -1,0 +1,183 @@
+"""The command, as users meet it: what it prints, its status, what it imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.cli import main
+from registry.commands import COMMANDS
+from tests.contracts.servers import free_ports
+from tests.registry.bundles import file_bytes, make_bundle
+
+
+class Shell:
+    """Runs `hotswap` in this process, with a home of its own, over a store in a directory."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self.store = str(root / "store")
+        self._capsys = capsys
+
+    def run(self, *arguments: str) -> tuple[int | str | None, str, str]:
+        """Status, standard output, standard error."""
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        captured = self._capsys.readouterr()
+        return left.value.code, captured.out, captured.err
+
+    def ok(self, *arguments: str) -> str:
+        status, output, errors = self.run(*arguments)
+        assert (status, errors) == (0, "")
+        return output
+
+    def fails(self, *arguments: str) -> str:
+        status, output, errors = self.run(*arguments)
+        assert status not in (0, None)
+        assert output == ""
+        assert re.fullmatch(r"hotswap: error: [^\n]+\n", errors), errors
+        return errors
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    for name in os.environ:
+        if name.startswith("HOTSWAP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOTSWAP_REGISTRY_URL", str(tmp_path / "store"))
+    monkeypatch.setenv("USER", "ann")
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, capsys)
+
+
+def test_the_whole_life_of_an_adapter(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "team/sql", "--metric", f"em=0.{seed}", "--tag", "team=x")
+    shell.ok("alias", "team/sql@prod", "1", "--why", "first")
+    shell.ok("alias", "team/sql@prod", "2", "--expect", "1", "--why", "better")
+    assert "version 1 again (was 2)" in shell.ok("rollback", "team/sql@prod", "--why", "broken")
+    moves = json.loads(shell.ok("history", "team/sql@prod", "--json"))
+    assert [(m["to_number"], m["why"]) for m in moves] == [
+        (1, "first"),
+        (2, "better"),
+        (1, "broken"),
+    ]
+    assert "prod=1" in shell.ok("ls")
+    shell.ok("pull", "team/sql:2", "pulled")
+    assert file_bytes(shell.root / "pulled") == file_bytes(shell.root / "v2")
+    shown = json.loads(shell.ok("show", "team/sql", "--json"))
+    assert (shown["version"]["number"], shown["manifest"]["metrics"]) == (1, {"em": 0.1})
+
+
+def test_tables_are_aligned(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    for name in ("a", "a-much-longer-name"):
+        shell.ok("push", "v1", name, "--alias", "prod")
+    lines = shell.ok("ls").splitlines()
+    assert {line.index(word) for line, word in zip(lines, ("VERS", "1 ", "1 "), strict=True)} == {
+        20
+    }
+    assert "prod" in shell.ok("ls", "a").splitlines()[1]
+    assert shell.ok("show", "a").startswith("version:      a:1\n")
+
+
+def test_same_push_twice_prints_the_same(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    assert shell.ok("push", "v1", "a") == shell.ok("push", "v1", "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("push", "absent", "a"), "not a directory"),
+        (("push", "v1", "Bad Name"), "not an adapter name"),
+        (("push", "v1", "a", "--metric", "em=x"), "must be a number"),
+        (("push", "v1", "a", "--tag", "novalue"), "key=value"),
+        (("push", "v1", "a", "--base", "absent.json"), "absent.json"),
+        (("push", "v1"), "Missing argument"),
+        (("pull", "a:1", "out"), "no adapter 'a'"),
+        (("alias", "a:1", "1"), "names a version"),
+        (("alias", "a@prod", "0"), "0"),
+        (("rollback", "a@prod"), "no adapter 'a'"),
+        (("show", "a", "--registry", "http://127.0.0.1:1"), "cannot reach"),
+        (("ls", "--registry", "ftp://x"), "not a store"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_error_is_one_line_and_a_status(
+    shell: Shell, arguments: tuple[str, ...], words: str
+) -> None:
+    make_bundle(shell.root / "v1")
+    assert words in shell.fails(*arguments)
+
+
+def test_unknown_variable_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTSWAP_REGISTRY_STROE", "x")
+    assert "HOTSWAP_REGISTRY_STORE" in shell.fails("ls")
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_help_has_an_example(shell: Shell, command: str) -> None:
+    assert f"Example:\n    hotswap {command}" in shell.ok(command, "--help")
+
+
+def test_push_and_help_never_import_torch(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    heavy = "{'torch', 'transformers', 'peft', 'serving', 'training', 'boto3'}"
+    for arguments in (["push", "v1", "a"], ["--help"]):
+        code = (
+            "import sys\nfrom registry.cli import main\n"
+            f"try:\n    main({arguments!r})\nfinally:\n"
+            f"    assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_names_the_commands_of_the_other_layers(shell: Shell) -> None:
+    text = shell.ok("--help")
+    assert re.search(r"^  train +Train a LoRA adapter\.$", text, re.MULTILINE)
+
+
+@pytest.fixture
+def server(shell: Shell) -> Iterator[str]:
+    port = free_ports(1)[0]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "registry", "registry", "--port", str(port), "--store", shell.store],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert (
+        process.stdout.readline() == f"hotswap: listening on http://127.0.0.1:{port} (registry)\n"
+    )
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    process.stdout.close()
+
+
+def test_server_and_commands_share_a_store(shell: Shell, server: str) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql", "--alias", "prod", "--registry", server)
+    assert shell.ok("ls", "--registry", server) == shell.ok("ls")
+
+
+def test_port_in_use_is_one_line(shell: Shell, server: str) -> None:
+    message = shell.fails("registry", "--port", server.rpartition(":")[2])
+    assert "in use" in message
+    assert "--port" in message

@@ -1,0 +1,88 @@
+"""The prompt format renders what transformers renders."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.errors import InvalidPrompt
+from registry.prompts import Normaliser, PromptFormat
+
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are helpful<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+STRICT = (
+    "{{ bos_token }}{%- for m in messages %}\n"
+    "    {%- if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}\n"
+    "    {%- if loop.index > 9 %}{% break %}{% endif %}\n"
+    "    {{- m.role + ': ' + m.content | trim + eos_token }}\n{%- endfor %}"
+)
+MESSAGES = [
+    {"role": "user", "content": "  Größe <b>&</b>\n"},
+    {"role": "assistant", "content": "ja"},
+    {"role": "user", "content": "und {{ dann }}?"},
+]
+
+
+def make(template: str = CHATML, **fields: object) -> PromptFormat:
+    return PromptFormat.model_validate(
+        {"chat_template": template, "end_of_turn": "<|im_end|>", "bos_token": "<s>", **fields}
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, STRICT])
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+def test_rendering_equals_transformers(template: str, add_generation_prompt: bool) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(tokenizers.models.BPE()),
+        bos_token="<s>",
+        eos_token="<|im_end|>",
+        chat_template=template,
+    )
+    expected = tokenizer.apply_chat_template(
+        MESSAGES, tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    rendered = make(template).render(MESSAGES, add_generation_prompt=add_generation_prompt)
+    assert rendered == expected
+
+
+def test_system_prompt_goes_in_front_when_there_is_none() -> None:
+    text = make(system_prompt="Answer in SQL.").render(MESSAGES)
+    assert text.startswith("<|im_start|>system\nAnswer in SQL.<|im_end|>")
+
+
+def test_system_message_of_the_conversation_wins() -> None:
+    messages = [{"role": "system", "content": "Mine."}, *MESSAGES]
+    assert "Answer in SQL." not in make(system_prompt="Answer in SQL.").render(messages)
+
+
+def test_normaliser_changes_user_messages_only() -> None:
+    messages = [{"role": "assistant", "content": " a  b "}, {"role": "user", "content": " a  b "}]
+    text = make("{% for m in messages %}[{{ m.content }}]{% endfor %}").model_copy(
+        update={"normaliser": Normaliser.WHITESPACE}
+    )
+    assert text.render(messages) == "[ a  b ][a b]"
+
+
+def test_template_that_refuses_says_why() -> None:
+    with pytest.raises(InvalidPrompt, match="no tools here"):
+        make(STRICT).render([{"role": "tool", "content": "x"}])
+
+
+def test_template_that_does_not_compile_says_why() -> None:
+    with pytest.raises(InvalidPrompt, match="does not compile"):
+        make("{% if %}").render(MESSAGES)
+
+
+def test_template_cannot_reach_python() -> None:
+    with pytest.raises(InvalidPrompt):
+        make("{{ messages.__class__.__mro__[1].__subclasses__() }}").render(MESSAGES)
+
+
+def test_no_messages_is_an_error() -> None:
+    with pytest.raises(InvalidPrompt, match="empty"):
+        make().render([])
