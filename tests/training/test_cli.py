@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import training.run
+from registry.bundle import Bundle
+from registry.errors import InvalidData, InvalidRequest, InvalidSettings
+from registry.settings import Home
+from serving.base_model import BaseDirectory
+from tests.training.conftest import WriteRows
+from tests.training.rows import counting
+from training.cli import train
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("training.cli.read_home", lambda: Home(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(train, [str(argument) for argument in arguments])
+
+
+def test_a_file_becomes_an_adapter_directory(
+    base: BaseDirectory, home: Path, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data = write_rows([*counting(40), counting(1)[0]])
+    out = tmp_path / "adapter"
+
+    result = invoke(
+        data, "--out", out, "--base", base.path, "--r", 4, "--epochs", 2, "--batch-size", 8
+    )
+
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.read(out)
+    assert bundle.lora.r == 4
+    assert "warning: rows.jsonl:41: the same row as rows.jsonl:1 [duplicate]" in result.stderr
+    assert "step 5/10  loss" in result.stderr
+    assert "tokens/s" in result.stderr
+    assert f"hotswap push {out} NAME" in result.stdout
+    (run,) = (home / "runs").iterdir()
+    record = json.loads((run / "run.json").read_text())
+    assert record["manifest_digest"] == str(bundle.manifest().digest)
+
+
+def test_a_trained_adapter_can_be_pushed_at_once(
+    base: BaseDirectory, home: Path, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    options = ("--base", base.path, "--r", 2, "--epochs", 0)
+
+    result = invoke(
+        write_rows(counting(8)),
+        *options,
+        "--push",
+        "demo/count",
+        "--alias",
+        "prod",
+        "--registry",
+        store,
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "pushed demo/count:1 sha256:" in result.stdout
+    assert "demo/count@prod points to version 1" in result.stdout
+
+
+@pytest.mark.usefixtures("home")
+def test_rows_that_are_too_long_are_refused_before_any_compute(
+    base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(training.run, "finetune", never)
+    data = write_rows([*counting(3), {"question": "fox " * 200, "answer": "x"}])
+
+    result = invoke(data, "--base", base.path, "--max-length", 100, "--out", tmp_path / "out")
+
+    assert isinstance(result.exception, InvalidData)
+    assert "rows.jsonl:4" in result.exception.message
+    assert "too_long" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_taken_directory_is_refused_before_any_compute(
+    write_rows: WriteRows, tmp_path: Path
+) -> None:
+    result = invoke(write_rows(counting(3)), "--base", "no-such-base", "--out", tmp_path)
+
+    assert isinstance(result.exception, InvalidRequest)
+    assert "exists already" in str(result.exception)
+
+
+def test_an_option_that_does_not_fit_is_named(write_rows: WriteRows) -> None:
+    result = invoke(write_rows(counting(3)), "--r", 0)
+
+    assert isinstance(result.exception, InvalidSettings)
+    assert "r: " in str(result.exception)
+
+
+def test_an_alias_needs_a_push(write_rows: WriteRows) -> None:
+    result = invoke(write_rows(counting(3)), "--alias", "prod")
+
+    assert isinstance(result.exception, InvalidRequest)
+
+
+def test_help_shows_an_example_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from training.cli import train;"
+        "print(CliRunner().invoke(train, ['--help']).output); assert 'torch' not in sys.modules"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert "hotswap train orders.jsonl" in result.stdout
+    assert "--learning-rate" in result.stdout

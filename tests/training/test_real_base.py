@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from registry.errors import BaseNotFound
+from registry.settings import read_home
+from serving.base_model import BaseDirectory, provide_base
+from tests.training.rows import examples_of
+from training.dataset import tokenize
+from training.finetune import finetune
+from training.progress import Silence
+from training.spec import TrainingSpec
+
+GENERATE = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def real_base() -> BaseDirectory:
+    try:
+        return provide_base("smollm2-135m", read_home().bases)
+    except BaseNotFound as error:
+        pytest.skip(error.message)
+
+
+@pytest.mark.real
+def test_a_few_steps_teach_the_real_base_the_form_of_an_order(real_base: BaseDirectory) -> None:
+    rows, heldout = runpy.run_path(str(GENERATE))["make_rows"](48, 16, seed=7)
+    prompt = real_base.prompt_format(system_prompt="Order to JSON.")
+    train, validation = (
+        [tokenize(e, prompt, real_base.tokenizer) for e in examples_of(part)]
+        for part in (rows, heldout)
+    )
+    spec = TrainingSpec(data=Path("train.jsonl"), num_epochs=1, batch_size=8)
+
+    metrics = finetune(spec, real_base, train, validation, Silence()).metrics()
+
+    assert metrics["base_validation_loss"] > 2
+    assert metrics["validation_loss"] < 0.5
+    assert metrics["validation_token_accuracy"] > 0.85
