@@ -11,21 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from serving.settings import Quantization
+
 Linear = Callable[[Tensor], Tensor]
-
-
-class Quantization(StrEnum):
-    INT8 = "int8"
-    NF4 = "nf4"
-    BNB_INT8 = "bnb-int8"
-    NONE = "none"
 
 
 def make_linear(

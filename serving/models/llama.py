@@ -20,7 +20,8 @@ from registry.errors import BaseNotFound
 from serving.base_model import BaseDirectory
 from serving.kv_cache import KvShape
 from serving.lora import LoraPlan, LoraSlots
-from serving.quantization import Linear, Quantization, make_linear
+from serving.quantization import Linear, make_linear
+from serving.settings import Quantization
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,254 @@
+"""The OpenAI-style HTTP API. The only asynchronous file of serving, with `generation`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from registry.adapters import DEFAULT_ALIAS
+from registry.errors import HotswapError
+from registry.protocol import AdapterRegistry
+from serving.generation import Generation, Piece
+from serving.inference import Inference
+from serving.resolver import Target
+from serving.schemas import ChatRequest, CompletionRequest, Provenance, SamplingFields, Usage
+
+_PAGE = 500
+
+
+def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request) -> Any:
+        target = await run_in_threadpool(inference.resolver.resolve, body.model)
+        answer = _ChatAnswer(inference, target, body, [inference.start_chat(target, body)])
+        return await answer.respond(request)
+
+    @router.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Any:
+        target = await run_in_threadpool(inference.resolver.resolve, body.model)
+        answer = _TextAnswer(inference, target, body, inference.start_completion(target, body))
+        return await answer.respond(request)
+
+    @router.get("/v1/models")
+    def models() -> dict[str, Any]:
+        base = _model(inference.resolver.servable.base_name, 0, "hotswap")
+        return {"object": "list", "data": [base, *_adapter_models(registry)]}
+
+    @router.get("/v1/models/{name:path}")
+    def model(name: str) -> dict[str, Any]:
+        version = inference.resolver.resolve(name).version
+        if version is None:
+            return _model(name, 0, "hotswap")
+        created = int(version.created_at.timestamp())
+        root = {"root": str(version.ref), "digest": str(version.manifest_digest)}
+        return {**_model(name, created, version.created_by), **root}
+
+    return router
+
+
+def _model(name: str, created: int, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}
+
+
+def _adapter_models(registry: AdapterRegistry) -> Iterable[dict[str, Any]]:
+    """Every alias as `name@alias`, and the bare name where the default alias exists."""
+    after = ""
+    while page := registry.adapters(after=after, limit=_PAGE):
+        for adapter in page:
+            created = int(adapter.updated_at.timestamp())
+            names = [f"{adapter.name}@{alias}" for alias in sorted(adapter.aliases)]
+            if DEFAULT_ALIAS in adapter.aliases:
+                names.insert(0, adapter.name)
+            for name in names:
+                yield _model(name, created, adapter.name.partition("/")[0])
+        after = page[-1].name
+
+
+class _Answer:
+    """One HTTP answer from one or more generations, streamed or whole.
+
+    The status is decided by the first piece: until then an error is an HTTP error, afterwards it
+    is an `error` event that ends the stream.
+    """
+
+    object: str
+    chunk_object: str
+    id_prefix: str
+
+    def __init__(
+        self,
+        inference: Inference,
+        target: Target,
+        body: SamplingFields,
+        generations: list[Generation],
+    ) -> None:
+        self._body = body
+        self._generations = generations
+        version = target.version
+        self._provenance = Provenance(
+            base=inference.resolver.servable.base_name,
+            version=None if version is None else str(version.ref),
+            digest=None if version is None else str(version.manifest_digest),
+        )
+        self._head = {
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": body.model,
+            "system_fingerprint": self._provenance.digest or self._provenance.base,
+        }
+
+    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def respond(self, request: Request) -> JSONResponse | StreamingResponse:
+        if not self._body.stream:
+            return JSONResponse(await self._whole(request), headers=self._headers())
+        pieces = self._pieces()
+        first = await anext(pieces)
+        return StreamingResponse(
+            self._events(first, pieces), media_type="text/event-stream", headers=self._headers()
+        )
+
+    async def _whole(self, request: Request) -> dict[str, Any]:
+        reading = asyncio.ensure_future(self._read_all())
+        leaving = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+            choices = await reading
+        finally:
+            leaving.cancel()
+            self._close()
+        return {
+            **self._head,
+            "object": self.object,
+            "choices": choices,
+            "usage": self._usage().model_dump(),
+            "hotswap": self._provenance.model_dump(),
+        }
+
+    async def _read_all(self) -> list[dict[str, Any]]:
+        texts: dict[int, str] = {}
+        reasons: dict[int, str | None] = {}
+        async for piece in self._pieces():
+            texts[piece.index] = texts.get(piece.index, "") + piece.text
+            reasons[piece.index] = piece.finish_reason
+        return [self.choice(index, texts[index], reasons[index]) for index in sorted(texts)]
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        """Pieces of all generations, numbered through: prompt 0's n choices, prompt 1's, …"""
+        try:
+            for number, generation in enumerate(self._generations):
+                async for piece in generation.pieces():
+                    index = number * self._body.n + piece.index
+                    yield Piece(index, piece.text, piece.finish_reason)
+        finally:
+            self._close()
+
+    async def _events(self, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[str]:
+        seen: set[int] = set()
+        try:
+            yield self._event(self._chunk(first, seen))
+            async for piece in rest:
+                if piece.text or piece.finish_reason:
+                    yield self._event(self._chunk(piece, seen))
+            if self._body.stream_options and self._body.stream_options.include_usage:
+                yield self._event({"choices": [], "usage": self._usage().model_dump()})
+            yield "data: [DONE]\n\n"
+        except HotswapError as error:
+            yield f"data: {json.dumps(error.body())}\n\n"
+        finally:
+            self._close()
+
+    def _chunk(self, piece: Piece, seen: set[int]) -> dict[str, Any]:
+        is_first = piece.index not in seen
+        seen.add(piece.index)
+        return {"choices": [self.chunk_choice(piece, is_first=is_first)]}
+
+    def _event(self, content: dict[str, Any]) -> str:
+        body = {
+            **self._head,
+            "object": self.chunk_object,
+            **content,
+            "hotswap": self._provenance.model_dump(),
+        }
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+    def _usage(self) -> Usage:
+        num_prompt = sum(len(g.prompt_ids) for g in self._generations)
+        num_output = sum(g.num_output_tokens for g in self._generations)
+        return Usage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_output,
+            total_tokens=num_prompt + num_output,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"x-hotswap-base": self._provenance.base}
+        if self._provenance.version and self._provenance.digest:
+            headers["x-hotswap-version"] = self._provenance.version
+            headers["x-hotswap-digest"] = self._provenance.digest
+        return headers
+
+    def _close(self) -> None:
+        for generation in self._generations:
+            generation.close()
+
+
+class _ChatAnswer(_Answer):
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
+
+    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {
+            "index": index,
+            "message": message,
+            "finish_reason": finish_reason,
+            "logprobs": None,
+        }
+
+    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+        delta: dict[str, str] = {"role": "assistant"} if is_first else {}
+        if piece.text or is_first:
+            delta["content"] = piece.text
+        return {
+            "index": piece.index,
+            "delta": delta,
+            "finish_reason": piece.finish_reason,
+            "logprobs": None,
+        }
+
+
+class _TextAnswer(_Answer):
+    object = "text_completion"
+    chunk_object = "text_completion"
+    id_prefix = "cmpl"
+
+    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+        return {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": None}
+
+    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+        del is_first
+        return self.choice(piece.index, piece.text, piece.finish_reason)
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has gone away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

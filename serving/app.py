@@ -1,0 +1,117 @@
+"""Builds serving's parts in order and returns them as a plane: routes, lifespan, health."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import torch
+
+from registry.app import Plane
+from registry.protocol import AdapterRegistry
+from registry.settings import Home
+from serving.adapter_cache import AdapterCache
+from serving.api import serving_router
+from serving.base_model import BaseDirectory, provide_base
+from serving.engine import Engine
+from serving.inference import Inference
+from serving.lora import LoraWeights, read_lora_weights
+from serving.models import Llama
+from serving.models.llama import LoraRoom
+from serving.resolver import Resolver, Servable
+from serving.runner import ModelRunner
+from serving.scheduler import Limits
+from serving.settings import Quantization, ServingSettings
+
+
+class Serving:
+    """One base, its engine and the adapters around it. `start` before use, `stop` after."""
+
+    def __init__(self, settings: ServingSettings, registry: AdapterRegistry, home: Home) -> None:
+        """Loads and quantizes the base; raises BaseNotFound."""
+        self.base = provide_base(settings.base, home.bases)
+        dtype, lora_dtype = _dtypes(settings)
+        room = LoraRoom(settings.max_loras, settings.max_lora_rank, lora_dtype)
+        model = Llama(self.base, settings.quantization, dtype, room)
+        self.registry = registry
+        self.adapters: AdapterCache[LoraWeights] = AdapterCache(
+            registry,
+            home.adapter_cache,
+            lambda path, manifest: read_lora_weights(path, manifest.lora, lora_dtype),
+            max_cpu_loras=settings.max_cpu_loras,
+        )
+        self.engine: Engine[LoraWeights] = Engine(
+            ModelRunner(model),
+            self.adapters,
+            _limits(settings),
+            max_loras=settings.max_loras,
+            max_num_waiting=settings.max_num_waiting,
+        )
+        self.adapters.on_arrival = self.engine.wake
+        self.inference = Inference(
+            base=self.base,
+            resolver=_resolver(settings, self.base, model, registry),
+            engine=self.engine,
+            prefetch=self.adapters.prefetch,
+            max_model_len=min(model.max_positions, settings.kv_cache_tokens),
+            default_max_tokens=settings.default_max_tokens,
+        )
+        self._facts = {
+            "base": self.base.model_id,
+            "quantization": settings.quantization.value,
+            "max_model_len": self.inference.max_model_len,
+        }
+
+    def start(self) -> None:
+        self.engine.start()
+
+    def stop(self) -> None:
+        self.engine.stop()
+        self.adapters.close()
+
+    def health(self) -> dict[str, Any]:
+        return {**self._facts, **self.engine.health()}
+
+    def plane(self) -> Plane:
+        @asynccontextmanager
+        async def lifespan() -> AsyncIterator[None]:
+            self.start()
+            try:
+                yield
+            finally:
+                self.stop()
+
+        router = serving_router(self.inference, self.registry)
+        return Plane("serving", router, lifespan, self.health)
+
+
+def _limits(settings: ServingSettings) -> Limits:
+    return Limits(
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        prefill_chunk=settings.prefill_chunk,
+        kv_cache_tokens=settings.kv_cache_tokens,
+    )
+
+
+def _resolver(
+    settings: ServingSettings, base: BaseDirectory, model: Llama, registry: AdapterRegistry
+) -> Resolver:
+    servable = Servable(
+        base_name=base.model_id,
+        fingerprint=base.fingerprint(settings.quantization.value),
+        modules={module for slots in model.lora_slots for module in slots.part_of},
+        max_lora_rank=settings.max_lora_rank,
+    )
+    return Resolver(registry, servable, base.prompt_format())
+
+
+def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:
+    """The compute type and the type of the adapters in their slots."""
+    is_wide = settings.quantization is Quantization.INT8
+    dtype = settings.dtype if settings.dtype != "auto" else "float32" if is_wide else "bfloat16"
+    lora_dtype = settings.lora_dtype
+    if lora_dtype == "auto":
+        lora_dtype = "float32" if settings.dtype == "float32" else "bfloat16"
+    return getattr(torch, dtype), getattr(torch, lora_dtype)

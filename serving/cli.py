@@ -1,0 +1,170 @@
+"""Serving's commands. What needs torch is imported when a command runs, not for its help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from registry.settings import RegistrySettings, read_home, read_section
+from serving.settings import Quantization, ServingSettings
+
+_Command = Callable[..., None]
+
+
+def _serving_options(command: _Command) -> _Command:
+    """One option for every field of ServingSettings; the field's docstring is the help."""
+    for name, field in reversed(ServingSettings.model_fields.items()):
+        kind: Any = field.annotation
+        if kind is Quantization:
+            kind = click.Choice([q.value for q in Quantization])
+        elif get_origin(kind) is Literal:
+            kind = click.Choice(list(get_args(kind)))
+        default = field.default.value if isinstance(field.default, Quantization) else field.default
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            type=kind,
+            help=f"{field.description} [default: {default}]",
+        )(command)
+    return command
+
+
+def _address_options(command: _Command) -> _Command:
+    command = click.option("--port", default=8000, show_default=True, help="Port; 0: a free one.")(
+        command
+    )
+    return click.option(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )(command)
+
+
+@click.command(epilog="\b\nExample:\n  hotswap up --base smollm2-135m --max-loras 16")
+@_address_options
+@_serving_options
+def up(host: str, port: int, **options: object) -> None:
+    """Run everything in one process: registry and serving."""
+    from registry.app import assemble, registry_plane, run
+    from registry.connect import open_registry
+    from serving.app import Serving
+
+    home, settings = read_home(), read_section("serving", ServingSettings, options)
+    with open_registry(read_section("registry", RegistrySettings), home) as registry:
+        serving = Serving(settings, registry, home)
+        run(assemble([registry_plane(registry), serving.plane()]), host, port)
+
+
+@click.command(epilog="\b\nExample:\n  hotswap serve --registry http://127.0.0.1:8000 --port 8001")
+@click.option(
+    "--registry",
+    "location",
+    metavar="URL",
+    help="The registry's URL, or a store: a directory or s3://bucket/prefix.",
+)
+@_address_options
+@_serving_options
+def serve(location: str | None, host: str, port: int, **options: object) -> None:
+    """Serve adapters of a registry that runs elsewhere."""
+    from registry.app import assemble, run
+    from registry.connect import connect
+    from serving.app import Serving
+
+    home, settings = read_home(), read_section("serving", ServingSettings, options)
+    with connect(location, read_section("registry", RegistrySettings), home) as registry:
+        run(assemble([Serving(settings, registry, home).plane()]), host, port)
+
+
+@click.command(epilog="\b\nExample:\n  hotswap base smollm2-135m > fingerprint.json")
+@click.argument("name", default="smollm2-135m")
+def base(name: str) -> None:
+    """Fetch or convert the base NAME if need be, and print its fingerprint as JSON.
+
+    The fingerprint tells a push which base an adapter belongs to: `hotswap push --base FILE`.
+    """
+    from serving.base_model import provide_base
+
+    found = provide_base(name, read_home().bases)
+    click.echo(found.fingerprint().model_dump_json(indent=2))
+    click.echo(f"{found.path}", err=True)
+
+
+@click.command(
+    epilog='\b\nExample:\n  hotswap chat team/sql@prod "How many users signed up today?"'
+)
+@click.argument("model")
+@click.argument("text", required=False)
+@click.option("--url", help="The server's URL; default: HOTSWAP_REGISTRY_URL.")
+@click.option("--system", help="A system message in front.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--max-tokens", type=int, help="Length of an answer at most.")
+def chat(
+    model: str,
+    text: str | None,
+    url: str | None,
+    system: str | None,
+    temperature: float,
+    max_tokens: int | None,
+) -> None:
+    """Talk to MODEL (an adapter or the base): one TEXT, or line by line until end of file."""
+    messages = [{"role": "system", "content": system}] if system else []
+    request: dict[str, Any] = {"model": model, "temperature": temperature, "stream": True}
+    if max_tokens is not None:
+        request["max_tokens"] = max_tokens
+    url = url or read_section("registry", RegistrySettings).url
+    for line in [text] if text is not None else _lines():
+        messages.append({"role": "user", "content": line})
+        answer = ""
+        with _stream(url, {**request, "messages": messages}) as pieces:
+            for piece in pieces:
+                answer += piece
+                click.echo(piece, nl=False)
+        click.echo()
+        messages.append({"role": "assistant", "content": answer})
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            line = click.prompt("", prompt_suffix="> ", default="", show_default=False)
+        except click.Abort:
+            return
+        if line:
+            yield line
+
+
+@contextmanager
+def _stream(url: str, request: dict[str, Any]) -> Iterator[Iterator[str]]:
+    """The answer's text piece by piece; raises the server's error or RegistryUnavailable."""
+    import httpx
+
+    from registry.errors import HotswapError, RegistryUnavailable
+
+    def pieces(response: httpx.Response) -> Iterator[str]:
+        for line in response.iter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise HotswapError.from_body(response.status_code, event)
+            for choice in event["choices"]:
+                yield choice["delta"].get("content") or ""
+
+    try:
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json=request, timeout=httpx.Timeout(10, read=None)
+        ) as response:
+            if response.status_code != 200:
+                response.read()
+                try:
+                    body = response.json()
+                except ValueError:
+                    body = response.text
+                raise HotswapError.from_body(response.status_code, body)
+            yield pieces(response)
+    except httpx.TransportError as error:
+        raise RegistryUnavailable(
+            f"no server at {url} ({error}); start it with `hotswap up`, or give another --url"
+        ) from error

@@ -1,0 +1,61 @@
+"""What an operator chooses for serving. Names are vLLM's where vLLM has the option."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from registry.settings import Settings
+
+
+class Quantization(StrEnum):
+    """How the base's weights are kept; see `quantization` for what each means."""
+
+    INT8 = "int8"
+    NF4 = "nf4"
+    BNB_INT8 = "bnb-int8"
+    NONE = "none"
+
+
+class ServingSettings(Settings):
+    """`HOTSWAP_SERVING_<FIELD>` in the environment, or the option of the same name."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    base: str = "smollm2-135m"
+    """Base model: a built-in name, a directory, a .gguf file or a hub id."""
+    quantization: Quantization = Quantization.INT8
+    """int8 (exact integer sums), nf4 or bnb-int8 (bitsandbytes), or none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; auto is float32 beside int8 weights and bfloat16 otherwise."""
+    lora_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the adapters in their slots; auto is bfloat16, or float32 when dtype says so."""
+    max_loras: int = Field(16, ge=1)
+    """Adapters beside the base at one time."""
+    max_lora_rank: int = Field(16, ge=1)
+    """Highest rank a slot takes; every slot costs memory for this rank."""
+    max_cpu_loras: int = Field(256, ge=1)
+    """Adapters kept in host memory, ready for a slot."""
+    max_num_seqs: int = Field(32, ge=1)
+    """Requests that decode together."""
+    max_num_batched_tokens: int = Field(1024, ge=2)
+    """Tokens computed in one step, prompts and decoding rows together."""
+    prefill_chunk: int = Field(256, ge=1)
+    """Prompts are cut at multiples of this many tokens."""
+    kv_cache_tokens: int = Field(32768, ge=16)
+    """Tokens whose keys and values fit in memory; also bounds the context."""
+    default_max_tokens: int = Field(512, ge=1)
+    """Length of an answer when the request names none."""
+    max_num_waiting: int = Field(4096, ge=1)
+    """Requests that may wait; more are refused with 429."""
+
+    @model_validator(mode="after")
+    def _step_has_room(self) -> ServingSettings:
+        if self.max_num_batched_tokens < self.max_num_seqs + self.prefill_chunk:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least "
+                f"max_num_seqs + prefill_chunk ({self.max_num_seqs} + {self.prefill_chunk})"
+            )
+        return self
