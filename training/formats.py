@@ -56,9 +56,10 @@ def iter_examples(path: Path) -> Iterator[Example]:
 
 def _lines(path: Path) -> Iterator[tuple[Place, str]]:
     """The decoded lines; a byte that is not UTF-8 is reported with its position, never guessed."""
-    offset = 0
     try:
         with path.open("rb") as file:
+            offset = len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0
+            file.seek(offset)
             for number, raw in enumerate(file, start=1):
                 place = Place(path.name, number)
                 yield place, _decode(place, raw, offset)
@@ -68,11 +69,6 @@ def _lines(path: Path) -> Iterator[tuple[Place, str]]:
 
 
 def _decode(place: Place, raw: bytes, offset: int) -> str:
-    if offset == 0:
-        raw, offset = (
-            raw.removeprefix(_BYTE_ORDER_MARK),
-            len(raw) - len(raw.removeprefix(_BYTE_ORDER_MARK)),
-        )
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

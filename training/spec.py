@@ -50,7 +50,7 @@ class TrainingSpec(BaseModel):
     """How often every row is seen; 0 publishes the untrained adapter, which has no effect."""
     batch_size: int = Field(default=16, ge=1)
     """Rows to one optimiser step."""
-    micro_batch_tokens: int = Field(default=2048, ge=1)
+    micro_batch_tokens: int = Field(default=1024, ge=1)
     """The most padded tokens in one forward pass; a batch with more is accumulated over passes."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     """The share of all steps in which the rate rises linearly from 0."""
