@@ -1,0 +1,37 @@
+"""Sequences for tests, and the plain loop that runs one or several of them to the end."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from serving.runner import ModelRunner
+from serving.scheduler import Admission, Limits, Scheduler
+from serving.sequence import Delta, SamplingParams, Sequence
+
+LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=40, prefill_chunk=16, kv_cache_tokens=4096)
+
+
+def make_sequence(
+    prompt_ids: list[int], *, slot: int = 0, deltas: list[Delta] | None = None, **sampling: Any
+) -> Sequence:
+    params = SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling})
+    deliver = [].append if deltas is None else deltas.append
+    return Sequence(prompt_ids, None, params, deliver, slot=slot)
+
+
+def random_prompt(rng: random.Random, vocab_size: int, max_length: int = 60) -> list[int]:
+    return [rng.randrange(3, vocab_size) for _ in range(rng.randint(1, max_length))]
+
+
+def run_to_end(runner: ModelRunner, sequences: list[Sequence], limits: Limits = LIMITS) -> None:
+    """Schedule and execute until every sequence has its max_tokens."""
+    scheduler = Scheduler(limits)
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while batch := scheduler.schedule(lambda _: Admission.ADMITTED):
+        for work, token_id in zip(batch.works, runner.execute(batch), strict=True):
+            work.sequence.num_computed += work.length
+            if token_id is not None and work.sequence.append(token_id).is_last:
+                scheduler.remove(work.sequence)
+                runner.release(work.sequence)

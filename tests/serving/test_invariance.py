@@ -1,0 +1,79 @@
+"""The promise: with int8 weights a greedy answer is bit for bit the same alone and in any mix."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from serving.base_model import BaseDirectory
+from serving.quantization import Int8Linear, make_linear
+from serving.scheduler import Limits
+from serving.settings import Quantization
+from tests.serving.conftest import MakeRunner
+from tests.serving.sequences import make_sequence, random_prompt, run_to_end
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 16, 33, 64])
+def test_an_int8_row_does_not_depend_on_the_rows_beside_it(num_rows: int) -> None:
+    torch.manual_seed(num_rows)
+    linear = Int8Linear(torch.randn(96, 64), torch.randn(96), torch.float32)
+    rows = torch.randn(64, 64)
+    whole = linear(rows)
+    for start in range(0, 64 - num_rows + 1, 9):
+        assert torch.equal(linear(rows[start : start + num_rows]), whole[start : start + num_rows])
+
+
+def test_int8_is_within_its_rounding_of_the_exact_product() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(48, 256), torch.randn(20, 256)
+    got = make_linear(weight, None, Quantization.INT8, torch.float32)(x)
+    exact = x.double() @ weight.double().T
+    # Each factor is off by at most half a step of max / 127.
+    step_x = x.abs().amax(1, keepdim=True) / 254
+    step_w = weight.abs().amax(1) / 254
+    bound = step_x * weight.abs().sum(1) + step_w * x.abs().sum(1, keepdim=True)
+    assert ((got - exact).abs() <= bound + 256 * step_x * step_w).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
+    make_runner: MakeRunner, tiny_base: BaseDirectory, seed: int
+) -> None:
+    rng = random.Random(seed)
+    runner = make_runner(Quantization.INT8)
+    vocab_size = tiny_base.tokenizer.get_vocab_size()
+    requests = [
+        (random_prompt(rng, vocab_size), rng.randrange(6), rng.randint(1, 20)) for _ in range(10)
+    ]
+    mixed = [make_sequence(p, slot=s, max_tokens=n) for p, s, n in requests]
+    run_to_end(
+        runner,
+        mixed,
+        Limits(
+            max_num_seqs=rng.randint(2, 10),
+            max_num_batched_tokens=rng.randint(26, 200),
+            prefill_chunk=16,
+            kv_cache_tokens=1024,
+        ),
+    )
+    for (prompt, slot, num_tokens), in_mix in zip(requests, mixed, strict=True):
+        alone = make_sequence(prompt, slot=slot, max_tokens=num_tokens)
+        run_to_end(runner, [alone])
+        assert in_mix.output_ids == alone.output_ids
+
+
+def test_seeded_sampling_is_the_same_alone_and_in_a_mix(
+    make_runner: MakeRunner, tiny_base: BaseDirectory
+) -> None:
+    rng = random.Random(11)
+    runner = make_runner(Quantization.INT8)
+    prompts = [random_prompt(rng, tiny_base.tokenizer.get_vocab_size()) for _ in range(5)]
+    options = {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "max_tokens": 16}
+    mixed = [make_sequence(p, slot=i, seed=i, **options) for i, p in enumerate(prompts)]
+    run_to_end(runner, mixed)
+    for index, prompt in enumerate(prompts):
+        alone = make_sequence(prompt, slot=index, seed=index, **options)
+        run_to_end(runner, [alone])
+        assert alone.output_ids == mixed[index].output_ids
