@@ -110,9 +110,11 @@ def _bitsandbytes_linear(
     if bias is not None:
         layer.bias = torch.nn.Parameter(bias.to(dtype), requires_grad=False)
     layer = layer.to("cpu").eval()
+    # LLM.int8() works in float16 and warns at every call that is not.
+    input_dtype = dtype if quantization is Quantization.NF4 else torch.float16
 
     def call(x: Tensor) -> Tensor:
-        y: Tensor = layer(x)
+        y: Tensor = layer(x.to(input_dtype))
         return y.to(dtype)
 
     return call

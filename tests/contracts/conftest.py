@@ -18,7 +18,7 @@ from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.storage import open_store
 from registry.storage.objects import ObjectStore
-from tests.contracts.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, serving_app, weed_binary
+from tests.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, serving_app, weed_binary
 
 BUCKET = "hotswap-tests"
 

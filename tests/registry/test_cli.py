@@ -15,8 +15,8 @@ import pytest
 
 from registry.cli import main
 from registry.commands import COMMANDS
-from tests.contracts.servers import free_ports
 from tests.registry.bundles import file_bytes, make_bundle
+from tests.servers import free_ports
 
 
 class Shell:

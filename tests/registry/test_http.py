@@ -17,8 +17,8 @@ from registry.client import RegistryClient
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, HotswapError, RegistryUnavailable
 from registry.layout import blob_key
-from tests.contracts.servers import free_ports, serving_app
 from tests.registry.conftest import OpenRegistry
+from tests.servers import free_ports, serving_app
 
 
 @pytest.fixture

