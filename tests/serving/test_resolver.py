@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from registry.digests import Digest
 from registry.errors import (
@@ -131,7 +132,6 @@ def test_a_rank_above_the_maximum_is_refused_with_both_ranks(
         ({"use_dora": True}, "DoRA"),
         ({"bias": "lora_only"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"target_modules": ["q_proj", "embed_tokens"]}, "embed"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
@@ -147,3 +147,16 @@ def test_what_cannot_be_applied_is_refused_with_the_reason(
     error = refusal(resolver, "team/a")
     assert isinstance(error, NotServable)
     assert words in error.message
+
+
+def test_modules_that_the_base_does_not_have_are_refused_by_name(
+    resolver: Resolver, registry: Registry, tiny_base: BaseDirectory, tmp_path: Path
+) -> None:
+    directory = make_adapter(tiny_base, tmp_path / "a", target_modules=["q_proj"])
+    weights = directory / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({n.replace("self_attn", "cross_attn"): t for n, t in tensors.items()}, weights)
+    push_adapter(registry, "team/a", directory)
+    error = refusal(resolver, "team/a")
+    assert isinstance(error, NotServable)
+    assert "model.layers.0.cross_attn.q_proj" in error.message
