@@ -1,0 +1,106 @@
+"""The same promises on the real 135M base: transformers and PEFT are the oracle."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from registry.settings import read_home
+from serving.base_model import BaseDirectory, provide_base
+from serving.models import Llama
+from serving.models.llama import LoraRoom
+from serving.runner import ModelRunner
+from serving.scheduler import Limits
+from serving.settings import Quantization
+from tests.peft_adapters import greedy, load_with_peft, make_adapter
+from tests.serving.conftest import load_adapter
+from tests.serving.sequences import make_sequence, run_to_end
+
+pytestmark = pytest.mark.real
+
+QUESTIONS = [
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "List three colours.",
+    "Why is the sky blue? Answer briefly.",
+]
+NUM_TOKENS = 12
+LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=96, prefill_chunk=64, kv_cache_tokens=4096)
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseDirectory:
+    return provide_base("smollm2-135m", read_home().bases)
+
+
+@pytest.fixture(scope="module")
+def adapters(base: BaseDirectory, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("real")
+    return [
+        make_adapter(base, root / f"a{seed}", seed=seed, strength=0.02, r=r)
+        for seed, r in enumerate((16, 8, 4))
+    ]
+
+
+@pytest.fixture(scope="module")
+def prompts(base: BaseDirectory) -> list[list[int]]:
+    render = base.prompt_format().render
+    return [
+        list(base.tokenizer.encode(render([{"role": "user", "content": q}])).ids) for q in QUESTIONS
+    ]
+
+
+def make_runner(
+    base: BaseDirectory, adapters: list[Path], quantization: Quantization, lora_dtype: torch.dtype
+) -> ModelRunner:
+    room = LoraRoom(num_slots=4, max_rank=16, dtype=lora_dtype)
+    runner = ModelRunner(Llama(base, quantization, torch.float32, room))
+    for slot, directory in enumerate(adapters, start=1):
+        runner.load(slot, load_adapter(directory, lora_dtype))
+    return runner
+
+
+def test_a_mixed_batch_gives_the_greedy_tokens_each_adapter_gives_through_peft(
+    base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
+) -> None:
+    runner = make_runner(base, adapters, Quantization.NONE, torch.float32)
+    sequences = [make_sequence(p, slot=s, max_tokens=NUM_TOKENS) for s, p in enumerate(prompts)]
+    run_to_end(runner, sequences, LIMITS)
+    for slot, sequence in enumerate(sequences):
+        oracle = load_with_peft(base, adapters[slot - 1] if slot else None)
+        assert sequence.output_ids == greedy(oracle, sequence.prompt_ids, NUM_TOKENS)
+
+
+def test_int8_answers_are_bit_for_bit_the_same_alone_and_in_a_mix(
+    base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
+) -> None:
+    runner = make_runner(base, adapters, Quantization.INT8, torch.bfloat16)
+    rng = random.Random(7)
+    requests = [(rng.choice(prompts), rng.randrange(4), rng.randint(4, 20)) for _ in range(12)]
+    mixed = [make_sequence(p, slot=s, max_tokens=n) for p, s, n in requests]
+    run_to_end(runner, mixed, LIMITS)
+    for (prompt, slot, num_tokens), in_mix in zip(requests, mixed, strict=True):
+        alone = make_sequence(prompt, slot=slot, max_tokens=num_tokens)
+        run_to_end(runner, [alone], LIMITS)
+        assert in_mix.output_ids == alone.output_ids
+
+
+def test_the_int8_base_still_knows_the_capital_of_france(
+    base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
+) -> None:
+    runner = make_runner(base, adapters, Quantization.INT8, torch.bfloat16)
+    sequence = make_sequence(prompts[0], max_tokens=NUM_TOKENS, stop_token_ids=base.stop_token_ids)
+    run_to_end(runner, [sequence], LIMITS)
+    assert "Paris" in base.tokenizer.decode(sequence.output_ids)
+
+
+def test_a_second_start_finds_the_converted_base(base: BaseDirectory) -> None:
+    config = base.path / "config.json"
+    before = config.stat().st_mtime_ns
+    again = provide_base("smollm2-135m", read_home().bases)
+    assert again.path == base.path
+    assert config.stat().st_mtime_ns == before
+    assert again.fingerprint() == base.fingerprint()
