@@ -13,7 +13,8 @@ from registry.prompts import Normaliser
 
 
 class TrainingSpec(BaseModel):
-    """Every option of a run, each with a default measured on SmolLM2-135M and a few hundred rows.
+    """Every option of a run. Rate, rank and batch size are those that examples/orders is measured
+    with on SmolLM2-135M; they were not swept.
 
     Invariant: `validation` and `validation_fraction` are not both used; a validation file wins.
     """
