@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import signal
@@ -139,9 +140,8 @@ def random_adapter(base: BaseDirectory, directory: Path, seed: int, r: int = 16)
             tensors[f"{stem}.lora_B.weight"] = torch.randn(num_out, r, generator=random) * 0.02
     directory.mkdir()
     save_file(tensors, directory / "adapter_model.safetensors")
-    (directory / "adapter_config.json").write_text(
-        '{"peft_type": "LORA", "r": %d, "lora_alpha": %d, "bias": "none"}' % (r, 2 * r)
-    )
+    config_file = directory / "adapter_config.json"
+    config_file.write_text(json.dumps({"peft_type": "LORA", "r": r, "lora_alpha": 2 * r}))
     return directory
 
 
