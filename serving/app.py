@@ -109,9 +109,8 @@ def _resolver(
 
 def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:
     """The compute type and the type of the adapters in their slots."""
-    is_wide = settings.quantization is Quantization.INT8
-    dtype = settings.dtype if settings.dtype != "auto" else "float32" if is_wide else "bfloat16"
-    lora_dtype = settings.lora_dtype
-    if lora_dtype == "auto":
-        lora_dtype = "float32" if settings.dtype == "float32" else "bfloat16"
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "float32" if settings.quantization is Quantization.INT8 else "bfloat16"
+    lora_dtype = dtype if settings.lora_dtype == "auto" else settings.lora_dtype
     return getattr(torch, dtype), getattr(torch, lora_dtype)

@@ -62,19 +62,101 @@ def lora_scaling(shape: LoraShape, module: str) -> float:
     return alpha / r**0.5 if shape.kind == "rslora" else alpha / r
 
 
+TILE = 2
+"""Rows of one slot that are multiplied together. Always this many, filled up with zeros: every
+product then has the same shape, and a row's bits do not depend on how many rows share the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tiles of decoding rows that one batched product serves without copying weights: one tile of
+    each slot in a range, or several tiles of one slot."""
+
+    slots: slice
+    num_tiles: int
+    sources: Tensor  # (num_tiles · TILE,) row of the step; num_rows stands for zeros
+    rows: Tensor  # (num_used,) rows of the step that are served
+    places: Tensor  # (num_used,) where each of them stands among the tiles
+    is_whole: bool  # the tiles are the step's rows as they are: nothing to gather or scatter
+
+    @classmethod
+    def of(cls, slots: slice, tiles: Sequence[Sequence[int]], num_rows: int) -> Tiles:
+        """`tiles` are at most TILE rows each, one tile after the other."""
+        sources = [row for tile in tiles for row in [*tile, *[num_rows] * (TILE - len(tile))]]
+        used = [(row, place) for place, row in enumerate(sources) if row < num_rows]
+        return cls(
+            slots=slots,
+            num_tiles=len(tiles),
+            sources=torch.tensor(sources),
+            rows=torch.tensor([row for row, _ in used]),
+            places=torch.tensor([place for _, place in used]),
+            is_whole=sources == list(range(num_rows)),
+        )
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (num_rows, in) → tiles (num_tiles, TILE, in)."""
+        if not self.is_whole:
+            rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])[self.sources]
+        return rows.view(self.num_tiles, TILE, -1)
+
+    def scatter_add(self, y: Tensor, columns: slice, tiled: Tensor) -> None:
+        """y (num_tokens, out) += tiles (num_tiles, TILE, width), in place."""
+        flat = tiled.flatten(0, 1)
+        if self.is_whole:
+            y[: len(flat), columns] += flat
+        else:
+            y[self.rows, columns] += flat[self.places]
+
+    def weights(self, stack: Tensor) -> Tensor:
+        """The slots' matrices (num_tiles, in, out), a view of `stack` (all slots, in, out)."""
+        chosen = stack[self.slots]
+        return chosen if len(chosen) == self.num_tiles else chosen.expand(self.num_tiles, -1, -1)
+
+
+def tile_rows(row_slots: Sequence[int]) -> list[Tiles]:
+    """Cut decoding rows `0, 1, …` with these slots into few batched products.
+
+    As long as several slots have rows left, one tile of each goes into a product over the range
+    of those slots; the last few slots get a product each.
+    """
+    num_rows = len(row_slots)
+    rows_of: dict[int, list[int]] = {}
+    for row, slot in enumerate(row_slots):
+        rows_of.setdefault(slot, []).append(row)
+    waiting = {
+        slot: [rows[at : at + TILE] for at in range(0, len(rows), TILE)]
+        for slot, rows in rows_of.items()
+    }
+    products = []
+    while len(waiting) > 3:
+        low, high = min(waiting), max(waiting)
+        tiles = [waiting[slot].pop(0) if slot in waiting else [] for slot in range(low, high + 1)]
+        products.append(Tiles.of(slice(low, high + 1), tiles, num_rows))
+        waiting = {slot: tiles for slot, tiles in waiting.items() if tiles}
+    for slot, tiles in waiting.items():
+        products.append(Tiles.of(slice(slot, slot + 1), tiles, num_rows))
+    return products
+
+
 @dataclass(frozen=True, slots=True)
 class LoraPlan:
     """Which rows of a step belong to which slot; made once a step, used by every layer.
 
-    Rows `0` to `len(decode_slots)` are one decoding token each. `segments` are the prompts'
+    Rows 0 to `num_decode_rows` are decoding rows with an adapter. `segments` are the prompts'
     stretches (start row, end row, slot).
     """
 
-    decode_slots: Tensor | None  # (num_decode_rows,) int64
-    segments: tuple[tuple[int, int, int], ...]
+    num_decode_rows: int
+    tiles: Sequence[Tiles]
+    segments: Sequence[tuple[int, int, int]]
+
+    @classmethod
+    def of(cls, decode_slots: Sequence[int], segments: Sequence[tuple[int, int, int]]) -> LoraPlan:
+        """`decode_slots` are the slots of the step's first rows."""
+        return cls(len(decode_slots), tile_rows(decode_slots), segments)
 
     def __bool__(self) -> bool:
-        return self.decode_slots is not None or bool(self.segments)
+        return bool(self.tiles) or bool(self.segments)
 
 
 class LoraSlots:
@@ -130,16 +212,15 @@ class LoraSlots:
     def add(self, plan: LoraPlan, x: Tensor, y: Tensor) -> None:
         """y += (x · A) · B in place, each row of x (num_tokens, in) with its own slot.
 
-        Decoding rows are separate products of one row each, so that a row's bits do not depend
-        on which rows share the step; a prompt's stretch is the same product alone or in a mix.
+        Decoding rows go through TILE-row products, a prompt's stretch through one of its own: a
+        row's bits are the same alone and in a mix.
         """
-        if plan.decode_slots is not None:
-            num_rows = len(plan.decode_slots)
-            rows = x[:num_rows, None].to(self._shrink.dtype)  # (num_rows, 1, in)
-            low = torch.bmm(rows, self._shrink[plan.decode_slots])  # (num_rows, 1, parts * r)
-            for part, columns in enumerate(self._columns):
-                up = torch.bmm(low[..., self._ranks(part)], self._expand[part][plan.decode_slots])
-                y[:num_rows, columns] += up[:, 0]
+        rows = x[: plan.num_decode_rows].to(self._shrink.dtype)
+        for tiles in plan.tiles:
+            low = torch.bmm(tiles.gather(rows), tiles.weights(self._shrink))
+            for part, columns in enumerate(self._columns):  # low: (num_tiles, TILE, parts * r)
+                up = torch.bmm(low[..., self._ranks(part)], tiles.weights(self._expand[part]))
+                tiles.scatter_add(y, columns, up)
         for start, end, slot in plan.segments:
             low = x[start:end].to(self._shrink.dtype) @ self._shrink[slot]
             for part, columns in enumerate(self._columns):

@@ -28,8 +28,10 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[int | None]:
         """The next token of each work that samples, in the batch's order; else None."""
-        # Decoding rows with an adapter come first: see LoraPlan.
-        works = sorted(batch.works, key=lambda w: (not w.is_decode, not w.sequence.slot))
+        # Decoding rows with an adapter come first (see LoraPlan), by slot, so that tiles are whole.
+        works = sorted(
+            batch.works, key=lambda w: (not w.is_decode, not w.sequence.slot, w.sequence.slot)
+        )
         logits = self._model.forward(self._pack(works))
         sampling = [work for work in works if work.samples]
         chosen = {
@@ -72,12 +74,11 @@ class ModelRunner:
 
 
 def _plan(works: list[Work], segments: list[Segment]) -> LoraPlan:
-    decode_slots = [w.sequence.slot for w in works if w.is_decode and w.sequence.slot]
-    return LoraPlan(
-        decode_slots=torch.tensor(decode_slots) if decode_slots else None,
-        segments=tuple(
+    return LoraPlan.of(
+        [w.sequence.slot for w in works if w.is_decode and w.sequence.slot],
+        [
             (segment.start, segment.end, work.sequence.slot)
             for work, segment in zip(works, segments, strict=True)
             if not work.is_decode and work.sequence.slot
-        ),
+        ],
     )

@@ -31,7 +31,7 @@ class ServingSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is float32 beside int8 weights and bfloat16 otherwise."""
     lora_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the adapters in their slots; auto is bfloat16, or float32 when dtype says so."""
+    """Type of the adapters in their slots; auto is float32 with dtype float32, else bfloat16."""
     max_loras: int = Field(16, ge=1)
     """Adapters beside the base at one time."""
     max_lora_rank: int = Field(16, ge=1)
