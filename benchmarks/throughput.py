@@ -1,6 +1,6 @@
 """Output tokens per second over HTTP: the base alone, one adapter, and 16 adapters mixed.
 
-    python benchmarks/throughput.py [--rounds 3] [-- options of `hotswap up`]
+    python -m benchmarks.throughput [--rounds 3] [-- options of `hotswap up`]
 
 Starts a server of its own below a temporary home, with random rank-16 adapters on all linear
 layers of SmolLM2-135M. Each round runs every case once, in turn, so that ratios are taken in one
@@ -15,20 +15,17 @@ import asyncio
 import json
 import os
 import platform
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.server import server
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
 
@@ -143,19 +140,6 @@ def random_adapter(base: BaseDirectory, directory: Path, seed: int, r: int = 16)
     config_file = directory / "adapter_config.json"
     config_file.write_text(json.dumps({"peft_type": "LORA", "r": r, "lora_alpha": 2 * r}))
     return directory
-
-
-@contextmanager
-def server(home: Path, options: list[str]) -> Iterator[str]:
-    command = [str(Path(sys.executable).with_name("hotswap")), "up", "--port", "0", *options]
-    environment = {**os.environ, "HOTSWAP_HOME": str(home)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split()[3]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ HOTSWAP = Path(sys.executable).with_name("hotswap")
 NAME = "demo/orders"
 SYSTEM_PROMPT = "Order to JSON."
 TRAINING = ["--epochs", "2", "--validation-fraction", "0", "--system-prompt", SYSTEM_PROMPT]
-NUM_V1_ROWS = 120
+NUM_V1_ROWS, NUM_V2_ROWS = 120, 240
 NUM_CLIENTS = 8
 TIMEOUT_S = 120
 
@@ -150,7 +150,7 @@ class Load:
                     self.changed.notify_all()
             turn += 1
 
-    def wait_for(self, version: str, count: int = 40) -> None:
+    def wait_for(self, version: str, count: int = 24) -> None:
         with self.changed:
             wanted = self.versions.count(version) + count
             if not self.changed.wait_for(lambda: self.versions.count(version) >= wanted, TIMEOUT_S):
@@ -215,10 +215,11 @@ def main() -> None:
     step("Make the data: order messages to JSON")
     subprocess.run([sys.executable, ROOT / "examples/orders/generate.py", work], check=True)
     train = (work / "train.jsonl").read_text().splitlines(keepends=True)
-    (work / "train-v1.jsonl").write_text("".join(train[:NUM_V1_ROWS]))
+    for number, num_rows in ((1, NUM_V1_ROWS), (2, NUM_V2_ROWS)):
+        (work / f"train-v{number}.jsonl").write_text("".join(train[:num_rows]))
     heldout = rows_of(work / "heldout.jsonl")
     questions = [row["question"] for row in heldout]
-    figure(f"{len(train)} rows to train on, {len(heldout)} held out")
+    figure(f"{NUM_V1_ROWS} rows to train v1 on, {NUM_V2_ROWS} for v2, {len(heldout)} held out")
 
     step("Start the server: hotswap up (converts the base at the first start)")
     with server() as (url, process_id):
@@ -235,8 +236,8 @@ def main() -> None:
         step(f"{NAME}@prod answers the held-out rows")
         v1_score = client.exact_match(f"{NAME}@prod", heldout)
 
-        step(f"Train v2 on {len(train)} rows, push it as candidate")
-        v2 = train_and_push(work / "train.jsonl", work, 2, url, alias="candidate")
+        step(f"Train v2 on {NUM_V2_ROWS} rows, push it as candidate")
+        v2 = train_and_push(work / "train-v2.jsonl", work, 2, url, alias="candidate")
         step(f"{NAME}@candidate answers the held-out rows")
         v2_score = client.exact_match(f"{NAME}@candidate", heldout)
 
@@ -244,7 +245,7 @@ def main() -> None:
         release_and_roll_back(client, url, v1, v2, questions)
 
         step("The base, v1 and v2 in one batch")
-        mix(client, [base, v1, v2], questions[:10])
+        mix(client, [base, v1, v2], questions[:4])
 
         health = httpx.get(f"{url}/health").json()["serving"]
         step("Done")

@@ -6,6 +6,7 @@ Knows files, not tensors: quantizing and running the base are in `quantization` 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -165,6 +166,17 @@ def provide_base(name: str, bases: Path) -> BaseDirectory:
     )
 
 
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and their advice about optional kernels off the terminal.
+
+    Call it before peft is imported: bitsandbytes gives its advice while it is imported.
+    """
+    import transformers
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _package_file(built_in: BuiltIn) -> Path | None:
     try:
         files = metadata.files(built_in.package) or []
@@ -194,6 +206,7 @@ def _convert_gguf(gguf_file: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    quiet_libraries()
     model = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent,
         gguf_file=gguf_file.name,

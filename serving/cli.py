@@ -5,32 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
+from registry.options import model_options
 from registry.settings import RegistrySettings, read_home, read_section
-from serving.settings import Quantization, ServingSettings
+from serving.settings import ServingSettings
 
 _Command = Callable[..., None]
-
-
-def _serving_options(command: _Command) -> _Command:
-    """One option for every field of ServingSettings; the field's docstring is the help."""
-    for name, field in reversed(ServingSettings.model_fields.items()):
-        kind: Any = field.annotation
-        if kind is Quantization:
-            kind = click.Choice([q.value for q in Quantization])
-        elif get_origin(kind) is Literal:
-            kind = click.Choice(list(get_args(kind)))
-        default = field.default.value if isinstance(field.default, Quantization) else field.default
-        command = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            type=kind,
-            help=f"{field.description} [default: {default}]",
-        )(command)
-    return command
 
 
 def _address_options(command: _Command) -> _Command:
@@ -44,7 +27,7 @@ def _address_options(command: _Command) -> _Command:
 
 @click.command(epilog="\b\nExample:\n  hotswap up --base smollm2-135m --max-loras 16")
 @_address_options
-@_serving_options
+@model_options(ServingSettings)
 def up(host: str, port: int, **options: object) -> None:
     """Run everything in one process: registry and serving."""
     from registry.app import assemble, registry_plane, run
@@ -65,7 +48,7 @@ def up(host: str, port: int, **options: object) -> None:
     help="The registry's URL, or a store: a directory or s3://bucket/prefix.",
 )
 @_address_options
-@_serving_options
+@model_options(ServingSettings)
 def serve(location: str | None, host: str, port: int, **options: object) -> None:
     """Serve adapters of a registry that runs elsewhere."""
     from registry.app import assemble, run

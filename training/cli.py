@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import shutil
 import sys
-import types
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.adapters import check_name
 from registry.errors import InvalidRequest
+from registry.options import model_options
 from registry.settings import RegistrySettings, read_home, read_section, read_user
 from training.spec import TrainingSpec
 
@@ -25,40 +24,7 @@ if TYPE_CHECKING:
     from training.data_checks import Finding
     from training.finetune import Outcome
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_SHORT = {"num_epochs": "epochs"}
 _LISTED = 5
-
-
-def _spec_options(command: _Command) -> _Command:
-    """One option for every field of the spec but the data; the field's sentence is its help."""
-    for name, field in reversed(TrainingSpec.model_fields.items()):
-        if name == "data":
-            continue
-        default = "" if field.default is None else f"  [default: {field.default}]"
-        command = click.option(
-            f"--{_SHORT.get(name, name).replace('_', '-')}",
-            name,
-            default=None,
-            help=f"{field.description}{default}",
-            **_parameter(field.annotation),
-        )(command)
-    return command
-
-
-def _parameter(annotation: Any) -> dict[str, Any]:
-    """The click parameter for a field's annotation; None in a union means that it may be absent."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return _parameter(next(a for a in get_args(annotation) if a is not types.NoneType))
-    if get_origin(annotation) is Literal and len(get_args(annotation)) > 1:
-        return {"type": click.Choice(get_args(annotation))}
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return {"type": click.Choice([member.value for member in annotation])}
-    if annotation is bool:
-        return {"is_flag": True}
-    if annotation is Path:
-        return {"type": click.Path(path_type=Path), "metavar": "FILE"}
-    return {"type": annotation if annotation in (int, float) else str}
 
 
 @click.command(
@@ -79,7 +45,7 @@ def _parameter(annotation: Any) -> dict[str, Any]:
     metavar="WHERE",
     help="With --push: the registry's URL or store; HOTSWAP_REGISTRY_URL by default.",
 )
-@_spec_options
+@model_options(TrainingSpec, skip=frozenset({"data"}), names={"num_epochs": "epochs"})
 def train(
     data: Path,
     out: Path | None,
@@ -99,18 +65,19 @@ def train(
         raise InvalidRequest("--alias and --registry need --push NAME")
     spec = _spec(data, options)
 
+    from serving.base_model import provide_base, quiet_libraries
+
+    quiet_libraries()
     from registry.bundle import Bundle
-    from serving.base_model import provide_base
     from training.data_checks import refuse
     from training.prepare import prepare
     from training.progress import progress_for
     from training.publish import require_absent
-    from training.run import Run, quiet_libraries
+    from training.run import Run
 
     if out is not None:
         require_absent(out)
     home = read_home()
-    quiet_libraries()
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     _print_findings(prepared.findings)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from registry.bundle import Bundle
 from serving.base_model import BaseDirectory
@@ -98,11 +97,6 @@ class Run:
             for p in curve:
                 about = (p.step, p.learning_rate, p.gradient_norm)
                 writer.writerow([*about, *_pair(p.train), *_pair(p.validation)])
-
-
-def quiet_libraries() -> None:
-    """Keep transformers' own progress bars off the terminal; a run shows its own."""
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _pair(tally: Tally | None) -> list[float | str]:
