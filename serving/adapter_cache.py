@@ -39,12 +39,14 @@ class AdapterCache(Generic[AdapterT]):
         *,
         max_cpu_loras: int,
         num_fetchers: int = 4,
+        prepare_thread: Callable[[], object] = lambda: None,
     ) -> None:
+        """`prepare_thread` runs once at the start of each thread that fetches and reads."""
         self._registry = registry
         self._root = root
         self._read = read
         self._max_cpu_loras = max_cpu_loras
-        self._pool = ThreadPoolExecutor(num_fetchers, thread_name_prefix="fetch")
+        self._pool = ThreadPoolExecutor(num_fetchers, "fetch", prepare_thread)
         self._lock = threading.Lock()
         self._memory: OrderedDict[Digest, AdapterT] = OrderedDict()
         self._fetching: dict[Digest, Future[None]] = {}

@@ -30,6 +30,8 @@ class Serving:
 
     def __init__(self, settings: ServingSettings, registry: AdapterRegistry, home: Home) -> None:
         """Loads and quantizes the base; raises BaseNotFound."""
+        num_threads = settings.num_threads or torch.get_num_threads()
+        _use_one_thread()  # here and wherever adapters are read: see ModelRunner.attach
         self.base = provide_base(settings.base, home.bases)
         dtype, lora_dtype = _dtypes(settings)
         room = LoraRoom(settings.max_loras, settings.max_lora_rank, lora_dtype)
@@ -40,9 +42,10 @@ class Serving:
             home.adapter_cache,
             lambda path, manifest: read_lora_weights(path, manifest.lora, lora_dtype),
             max_cpu_loras=settings.max_cpu_loras,
+            prepare_thread=_use_one_thread,
         )
         self.engine: Engine[LoraWeights] = Engine(
-            ModelRunner(model),
+            ModelRunner(model, num_threads),
             self.adapters,
             _limits(settings),
             max_loras=settings.max_loras,
@@ -84,6 +87,10 @@ class Serving:
 
         router = serving_router(self.inference, self.registry)
         return Plane("serving", router, lifespan, self.health)
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def _limits(settings: ServingSettings) -> Limits:

@@ -27,6 +27,10 @@ _AdapterT_contra = TypeVar("_AdapterT_contra", contravariant=True)
 class Runner(Protocol[_AdapterT_contra]):
     """The tensors, as the engine sees them."""
 
+    def attach(self) -> None:
+        """Called once, on the engine's thread, before anything else."""
+        ...
+
     def load(self, slot: int, adapter: _AdapterT_contra) -> None:
         """Put an adapter's weights into a slot; raises HotswapError when they do not fit."""
         ...
@@ -123,6 +127,7 @@ class Engine(Generic[AdapterT]):
         self._wakeup.notify()
 
     def _run(self) -> None:
+        self._runner.attach()
         while self._take_in():
             if not self._step():
                 with self._wakeup:

@@ -48,6 +48,8 @@ class ServingSettings(Settings):
     """Tokens whose keys and values fit in memory; also bounds the context."""
     default_max_tokens: int = Field(512, ge=1)
     """Length of an answer when the request names none."""
+    num_threads: int | None = Field(None, ge=1)
+    """Cores the engine computes on; all of them when it is not given."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
 
