@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from registry.digests import Descriptor, Hasher
 from registry.errors import InvalidBundle, UnsafeFile
 from registry.manifest import BaseFingerprint, BundleMetadata, LoraShape, Manifest, first_problem
+from registry.tensors import has_effect
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -69,12 +70,14 @@ class Bundle:
     lora: LoraShape
     metadata: BundleMetadata
     stated_base: str | None
+    has_effect: bool
 
     @classmethod
     def read(cls, directory: Path) -> Bundle:
         """Check and hash a PEFT directory.
 
-        Raises InvalidBundle (a file is missing or malformed, tensors do not fit the config) or
+        Raises InvalidBundle (a file is missing or malformed, tensors do not fit the config or hold
+        NaN) or
         UnsafeFile (a pickle, a symbolic link, a sub-directory), naming the file.
         """
         paths = _regular_files(directory)
@@ -86,6 +89,7 @@ class Bundle:
             lora=lora,
             metadata=_metadata(directory),
             stated_base=config.get("base_model_name_or_path") or None,
+            has_effect=has_effect(directory / WEIGHTS_FILE) or lora.kind == "dora",
         )
 
     def manifest(
@@ -116,6 +120,7 @@ class Bundle:
             prompt=known.prompt,
             provenance=known.provenance,
             metrics={**known.metrics, **(metrics or {})},
+            probes=known.probes,
             description=description or known.description,
             tags={**known.tags, **(tags or {})},
         )

@@ -100,6 +100,7 @@ def _alias_of(text: str) -> tuple[str, str]:
 @click.option(
     "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
 )
+@click.option("--allow-no-effect", is_flag=True, help="Push an adapter whose B·A is zero.")
 @_registry_option
 @_json_option
 def push(
@@ -111,6 +112,7 @@ def push(
     metrics: dict[str, float],
     description: str,
     base: Path | None,
+    allow_no_effect: bool,
     location: str | None,
     as_json: bool,
 ) -> None:
@@ -127,7 +129,14 @@ def push(
     )
     with _open(location) as registry:
         version = push_bundle(
-            registry, name, bundle, manifest, by=read_user(), alias=alias, why=why
+            registry,
+            name,
+            bundle,
+            manifest,
+            by=read_user(),
+            alias=alias,
+            why=why,
+            allow_no_effect=allow_no_effect,
         )
     if as_json:
         print_json(version.model_dump(mode="json"))

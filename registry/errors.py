@@ -24,7 +24,8 @@
     │   ├── NothingToRollBack              nothing_to_roll_back
     │   └── BaseMismatch                   base_mismatch
     ├── NotServable                    422 adapter_not_servable
-    │   └── RankTooHigh                    rank_too_high
+    │   ├── RankTooHigh                    rank_too_high
+    │   └── ProbeMismatch                  probe_mismatch
     ├── ServerBusy                     429 server_busy
     ├── BlobCorrupted                  500 blob_corrupted
     └── Unavailable                    503 unavailable
@@ -191,6 +192,12 @@ class NotServable(HotswapError):
 
 class RankTooHigh(NotServable):
     code = "rank_too_high"
+
+
+class ProbeMismatch(NotServable):
+    """The adapter does not do here what it did where it was trained."""
+
+    code = "probe_mismatch"
 
 
 class ServerBusy(HotswapError):

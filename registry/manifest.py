@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from registry.digests import Descriptor, Digest
 from registry.errors import InvalidManifest
 from registry.prompts import PromptFormat
 
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_PROBES = 8
 
 
 class _Part(BaseModel):
@@ -68,6 +69,35 @@ class LoraShape(_Part):
     not_servable: tuple[str, ...] = ()
 
 
+class TopTokens(_Part):
+    """The likeliest next tokens at one position, with their log-probabilities (nats)."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Probe(_Part):
+    """One conversation and what the trained model expected at each token of its answer.
+
+    `token_ids` are the rendered prompt and the answer's first tokens; `top[i]` belongs to the
+    token at `num_prompt_tokens + i`. A server that replays it finds a wrong base, template,
+    tokenizer or scaling, or a damaged file, by its effect.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int = Field(ge=1)
+    top: tuple[TopTokens, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Probe:
+        if len(self.token_ids) != self.num_prompt_tokens + len(self.top) - 1:
+            raise ValueError("a probe has one entry of 'top' for the prompt and each answer token")
+        if any(not t.token_ids or len(t.token_ids) != len(t.logprobs) for t in self.top):
+            raise ValueError("a probe has one log-probability for each of its top tokens")
+        return self
+
+
 class BundleMetadata(_Part):
     """What `hotswap.json` in a PEFT directory says beside the tensors; all of it optional."""
 
@@ -75,12 +105,13 @@ class BundleMetadata(_Part):
     prompt: PromptFormat | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    probes: tuple[Probe, ...] = Field(default=(), max_length=MAX_PROBES)
     description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
 
 
 class Manifest(_Part):
-    """Files, base, LoRA shape, prompt format, provenance and metrics of one adapter version."""
+    """Files, base, LoRA shape, prompt format, provenance, metrics and probes of one version."""
 
     format: Literal["hotswap.manifest.v1"] = "hotswap.manifest.v1"
     files: tuple[Descriptor, ...] = Field(min_length=1)
@@ -89,6 +120,7 @@ class Manifest(_Part):
     prompt: PromptFormat | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    probes: tuple[Probe, ...] = Field(default=(), max_length=MAX_PROBES)
     description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
 

@@ -25,15 +25,21 @@ def push(
     by: str,
     alias: str | None = None,
     why: str = "",
+    allow_no_effect: bool = False,
 ) -> AdapterVersion:
     """Upload the blobs that are missing, then make the manifest a version.
 
-    Raises what AdapterRegistry.commit raises, and DigestMismatch when a file changed since the
-    bundle was read.
+    Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
+    when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
     """
     check_name(name)
     if alias is not None:
         check_alias(alias)
+    if not bundle.has_effect and not allow_no_effect:
+        raise InvalidBundle(
+            f"{bundle.directory} has no effect: B·A is zero in every module, so it answers like the"
+            " base; was it trained? Allow it with --allow-no-effect"
+        )
     for descriptor in manifest.files:
         if not registry.has_blob(descriptor.digest):
             registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))

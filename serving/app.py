@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from registry.app import Plane
+from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
 from registry.settings import Home
 from serving.adapter_cache import AdapterCache
@@ -19,10 +21,11 @@ from serving.inference import Inference
 from serving.lora import LoraWeights, read_lora_weights
 from serving.models import Llama
 from serving.models.llama import LoraRoom
+from serving.probes import check_text
 from serving.resolver import Resolver, Servable
 from serving.runner import ModelRunner
 from serving.scheduler import Limits
-from serving.settings import Quantization, ServingSettings
+from serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
 
 
 class Serving:
@@ -40,12 +43,16 @@ class Serving:
         self.adapters: AdapterCache[LoraWeights] = AdapterCache(
             registry,
             home.adapter_cache,
-            lambda path, manifest: read_lora_weights(path, manifest.lora, lora_dtype),
+            lambda path, manifest: self._read(path, manifest, lora_dtype),
             max_cpu_loras=settings.max_cpu_loras,
             prepare_thread=_use_one_thread,
         )
         self.engine: Engine[LoraWeights] = Engine(
-            ModelRunner(model, num_threads),
+            ModelRunner(
+                model,
+                probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[settings.quantization],
+                num_threads=num_threads,
+            ),
             self.adapters,
             _limits(settings),
             max_loras=settings.max_loras,
@@ -65,6 +72,11 @@ class Serving:
             "quantization": settings.quantization.value,
             "max_model_len": self.inference.max_model_len,
         }
+
+    def _read(self, path: Path, manifest: Manifest, dtype: torch.dtype) -> LoraWeights:
+        prompt = manifest.prompt or self.base.prompt_format()
+        check_text(manifest.probes, prompt, self.base.tokenizer)
+        return read_lora_weights(path, manifest.lora, dtype, manifest.probes)
 
     def start(self) -> None:
         self.engine.start()

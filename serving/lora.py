@@ -17,7 +17,7 @@ from torch import Tensor
 
 from registry.bundle import WEIGHTS_FILE
 from registry.errors import NotServable
-from registry.manifest import LoraShape
+from registry.manifest import LoraShape, Probe
 
 _PREFIX = "base_model.model."
 
@@ -27,22 +27,30 @@ class LoraWeights:
     """One adapter in host memory: module → (A (r, in), B (out, r)), B already scaled."""
 
     modules: dict[str, tuple[Tensor, Tensor]]
+    probes: tuple[Probe, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         return sum(a.nbytes + b.nbytes for a, b in self.modules.values())
 
 
-def read_lora_weights(directory: Path, shape: LoraShape, dtype: torch.dtype) -> LoraWeights:
-    """Read a verified PEFT directory, folding each module's scaling into its B."""
+def read_lora_weights(
+    directory: Path, shape: LoraShape, dtype: torch.dtype, probes: tuple[Probe, ...] = ()
+) -> LoraWeights:
+    """Read a verified PEFT directory, folding each module's scaling into its B.
+
+    Raises NotServable when a weight is not a finite number.
+    """
     modules = {}
     with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
         for module in shape.modules:
             a = tensors.get_tensor(f"{_PREFIX}{module}.lora_A.weight")
             b = tensors.get_tensor(f"{_PREFIX}{module}.lora_B.weight")
+            if not (a.isfinite().all() and b.isfinite().all()):
+                raise NotServable(f"adapter module {module} holds NaN or infinite weights")
             scaled = b.float() * lora_scaling(shape, module)
             modules[module] = (a.to(dtype), scaled.to(dtype))
-    return LoraWeights(modules)
+    return LoraWeights(modules, probes)
 
 
 def lora_scaling(shape: LoraShape, module: str) -> float:

@@ -7,6 +7,7 @@ import torch
 from serving.kv_cache import KvCache
 from serving.lora import LoraPlan, LoraWeights
 from serving.models import Llama, Segment, StepInput
+from serving.probes import replay
 from serving.sampling import make_generator, sample
 from serving.sequence import Batch, Sequence, Work
 
@@ -14,8 +15,9 @@ from serving.sequence import Batch, Sequence, Work
 class ModelRunner:
     """The model, the adapters in its slots, and the running sequences' keys and values."""
 
-    def __init__(self, model: Llama, num_threads: int = 1) -> None:
+    def __init__(self, model: Llama, *, probe_tolerance: float, num_threads: int = 1) -> None:
         self._model = model
+        self._probe_tolerance = probe_tolerance
         self._num_threads = num_threads
         self._cache = KvCache(model.kv_shape)
         self._generators: dict[int, torch.Generator | None] = {}
@@ -31,9 +33,12 @@ class ModelRunner:
 
     @torch.inference_mode()
     def load(self, slot: int, adapter: LoraWeights) -> None:
-        """Raises NotServable when a matrix does not fit the base's layer."""
+        """Raises NotServable when a matrix does not fit the base's layer, ProbeMismatch when the
+        adapter's probes, replayed in the slot, do not agree with what was recorded."""
         for slots in self._model.lora_slots:
             slots.load(slot, adapter)
+        if adapter.probes:
+            replay(self._model, slot, adapter.probes, self._probe_tolerance)
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[int | None]:

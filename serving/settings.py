@@ -19,6 +19,16 @@ class Quantization(StrEnum):
     NONE = "none"
 
 
+# Mean KL (nats) of probes that may be lost to quantization: about three times what the base itself
+# loses on running text. Half or double the scaling of a trained adapter is above it (but for nf4).
+PROBE_TOLERANCES = {
+    Quantization.INT8: 0.08,
+    Quantization.NF4: 0.5,
+    Quantization.BNB_INT8: 0.08,
+    Quantization.NONE: 0.02,
+}
+
+
 class ServingSettings(Settings):
     """`HOTSWAP_SERVING_<FIELD>` in the environment, or the option of the same name."""
 
@@ -50,6 +60,8 @@ class ServingSettings(Settings):
     """Length of an answer when the request names none."""
     num_threads: int | None = Field(None, ge=1)
     """Cores the engine computes on; all of them when it is not given."""
+    probe_tolerance: float | None = Field(None, gt=0)
+    """How far (KL, nats) an adapter's probes may be from its trainer's; by quantization if None."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
 

@@ -17,6 +17,7 @@ import torch.utils.deterministic
 from peft import PeftModel
 
 from registry.errors import HotswapError
+from registry.manifest import Probe
 from serving.base_model import BaseDirectory
 from training.collate import collate
 from training.dataset import Row, batches, end_of_turn_id, micro_batches
@@ -29,6 +30,7 @@ from training.model import (
     trainable,
 )
 from training.optimizer import MasterWeights, learning_rate
+from training.probes import ProbePrompt, record_probes
 from training.progress import Progress, Timing
 from training.spec import TrainingSpec
 
@@ -72,6 +74,7 @@ class Outcome:
     curve: tuple[Point, ...]
     first_validation: Tally | None
     timing: Timing
+    probes: tuple[Probe, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """Figures of the best checkpoint; training figures are over the `validate_every` steps
@@ -100,11 +103,13 @@ def finetune(
     train: Sequence[Row],
     validation: Sequence[Row],
     progress: Progress,
+    probes: Sequence[ProbePrompt] = (),
 ) -> Outcome:
     """Train LoRA weights on `train`, keep those with the lowest loss on `validation`.
 
-    Without validation rows the last checkpoint is kept. The same arguments on the same machine
-    and thread count give bit-equal weights. Raises TrainingDiverged.
+    Without validation rows the last checkpoint is kept. `probes` are recorded with the checkpoint
+    that is kept. The same arguments on the same machine and thread count give bit-equal weights.
+    Raises TrainingDiverged.
     """
     with _reproducible(spec.seed):
         run = _setup(spec, base, train, validation, progress)
@@ -114,7 +119,7 @@ def finetune(
                 run.fit(batch)
                 if run.step % run.validate_every == 0 or run.step == run.num_steps:
                     run.validate(run.step)
-        return run.outcome()
+        return run.outcome(probes)
 
 
 def _setup(
@@ -202,7 +207,7 @@ class _Run:
         self.timing += Timing(validation_s=time.perf_counter() - start)
         self.progress.validated(step, tally)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, probes: Sequence[ProbePrompt]) -> Outcome:
         assert self.best is not None, "the last step is always validated"
         return Outcome(
             best=self.best,
@@ -213,6 +218,7 @@ class _Run:
             curve=tuple(self.curve),
             first_validation=self.first_validation,
             timing=self.timing,
+            probes=record_probes(self.model, self.best.tensors, probes),
         )
 
     def _require_finite(self, tally: Tally) -> None:

@@ -14,6 +14,7 @@ from serving.base_model import BaseDirectory
 from training.data_checks import Finding, check_examples, check_lengths
 from training.dataset import Row, split, tokenize
 from training.formats import Example, read_examples
+from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
 
 _READ_BYTES = 1 << 20
@@ -44,6 +45,7 @@ class Prepared:
     prompt: PromptFormat
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
+    probes: tuple[ProbePrompt, ...]
     files: tuple[DataFile, ...]
     findings: tuple[Finding, ...]
 
@@ -65,7 +67,14 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
         *check_examples(train, validation),
         *check_lengths((*train_rows, *validation_rows), longest),
     ]
-    return Prepared(prompt, train_rows, validation_rows, files, tuple(findings))
+    return Prepared(
+        prompt=prompt,
+        train=train_rows,
+        validation=validation_rows,
+        probes=probe_prompts(validation or train, prompt, base.tokenizer),
+        files=files,
+        findings=tuple(findings),
+    )
 
 
 def _read(role: str, path: Path) -> tuple[list[Example], tuple[DataFile, ...]]:

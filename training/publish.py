@@ -79,6 +79,7 @@ def _metadata(
             "libraries": library_versions(),
         },
         metrics=outcome.metrics(),
+        probes=outcome.probes,
     ).model_dump(mode="json")
 
 

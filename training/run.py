@@ -75,7 +75,9 @@ class Run:
         }
         self._record({**about, "state": "running"})
         try:
-            outcome = finetune(spec, base, prepared.train, prepared.validation, progress)
+            outcome = finetune(
+                spec, base, prepared.train, prepared.validation, progress, prepared.probes
+            )
             bundle = publish(self.adapter, outcome, spec, base, prepared)
         except BaseException as error:
             self._record({**about, "state": "failed", "ended_at": _now(), "error": str(error)})

@@ -57,7 +57,7 @@ def make_runner(
     base: BaseDirectory, adapters: list[Path], quantization: Quantization, lora_dtype: torch.dtype
 ) -> ModelRunner:
     room = LoraRoom(num_slots=4, max_rank=16, dtype=lora_dtype)
-    runner = ModelRunner(Llama(base, quantization, torch.float32, room))
+    runner = ModelRunner(Llama(base, quantization, torch.float32, room), probe_tolerance=0.02)
     for slot, directory in enumerate(adapters, start=1):
         runner.load(slot, load_adapter(directory, lora_dtype))
     return runner

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import struct
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def lora_shapes(
 
 
 def safetensors_bytes(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> bytes:
-    """A safetensors file of F32 tensors with random bytes."""
+    """A safetensors file of F32 tensors with random values between -1 and 1."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():
@@ -39,7 +40,9 @@ def safetensors_bytes(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> byte
         }
         offset += size_bytes
     text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + random.Random(seed).randbytes(offset)
+    chance = random.Random(seed)
+    values = array("f", (chance.uniform(-1, 1) for _ in range(offset // 4)))
+    return struct.pack("<Q", len(text)) + text + values.tobytes()
 
 
 def lora_config(**changes: Any) -> dict[str, Any]:

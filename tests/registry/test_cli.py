@@ -160,6 +160,8 @@ def server(shell: Shell) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "registry", "registry", "--port", str(port), "--store", shell.store],
         stdout=subprocess.PIPE, text=True,
+        # A shell starts background jobs with interrupts ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     assert (
@@ -167,8 +169,9 @@ def server(shell: Shell) -> Iterator[str]:
     )
     yield f"http://127.0.0.1:{port}"
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    status = process.wait()
     process.stdout.close()
+    assert status == 130
 
 
 def test_server_and_commands_share_a_store(shell: Shell, server: str) -> None:

@@ -54,7 +54,7 @@ def test_a_trained_adapter_can_be_pushed_at_once(
     base: BaseDirectory, home: Path, write_rows: WriteRows, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    options = ("--base", base.path, "--r", 2, "--epochs", 0)
+    options = ("--base", base.path, "--r", 2, "--epochs", 1, "--validation-fraction", 0)
 
     result = invoke(
         write_rows(counting(8)),

@@ -37,7 +37,8 @@ def trained(
     known = {"data": data, "r": 4, "num_epochs": 2, "system_prompt": "Count."}
     spec = TrainingSpec.parse({**known, **values})
     prepared = prepare(spec, base)
-    return spec, prepared, finetune(spec, base, prepared.train, prepared.validation, Silence())
+    outcome = finetune(spec, base, prepared.train, prepared.validation, Silence(), prepared.probes)
+    return spec, prepared, outcome
 
 
 def test_the_directory_is_a_bundle_with_base_prompt_provenance_and_metrics(
@@ -57,6 +58,29 @@ def test_the_directory_is_a_bundle_with_base_prompt_provenance_and_metrics(
     assert bundle.lora.not_servable == ()
     assert bundle.lora.num_parameters == outcome.num_trainable
     assert len(bundle.lora.modules) == 2 * 7  # layers, linear modules of each
+
+
+def test_the_probes_are_what_transformers_and_peft_say_about_the_published_adapter(
+    base: BaseDirectory, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    spec, prepared, outcome = trained(base, write_rows(counting(20)), dtype="float32")
+
+    bundle = publish(tmp_path / "adapter", outcome, spec, base, prepared)
+
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32), bundle.directory
+    ).eval()
+    assert len(bundle.metadata.probes) == 2  # as many as there are validation rows
+    for probe in bundle.metadata.probes:
+        rendered = prepared.prompt.render(probe.messages)
+        prompt_ids = base.tokenizer.encode(rendered, add_special_tokens=False).ids
+        assert list(probe.token_ids[: probe.num_prompt_tokens]) == prompt_ids
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([probe.token_ids])).logits[0].double()
+        for row, top in enumerate(probe.top, start=probe.num_prompt_tokens - 1):
+            expected = torch.log_softmax(logits[row], -1)
+            assert top.token_ids[0] == int(expected.argmax())
+            assert expected[list(top.token_ids)].tolist() == pytest.approx(top.logprobs, abs=1e-3)
 
 
 def test_no_file_names_a_path_of_the_machine(

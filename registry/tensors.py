@@ -1,0 +1,66 @@
+"""Reads the tensors of a safetensors file with numpy, one at a time, and looks at their values."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.errors import InvalidBundle
+
+Array = NDArray[np.float32]
+_DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, Array]]:
+    """Every tensor in float32, in order of name; the file's header must have been checked.
+
+    Raises InvalidBundle for a type other than F32, F16 and BF16.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+        for name in sorted(header.keys() - {"__metadata__"}):
+            about = header[name]
+            if about["dtype"] not in _DTYPES:
+                raise InvalidBundle(
+                    f"{path.name}: {name} is of type {about['dtype']}; save it as one of "
+                    + ", ".join(_DTYPES)
+                )
+            start, end = about["data_offsets"]
+            file.seek(8 + length + start)
+            values = np.frombuffer(file.read(end - start), _DTYPES[about["dtype"]])
+            yield name, _widened(values, about["dtype"]).reshape(about["shape"])
+
+
+def has_effect(path: Path) -> bool:
+    """Whether any module's B·A is not zero; raises InvalidBundle for a NaN or infinite value.
+
+    ‖B·A‖² is the trace of (Bᵀ·B)·(A·Aᵀ), of which both factors are only (r, r).
+    """
+    waiting: dict[str, Array] = {}
+    found = False
+    for name, values in read_tensors(path):
+        if not np.isfinite(values).all():
+            raise InvalidBundle(
+                f"{path.name}: {name} holds NaN or infinite values; the training diverged"
+            )
+        stem, _, part = name.rpartition(".lora_")
+        if part == "A.weight":
+            waiting[stem] = values
+        elif part == "B.weight" and stem in waiting:
+            a = waiting.pop(stem).astype(np.float64)
+            b = values.astype(np.float64)
+            found = found or float(((b.T @ b) * (a @ a.T)).sum()) > 0
+    return found
+
+
+def _widened(values: NDArray[Any], dtype: str) -> Array:
+    if dtype == "BF16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)

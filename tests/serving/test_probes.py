@@ -1,0 +1,143 @@
+"""An adapter is replayed when it is loaded: what differs from its training is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from registry.errors import ProbeMismatch
+from registry.manifest import BundleMetadata, Probe, TopTokens
+from registry.prompts import PromptFormat
+from registry.registry import Registry
+from serving.app import Serving
+from serving.base_model import BaseDirectory
+from serving.lora import LoraWeights
+from serving.probes import check_text, disagreement
+from serving.runner import ModelRunner
+from serving.settings import PROBE_TOLERANCES, Quantization
+from tests.peft_adapters import load_with_peft, make_adapter
+from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
+from tests.serving.test_engine import Inbox
+from training.formats import Example, Place
+from training.probes import ProbePrompt, probe_prompts, record_probes
+
+TOLERANCE = PROBE_TOLERANCES[Quantization.INT8]
+QUESTIONS = ("order two pizza", "one large pizza", "help")
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_base: BaseDirectory) -> tuple[ProbePrompt, ...]:
+    examples = [
+        Example(
+            ({"role": "user", "content": q}, {"role": "assistant", "content": '{"item": 2}'}),
+            Place("rows.jsonl", line),
+        )
+        for line, q in enumerate(QUESTIONS, start=1)
+    ]
+    return probe_prompts(examples, tiny_base.prompt_format(), tiny_base.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def probes(
+    tiny_base: BaseDirectory, adapter_dirs: list[Path], prompts: tuple[ProbePrompt, ...]
+) -> tuple[Probe, ...]:
+    """What PEFT and transformers say about the first adapter."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(adapter_dirs[0] / "adapter_model.safetensors")
+    return record_probes(load_with_peft(tiny_base, adapter_dirs[0]), tensors, prompts)
+
+
+@pytest.fixture(scope="module")
+def runner(make_runner: MakeRunner) -> ModelRunner:
+    return make_runner()
+
+
+def disagreement_of(runner: ModelRunner, weights: LoraWeights, probes: tuple[Probe, ...]) -> float:
+    with torch.inference_mode():
+        runner.load(1, weights)
+        return disagreement(runner._model, 1, probes)
+
+
+def test_what_was_trained_agrees_to_the_rounding_of_the_record(
+    runner: ModelRunner, adapter_dirs: list[Path], probes: tuple[Probe, ...]
+) -> None:
+    assert disagreement_of(runner, load_adapter(adapter_dirs[0]), probes) < 1e-4
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.0])
+def test_another_scaling_disagrees(
+    runner: ModelRunner, adapter_dirs: list[Path], probes: tuple[Probe, ...], factor: float
+) -> None:
+    modules = load_adapter(adapter_dirs[0]).modules
+    scaled = LoraWeights({name: (a, b * factor) for name, (a, b) in modules.items()})
+    assert disagreement_of(runner, scaled, probes) > TOLERANCE
+
+
+def test_another_adapter_disagrees(
+    runner: ModelRunner, adapter_dirs: list[Path], probes: tuple[Probe, ...]
+) -> None:
+    assert disagreement_of(runner, load_adapter(adapter_dirs[1]), probes) > TOLERANCE
+
+
+def test_the_same_text_side_passes(tiny_base: BaseDirectory, probes: tuple[Probe, ...]) -> None:
+    check_text(probes, tiny_base.prompt_format(), tiny_base.tokenizer)
+
+
+def test_another_template_is_refused_where_the_tokens_part(
+    tiny_base: BaseDirectory, probes: tuple[Probe, ...]
+) -> None:
+    other = PromptFormat(
+        chat_template=tiny_base.chat_template.replace("You help.", "You help"),
+        end_of_turn="<|im_end|>",
+    )
+    with pytest.raises(ProbeMismatch, match="part at token"):
+        check_text(probes, other, tiny_base.tokenizer)
+
+
+def push_with_probes(
+    base: BaseDirectory, registry: Registry, directory: Path, probes: tuple[Probe, ...]
+) -> Inbox:
+    """A request for an adapter whose manifest carries these probes."""
+    metadata = BundleMetadata(base=base.fingerprint(), prompt=base.prompt_format(), probes=probes)
+    make_adapter(base, directory, seed=0, metadata=metadata)
+    version = push_adapter(registry, "team/probed", directory)
+    return Inbox(version.manifest_digest)
+
+
+def test_an_adapter_that_agrees_is_served(
+    serving: Serving,
+    registry: Registry,
+    tiny_base: BaseDirectory,
+    probes: tuple[Probe, ...],
+    tmp_path: Path,
+) -> None:
+    inbox = push_with_probes(tiny_base, registry, tmp_path / "a", probes)
+    serving.start()
+    try:
+        serving.engine.submit(inbox.sequence)
+        assert inbox.last().error is None
+    finally:
+        serving.stop()
+
+
+def test_an_adapter_that_disagrees_is_refused_with_the_difference(
+    serving: Serving,
+    registry: Registry,
+    tiny_base: BaseDirectory,
+    probes: tuple[Probe, ...],
+    tmp_path: Path,
+) -> None:
+    certain = TopTokens(token_ids=(7,), logprobs=(0.0,))
+    wrong = tuple(p.model_copy(update={"top": (certain,) * len(p.top)}) for p in probes)
+    inbox = push_with_probes(tiny_base, registry, tmp_path / "a", wrong)
+    serving.start()
+    try:
+        serving.engine.submit(inbox.sequence)
+        error = inbox.last().error
+    finally:
+        serving.stop()
+    assert isinstance(error, ProbeMismatch)
+    assert error.fields["disagreement"] > error.fields["tolerance"]

@@ -1,0 +1,81 @@
+"""Records what the trained adapter expects on a few rows, so that a server can check itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from tokenizers import Tokenizer
+
+from registry.manifest import Probe, TopTokens
+from registry.prompts import PromptFormat
+from training.dataset import encode
+from training.formats import Example
+
+NUM_PROBES = 3
+MAX_ANSWER_TOKENS = 8
+NUM_TOP = 8
+_DECIMALS = 4  # of a log-probability: far below what int8 weights change
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePrompt:
+    """The part of a probe that is known before training: the first turn of a row."""
+
+    messages: tuple[dict[str, str], ...]
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+
+def probe_prompts(
+    examples: Sequence[Example], prompt: PromptFormat, tokenizer: Tokenizer
+) -> tuple[ProbePrompt, ...]:
+    """The first NUM_PROBES examples, each up to its first answer's first tokens."""
+    prompts = []
+    for example in examples[:NUM_PROBES]:
+        first = next(i for i, m in enumerate(example.messages) if m["role"] == "assistant")
+        messages = tuple(dict(message) for message in example.messages[:first])
+        answer = encode(example.messages[first]["content"], tokenizer)
+        prompts.append(
+            ProbePrompt(
+                messages=messages,
+                prompt_ids=tuple(encode(prompt.render(messages), tokenizer)),
+                answer_ids=tuple(answer[:MAX_ANSWER_TOKENS]),
+            )
+        )
+    return tuple(prompts)
+
+
+@torch.no_grad()
+def record_probes(
+    model: PeftModel, tensors: dict[str, torch.Tensor], prompts: Sequence[ProbePrompt]
+) -> tuple[Probe, ...]:
+    """Log-probabilities through transformers' own forward pass with `tensors` as the adapter.
+
+    It is not the code that serves: what both agree on was not made equal by a shared fault.
+    """
+    if not prompts:
+        return ()
+    set_peft_model_state_dict(model, tensors)
+    model.eval()
+    return tuple(_record(model, prompt) for prompt in prompts)
+
+
+def _record(model: Any, prompt: ProbePrompt) -> Probe:
+    ids = (*prompt.prompt_ids, *prompt.answer_ids)
+    logits = model(input_ids=torch.tensor([ids])).logits[0, len(prompt.prompt_ids) - 1 :]
+    values, token_ids = torch.log_softmax(logits.float(), -1).topk(NUM_TOP)  # (positions, NUM_TOP)
+    return Probe(
+        messages=prompt.messages,
+        token_ids=ids,
+        num_prompt_tokens=len(prompt.prompt_ids),
+        top=tuple(
+            TopTokens(
+                token_ids=tuple(found), logprobs=tuple(round(value, _DECIMALS) for value in row)
+            )
+            for found, row in zip(token_ids.tolist(), values.tolist(), strict=True)
+        ),
+    )
