@@ -1,0 +1,48 @@
+"""Every quantization against the exact product, and through the whole tiny model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from serving.base_model import BaseDirectory
+from serving.models import Llama
+from serving.models.llama import LoraRoom
+from serving.quantization import make_linear
+from serving.runner import ModelRunner
+from serving.settings import Quantization
+from tests.serving.sequences import make_sequence, run_to_end
+
+# Relative error of a product in the 2-norm: rounding to 8 bits, to 4 bits of a normal float.
+BOUNDS = {
+    Quantization.NONE: 1e-5,
+    Quantization.INT8: 0.02,
+    Quantization.BNB_INT8: 0.02,
+    Quantization.NF4: 0.12,
+}
+
+
+@pytest.mark.parametrize("quantization", Quantization)
+@pytest.mark.parametrize("num_rows", [1, 5])
+def test_a_product_is_within_its_quantization_of_the_exact_one(
+    quantization: Quantization, num_rows: int
+) -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(128, 256), torch.randn(128), torch.randn(num_rows, 256)
+    with torch.inference_mode():
+        got = make_linear(weight, bias, quantization, torch.float32)(x)
+    exact = x.double() @ weight.double().T + bias
+    assert got.dtype == torch.float32
+    assert (got - exact).norm() / exact.norm() < BOUNDS[quantization]
+
+
+@pytest.mark.parametrize("quantization", Quantization)
+def test_the_whole_model_runs_in_every_quantization(
+    tiny_base: BaseDirectory, quantization: Quantization
+) -> None:
+    dtype = torch.float32 if quantization is Quantization.INT8 else torch.bfloat16
+    room = LoraRoom(num_slots=1, max_rank=4, dtype=dtype)
+    runner = ModelRunner(Llama(tiny_base, quantization, dtype, room), probe_tolerance=1.0)
+    sequence = make_sequence([5, 6, 7], max_tokens=4)
+    run_to_end(runner, [sequence])
+    assert len(sequence.output_ids) == 4
