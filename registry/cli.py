@@ -23,6 +23,7 @@ LAZY_HELP = {
     "serve": "Serve adapters on one base model over HTTP.",
     "base": "Look at, fetch or convert a base model.",
     "chat": "Talk to an adapter.",
+    "export": "Write an adapter for llama.cpp, or merged into its base.",
     "train": "Train a LoRA adapter.",
 }
 

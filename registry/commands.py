@@ -88,7 +88,7 @@ def _alias_of(text: str) -> tuple[str, str]:
         "hotswap push ./my-adapter team/sql --alias prod --metric em=0.83 --why 'first release'"
     )
 )
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("name")
 @click.option("--alias", help="Also point this alias to the version.")
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
@@ -104,7 +104,7 @@ def _alias_of(text: str) -> tuple[str, str]:
 @_registry_option
 @_json_option
 def push(
-    directory: Path,
+    source: str,
     name: str,
     alias: str | None,
     why: str,
@@ -116,28 +116,33 @@ def push(
     location: str | None,
     as_json: bool,
 ) -> None:
-    """Make the PEFT adapter in DIRECTORY a version of NAME."""
+    """Make the PEFT adapter SOURCE a version of NAME.
+
+    SOURCE is a directory, a tar file, a snapshot in the hub's cache, or a hub id (owner/name).
+    """
+    from registry.sources import open_source
     from registry.transfer import push as push_bundle
 
     check_name(name)
-    bundle = Bundle.read(directory)
-    manifest = bundle.manifest(
-        base=_read_fingerprint(base) if base else None,
-        metrics=metrics,
-        description=description,
-        tags=tags,
-    )
-    with _open(location) as registry:
-        version = push_bundle(
-            registry,
-            name,
-            bundle,
-            manifest,
-            by=read_user(),
-            alias=alias,
-            why=why,
-            allow_no_effect=allow_no_effect,
+    with open_source(source) as directory:
+        bundle = Bundle.read(directory)
+        manifest = bundle.manifest(
+            base=_read_fingerprint(base) if base else None,
+            metrics=metrics,
+            description=description,
+            tags=tags,
         )
+        with _open(location) as registry:
+            version = push_bundle(
+                registry,
+                name,
+                bundle,
+                manifest,
+                by=read_user(),
+                alias=alias,
+                why=why,
+                allow_no_effect=allow_no_effect,
+            )
     if as_json:
         print_json(version.model_dump(mode="json"))
         return

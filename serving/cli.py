@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,6 +73,44 @@ def base(name: str) -> None:
     found = provide_base(name, read_home().bases)
     click.echo(found.fingerprint().model_dump_json(indent=2))
     click.echo(f"{found.path}", err=True)
+
+
+@click.command(
+    epilog="\b\nExample:\n  hotswap export team/sql@prod sql.gguf\n"
+    "  hotswap export team/sql@prod merged-model --merged"
+)
+@click.argument("ref")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--merged", is_flag=True, help="Write the base with the adapter merged in.")
+@click.option("--base", "base_name", help="The base model; default: the one the adapter names.")
+@click.option("--registry", "location", metavar="URL", help="The registry's URL, or a store.")
+def export(ref: str, out: Path, merged: bool, base_name: str | None, location: str | None) -> None:
+    """Write the adapter REF for llama.cpp (OUT ends in .gguf), or merged into its base."""
+    from tempfile import TemporaryDirectory
+
+    from registry.adapters import AdapterRef
+    from registry.connect import connect
+    from registry.errors import InvalidRequest
+    from registry.transfer import pull
+    from serving.base_model import provide_base
+    from serving.export import check_exportable, export_gguf, export_merged, write_note
+
+    if not merged and out.suffix != ".gguf":
+        raise InvalidRequest(f"{out} does not end in .gguf; for a model directory add --merged")
+    home = read_home()
+    with TemporaryDirectory() as work:
+        directory = Path(work) / "adapter"
+        with connect(location, read_section("registry", RegistrySettings), home) as registry:
+            version = pull(registry, AdapterRef.parse(ref), directory)
+            manifest = registry.manifest(version.manifest_digest)
+        base = provide_base(base_name or manifest.base.model_id, home.bases)
+        check_exportable(manifest, base)
+        if merged:
+            export_merged(directory, manifest.lora, base, out)
+            write_note(out, str(version.ref), str(version.manifest_digest))
+        else:
+            export_gguf(directory, manifest.lora, base, out)
+    click.echo(f"wrote {version.ref} {version.manifest_digest} to {out}")
 
 
 @click.command(

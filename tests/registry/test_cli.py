@@ -101,7 +101,7 @@ def test_same_push_twice_prints_the_same(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("push", "absent", "a"), "not a directory"),
+        (("push", "absent", "a"), "no directory"),
         (("push", "v1", "Bad Name"), "not an adapter name"),
         (("push", "v1", "a", "--metric", "em=x"), "must be a number"),
         (("push", "v1", "a", "--tag", "novalue"), "key=value"),

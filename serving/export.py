@@ -1,0 +1,145 @@
+"""Writes an adapter for other engines: a GGUF LoRA for llama.cpp, or the base with it merged in.
+
+Needs the base model, unlike `hotswap pull`, which gives back the PEFT directory as it was pushed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from registry.bundle import WEIGHTS_FILE
+from registry.errors import BaseMismatch, InvalidRequest, NotServable
+from registry.manifest import LoraShape, Manifest
+from serving.base_model import BaseDirectory
+from serving.lora import lora_scaling, read_lora_weights
+
+_PREFIX = "base_model.model."
+# llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
+_PERMUTED_FAMILIES = frozenset({"llama", "mistral"})
+
+
+def check_exportable(manifest: Manifest, base: BaseDirectory) -> None:
+    """Raises BaseMismatch for another base than the adapter's, NotServable for another kind."""
+    differing = manifest.base.mismatches(base.fingerprint())
+    if differing:
+        raise BaseMismatch(
+            f"the adapter belongs to base {manifest.base.model_id!r}; {base.model_id!r} differs in "
+            + ", ".join(differing),
+            fields=differing,
+        )
+    if manifest.lora.not_servable:
+        raise NotServable(
+            "the adapter cannot be exported: " + "; ".join(manifest.lora.not_servable)
+        )
+
+
+def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Path) -> None:
+    """Write `out`, a GGUF file of `adapter.type` lora, from a PEFT directory.
+
+    llama.cpp scales by alpha / r; what an adapter's own scaling differs by goes into its B.
+    """
+    import gguf
+
+    family = str(base.config["model_type"])
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH[family.upper()] if family != "mistral" else gguf.MODEL_ARCH.LLAMA,
+        base.config["num_hidden_layers"],
+    )
+    with _appearing(out) as temporary:
+        writer = gguf.GGUFWriter(temporary, "llama" if family == "mistral" else family)
+        writer.add_type("adapter")
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(shape.lora_alpha))
+        with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
+            for module in shape.modules:
+                a = tensors.get_tensor(f"{_PREFIX}{module}.lora_A.weight").float()
+                b = tensors.get_tensor(f"{_PREFIX}{module}.lora_B.weight").float()
+                b = b * (lora_scaling(shape, module) * a.shape[0] / shape.lora_alpha)
+                name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
+                if name is None:
+                    raise NotServable(f"llama.cpp has no name for the module {module}")
+                if family in _PERMUTED_FAMILIES:
+                    b = _permuted(module, b, base.config)
+                writer.add_tensor(f"{name}.lora_a", a.contiguous().numpy())
+                writer.add_tensor(f"{name}.lora_b", b.contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: Path) -> None:
+    """Write `out`, a model directory like the base's with W + B·A·scaling in place of W.
+
+    The weights keep the base's type, so each is rounded once.
+    """
+    if out.exists():
+        raise InvalidRequest(f"{out} exists already; give another directory or remove it")
+    adapter = read_lora_weights(directory, shape, torch.float32).modules
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for path in base.path.iterdir():
+            if path.suffix in {".json", ".jinja"} and "index" not in path.name:
+                shutil.copyfile(path, work / path.name)
+        merged: dict[str, Tensor] = {}
+        for file in base.weight_files:
+            with safe_open(file, framework="pt") as weights:
+                stored: Any = weights
+                for name in stored.keys():  # noqa: SIM118
+                    merged[name] = _merged(stored.get_tensor(name), name, adapter)
+        save_file(merged, work / "model.safetensors", metadata={"format": "pt"})
+        work.chmod(0o755)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_note(out: Path, version: str, digest: str) -> None:
+    """Say beside the merged weights which version they hold."""
+    text = json.dumps({"merged_adapter": version, "digest": digest}, indent=2)
+    (out / "hotswap-merged.json").write_text(text + "\n")
+
+
+def _merged(weight: Tensor, name: str, adapter: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+    found = adapter.get(name.removesuffix(".weight"))
+    if found is None:
+        return weight
+    a, b = found
+    return (weight.float() + b @ a).to(weight.dtype)
+
+
+def _permuted(module: str, b: Tensor, config: dict[str, Any]) -> Tensor:
+    """B (out, r) of a q or k projection with each head's halves interleaved."""
+    if module.endswith("q_proj"):
+        num_heads = config["num_attention_heads"]
+    elif module.endswith("k_proj"):
+        num_heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    else:
+        return b
+    halves = b.reshape(num_heads, 2, b.shape[0] // num_heads // 2, b.shape[1])
+    return halves.transpose(1, 2).reshape(b.shape)
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A file beside `out` that takes its name when it is complete; refuses to overwrite."""
+    if out.exists():
+        raise InvalidRequest(f"{out} exists already; give another file or remove it")
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        yield temporary
+        temporary.rename(out)
+    finally:
+        temporary.unlink(missing_ok=True)
