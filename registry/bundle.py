@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from registry.digests import Descriptor, Hasher
+from registry.digests import Descriptor, hash_file
 from registry.errors import InvalidBundle, UnsafeFile
 from registry.manifest import BaseFingerprint, BundleMetadata, LoraShape, Manifest, first_problem
 from registry.tensors import has_effect
@@ -271,10 +271,7 @@ def refuse_pickle(file_name: str) -> None:
 
 
 def _describe(path: Path) -> Descriptor:
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            hasher.update(chunk)
+    hasher = hash_file(path)
     try:
         return Descriptor(
             digest=hasher.digest,

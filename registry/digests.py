@@ -1,4 +1,4 @@
-"""Content digests and the descriptors of bytes. Pure: opens no file and knows no store."""
+"""Content digests and the descriptors of bytes. Knows no store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -84,7 +85,17 @@ class Hasher:
         return Digest(self._sha256.hexdigest())
 
 
+_READ_BYTES = 1 << 20
 MAX_FILE_NAME_BYTES = 255
+
+
+def hash_file(path: Path) -> Hasher:
+    """Digest and size of a file, read once in pieces; raises OSError."""
+    hasher = Hasher()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            hasher.update(chunk)
+    return hasher
 
 
 def check_file_name(name: str) -> str:

@@ -15,14 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from registry.digests import Digest, Hasher
+from registry.digests import Digest, hash_file
 from registry.errors import HotswapError, NotServable
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
 from registry.transfer import fetch_files
 
 _log = logging.getLogger(__name__)
-_READ_BYTES = 1 << 20
 
 AdapterT = TypeVar("AdapterT")
 
@@ -112,14 +111,9 @@ class AdapterCache(Generic[AdapterT]):
 
 
 def _is_intact(directory: Path, manifest: Manifest) -> bool:
-    for descriptor in manifest.files:
-        hasher = Hasher()
-        try:
-            with (directory / descriptor.file_name).open("rb") as file:
-                while chunk := file.read(_READ_BYTES):
-                    hasher.update(chunk)
-        except OSError:
-            return False
-        if hasher.digest != descriptor.digest:
-            return False
-    return True
+    try:
+        return all(
+            hash_file(directory / file.file_name).digest == file.digest for file in manifest.files
+        )
+    except OSError:
+        return False

@@ -18,12 +18,11 @@ from typing import Any
 import rfc8785
 from tokenizers import Tokenizer
 
-from registry.digests import Digest, Hasher
+from registry.digests import Digest, hash_file
 from registry.errors import BaseNotFound
 from registry.manifest import BaseFingerprint
 from registry.prompts import Normaliser, PromptFormat
 
-_READ_BYTES = 8 << 20
 # Fields of config.json that change with the library that wrote it and not with the model.
 _VOLATILE_CONFIG = frozenset(
     {"_name_or_path", "_model_name_or_path", "transformers_version", "use_cache", "torch_dtype"}
@@ -120,12 +119,12 @@ class BaseDirectory:
     @cached_property
     def _fingerprint(self) -> BaseFingerprint:
         config = {k: v for k, v in self.config.items() if k not in _VOLATILE_CONFIG}
-        weights = {path.name: str(_digest_of_file(path)) for path in self.weight_files}
+        weights = {path.name: str(hash_file(path).digest) for path in self.weight_files}
         return BaseFingerprint(
             model_id=self.model_id,
             revision=self.revision,
             config_digest=Digest.of(rfc8785.dumps(config)),
-            tokenizer_digest=_digest_of_file(self.path / "tokenizer.json"),
+            tokenizer_digest=hash_file(self.path / "tokenizer.json").digest,
             template_digest=Digest.of(self.chat_template.encode()),
             weights_digest=Digest.of(rfc8785.dumps(weights)),
         )
@@ -188,7 +187,7 @@ def _package_file(built_in: BuiltIn) -> Path | None:
 
 def _from_gguf(gguf_file: Path, model_id: str, bases: Path) -> BaseDirectory:
     """Convert to bfloat16 safetensors below `bases`, under a name that holds the file's digest."""
-    digest = _digest_of_file(gguf_file)
+    digest = hash_file(gguf_file).digest
     target = bases / f"{model_id}-{digest.short}"
     if not target.exists():
         bases.mkdir(parents=True, exist_ok=True)
@@ -251,14 +250,6 @@ def _complete(base: BaseDirectory) -> BaseDirectory:
     if missing:
         raise BaseNotFound(f"base directory {base.path} has no {', no '.join(missing)}")
     return base
-
-
-def _digest_of_file(path: Path) -> Digest:
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            hasher.update(chunk)
-    return hasher.digest
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.digests import Digest, Hasher
+from registry.digests import Digest, hash_file
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
@@ -16,8 +16,6 @@ from training.dataset import Row, split, tokenize
 from training.formats import Example, read_examples
 from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
-
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +79,10 @@ def _read(role: str, path: Path) -> tuple[list[Example], tuple[DataFile, ...]]:
     examples = read_examples(path)
     if not examples:
         raise InvalidData(f"{path.name} has no rows", file=path.name)
-    return examples, (DataFile(role, path.name, _digest_of(path), len(examples)),)
+    return examples, (DataFile(role, path.name, hash_file(path).digest, len(examples)),)
 
 
 def _tokenize(
     examples: Sequence[Example], prompt: PromptFormat, base: BaseDirectory
 ) -> tuple[Row, ...]:
     return tuple(tokenize(example, prompt, base.tokenizer) for example in examples)
-
-
-def _digest_of(path: Path) -> Digest:
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            hasher.update(chunk)
-    return hasher.digest
