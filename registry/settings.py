@@ -7,6 +7,7 @@ a plane: `HOTSWAP_REGISTRY_STORE`, `HOTSWAP_SERVING_QUANTIZATION`, …
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -61,7 +62,13 @@ def read_home(environment: Mapping[str, str] = os.environ) -> Home:
 
 def read_user(environment: Mapping[str, str] = os.environ) -> str:
     """Who acts, for version records and alias moves."""
-    return environment.get("USER") or environment.get("LOGNAME") or "unknown"
+    named = environment.get("USER") or environment.get("LOGNAME")
+    if named:
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user may have no entry
+        return f"uid {os.getuid()}"
 
 
 def read_section(
