@@ -45,6 +45,7 @@ class MoveBody(_Body):
 
 class RollbackBody(_Body):
     expect: int | None = None
+    to: int | None = None
 
 
 def registry_router(registry: AdapterRegistry) -> APIRouter:
@@ -127,7 +128,9 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
 
     @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
     def rollback(name: str, alias: str, body: RollbackBody) -> AliasMove:
-        return registry.rollback(name, alias, by=body.by, why=body.why, expect=body.expect)
+        return registry.rollback(
+            name, alias, by=body.by, why=body.why, expect=body.expect, to=body.to
+        )
 
 
 async def _receive(request: Request, spool: IO[bytes]) -> int:

@@ -26,6 +26,8 @@ from registry.manifest import Manifest
 
 CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60
+# Below the 5 s after which servers close idle connections: a request must not meet the close.
+KEEPALIVE_EXPIRY_S = 2
 CHUNK_BYTES = 1 << 20
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -40,6 +42,7 @@ class RegistryClient:
             self._http = httpx.Client(
                 base_url=self._url,
                 timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+                limits=httpx.Limits(max_connections=100, keepalive_expiry=KEEPALIVE_EXPIRY_S),
                 transport=transport,
             )
 
@@ -128,9 +131,16 @@ class RegistryClient:
         return self._post(AliasMove, _alias(name, alias), body)
 
     def rollback(
-        self, name: str, alias: str, *, by: str, why: str = "", expect: int | None = None
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
     ) -> AliasMove:
-        body = {"by": by, "why": why, "expect": expect}
+        body = {"by": by, "why": why, "expect": expect, "to": to}
         return self._post(AliasMove, f"{_alias(name, alias)}/rollback", body)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:

@@ -84,9 +84,17 @@ class AdapterRegistry(Protocol):
         ...
 
     def rollback(
-        self, name: str, alias: str, *, by: str, why: str = "", expect: int | None = None
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
     ) -> AliasMove:
-        """Move the alias to the last different target of its own history.
+        """Move the alias to the last different target of its own history, or to its earlier
+        target `to`.
 
         Raises AliasNotFound, NothingToRollBack, or AliasConflict when it was moved meanwhile or
         does not point to `expect`.

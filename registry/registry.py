@@ -24,22 +24,19 @@ from registry.catalog import Catalog
 from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
-    AliasConflict,
     AliasNotFound,
     BlobCorrupted,
     BlobNotFound,
     InvalidRequest,
-    NothingToRollBack,
     VersionNotFound,
 )
 from registry.layout import manifest_key
 from registry.manifest import Manifest
+from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
 from registry.records import Records
 from registry.storage.objects import ObjectMissing, ObjectStore, probe
 from registry.verification import verify_manifest
 
-MAX_ACTOR_LENGTH = 128
-MAX_WHY_LENGTH = 2000
 MAX_PAGE = 1000
 
 
@@ -111,7 +108,7 @@ class Registry:
         check_name(name)
         if alias is not None:
             check_alias(alias)
-        _check_actor(by, why)
+        check_actor(by, why)
         data = manifest.canonical_json()
         version = self._claim_version(name, manifest, data, by)
         if alias is not None:
@@ -182,36 +179,37 @@ class Registry:
         why: str = "",
         expect: int | None = None,
     ) -> AliasMove:
-        _check_actor(by, why)
+        check_actor(by, why)
         while True:
             current = self._current_move(name, alias)
             self._version(name, to)
-            _check_expected(name, alias, current, expect)
+            check_expected(name, alias, current, expect)
             if current is not None and current.to_number == to:
                 return current
-            move = _next_move(name, alias, current, to, by, why)
+            move = next_move(name, alias, current, to, by, why)
             if self._claim_move(move):
                 return move
 
     def rollback(
-        self, name: str, alias: str, *, by: str, why: str = "", expect: int | None = None
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
     ) -> AliasMove:
-        _check_actor(by, why)
+        check_actor(by, why)
         current = self._current_move(name, alias)
         if current is None:
             raise self._no_alias(name, alias)
-        _check_expected(name, alias, current, expect)
-        history = self._catalog.history(name, alias)
-        earlier = [m.to_number for m in history if m.to_number != current.to_number]
-        if not earlier:
-            raise NothingToRollBack(
-                f"{name}@{alias} has only ever pointed to version {current.to_number}; "
-                f"move it with `hotswap alias {name}@{alias} NUMBER`"
-            )
-        move = _next_move(name, alias, current, earlier[-1], by, why)
+        check_expected(name, alias, current, expect)
+        target = rollback_target(self._catalog.history(name, alias), to)
+        move = next_move(name, alias, current, target, by, why)
         if not self._claim_move(move):
             # Rolling back what the other one did would be a second rollback nobody asked for.
-            raise _conflict(self._current_move(name, alias), f"{name}@{alias} was moved meanwhile")
+            raise conflict(self._current_move(name, alias), f"{name}@{alias} was moved meanwhile")
         return move
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
@@ -317,44 +315,6 @@ class Registry:
             f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
         )
         return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
-
-
-def _check_actor(by: str, why: str) -> None:
-    for param, text, limit in (("by", by, MAX_ACTOR_LENGTH), ("why", why, MAX_WHY_LENGTH)):
-        if len(text) > limit or "\x00" in text or (param == "by" and not text.strip()):
-            raise InvalidRequest(
-                f"{param!r} is {text[:50]!r}; give text of at most {limit} characters", param=param
-            )
-
-
-def _check_expected(name: str, alias: str, current: AliasMove | None, expect: int | None) -> None:
-    if expect is not None and (current is None or current.to_number != expect):
-        raise _conflict(current, f"{name}@{alias} was expected to point to version {expect}")
-
-
-def _conflict(current: AliasMove | None, what: str) -> AliasConflict:
-    if current is None:
-        return AliasConflict(f"{what}, but it does not exist; move it without an expectation")
-    return AliasConflict(
-        f"{what}, but {current.moved_by} moved it to version {current.to_number} at "
-        f"{current.moved_at:%Y-%m-%d %H:%M:%S} UTC; look at its history and decide again",
-        current=current.to_number,
-    )
-
-
-def _next_move(
-    name: str, alias: str, current: AliasMove | None, to: int, by: str, why: str
-) -> AliasMove:
-    return AliasMove(
-        name=name,
-        alias=alias,
-        sequence=current.sequence + 1 if current else 1,
-        from_number=current.to_number if current else None,
-        to_number=to,
-        moved_by=by,
-        moved_at=datetime.now(UTC),
-        why=why,
-    )
 
 
 def _some(names: list[str]) -> str:

@@ -333,6 +333,25 @@ def test_rollback_of_a_rollback_returns(registry: AdapterRegistry, tmp_path: Pat
     assert registry.rollback(NAME, "prod", by="bob").to_number == 2
 
 
+def test_rollback_to_a_stated_earlier_target(registry: AdapterRegistry, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        push_version(registry, tmp_path, seed, alias="prod")
+    move = registry.rollback(NAME, "prod", by="bob", to=1)
+    assert (move.from_number, move.to_number) == (3, 1)
+    assert registry.resolve(AdapterRef.parse(NAME)).number == 1
+
+
+@pytest.mark.parametrize(("to", "words"), [(2, "never pointed to version 2"), (3, "already")])
+def test_rollback_to_what_is_no_earlier_target_is_refused(
+    registry: AdapterRegistry, tmp_path: Path, to: int, words: str
+) -> None:
+    for seed, alias in ((1, "prod"), (2, None), (3, "prod")):
+        push_version(registry, tmp_path, seed, alias=alias)
+    with pytest.raises(NothingToRollBack, match=words):
+        registry.rollback(NAME, "prod", by="bob", to=to)
+    assert registry.resolve(AdapterRef.parse(NAME)).number == 3
+
+
 def test_rollback_of_an_alias_that_never_moved_is_refused(
     registry: AdapterRegistry, tmp_path: Path
 ) -> None:
@@ -354,9 +373,9 @@ def test_rollback_with_a_wrong_expectation_is_refused(
 def test_concurrent_pushes_get_distinct_numbers_and_none_is_lost(
     registry: AdapterRegistry, tmp_path: Path
 ) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        pushed = list(pool.map(lambda seed: push_version(registry, tmp_path, seed), range(20)))
-    assert sorted(version.number for version in pushed) == list(range(1, 21))
+    with ThreadPoolExecutor(50) as pool:
+        pushed = list(pool.map(lambda seed: push_version(registry, tmp_path, seed), range(50)))
+    assert sorted(version.number for version in pushed) == list(range(1, 51))
     assert registry.versions(NAME) == sorted(pushed, key=lambda version: version.number)
 
 

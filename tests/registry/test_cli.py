@@ -184,3 +184,23 @@ def test_port_in_use_is_one_line(shell: Shell, server: str) -> None:
     message = shell.fails("registry", "--port", server.rpartition(":")[2])
     assert "in use" in message
     assert "--port" in message
+
+
+def test_served_tells_what_the_alias_pointed_to_at_a_time(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod")
+    first, second = json.loads(shell.ok("history", "team/sql@prod", "--json"))
+    for move in (first, second):
+        text = shell.ok("served", "team/sql@prod", "--at", move["moved_at"])
+        assert f"pointed to version {move['to_number']} " in text
+    assert "did not exist" in shell.fails("served", "team/sql@prod", "--at", "2001-01-01T00:00Z")
+    assert "time zone" in shell.fails("served", "team/sql@prod", "--at", "2026-01-01T00:00")
+    assert "ISO 8601" in shell.fails("served", "team/sql@prod", "--at", "yesterday")
+
+
+def test_rollback_to_names_the_version(shell: Shell) -> None:
+    for seed in (1, 2, 3):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod")
+    assert "version 1 again (was 3)" in shell.ok("rollback", "team/sql@prod", "--to", "1")

@@ -1,0 +1,143 @@
+"""The commands that look at and move aliases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from registry.adapters import DEFAULT_ALIAS, AdapterRef
+from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.errors import InvalidReference, InvalidRequest
+from registry.moves import served_at
+from registry.settings import read_user
+from registry.tables import print_json, print_table, time_text
+
+
+def _alias_of(text: str) -> tuple[str, str]:
+    """Name and alias of `team/sql@prod`; a bare name means the default alias."""
+    ref = AdapterRef.parse(text)
+    if (alias := ref.effective_alias) is None:
+        raise InvalidReference(
+            f"{text!r} names a version; name an alias (example: '{ref.name}@{DEFAULT_ALIAS}')"
+        )
+    return ref.name, alias
+
+
+@click.command(
+    epilog=example(
+        "hotswap alias team/sql@prod 7 --why 'better on dates'",
+        "hotswap alias team/sql@prod 7 --expect 6",
+    )
+)
+@click.argument("ref")
+@click.argument("number", type=click.IntRange(min=1))
+@click.option("--expect", type=int, help="Only if the alias points to this version now.")
+@click.option("--why", default="", help="The reason, kept in the alias's history.")
+@registry_option
+@json_option
+def alias(
+    ref: str, number: int, expect: int | None, why: str, location: str | None, as_json: bool
+) -> None:
+    """Point the alias REF (team/sql@prod) to version NUMBER."""
+    name, alias_name = _alias_of(ref)
+    with open_registry_at(location) as registry:
+        move = registry.move_alias(name, alias_name, number, by=read_user(), why=why, expect=expect)
+    if as_json:
+        print_json(move.model_dump(mode="json"))
+    else:
+        click.echo(f"{name}@{alias_name} points to version {move.to_number}")
+
+
+@click.command(epilog=example("hotswap history team/sql@prod"))
+@click.argument("ref")
+@registry_option
+@json_option
+def history(ref: str, location: str | None, as_json: bool) -> None:
+    """List every move of the alias REF (team/sql@prod), oldest first."""
+    name, alias_name = _alias_of(ref)
+    with open_registry_at(location) as registry:
+        moves = registry.history(name, alias_name)
+    if as_json:
+        print_json([move.model_dump(mode="json") for move in moves])
+        return
+    print_table(
+        ("MOVE", "FROM", "TO", "BY", "AT", "WHY"),
+        [
+            (
+                str(m.sequence),
+                str(m.from_number or "-"),
+                str(m.to_number),
+                m.moved_by,
+                time_text(m.moved_at),
+                m.why,
+            )
+            for m in moves
+        ],
+    )
+
+
+@click.command(
+    epilog=example(
+        "hotswap rollback team/sql@prod --why 'wrong dates since 7'",
+        "hotswap rollback team/sql@prod --to 3",
+    )
+)
+@click.argument("ref")
+@click.option(
+    "--to", type=click.IntRange(min=1), help="An earlier target; default: the last different one."
+)
+@click.option("--expect", type=int, help="Only if the alias points to this version now.")
+@click.option("--why", default="", help="The reason, kept in the alias's history.")
+@registry_option
+@json_option
+def rollback(
+    ref: str, to: int | None, expect: int | None, why: str, location: str | None, as_json: bool
+) -> None:
+    """Move the alias REF (team/sql@prod) back to an earlier version."""
+    name, alias_name = _alias_of(ref)
+    with open_registry_at(location) as registry:
+        move = registry.rollback(name, alias_name, by=read_user(), why=why, expect=expect, to=to)
+    if as_json:
+        print_json(move.model_dump(mode="json"))
+    else:
+        click.echo(
+            f"{name}@{alias_name} points to version {move.to_number} again (was {move.from_number})"
+        )
+
+
+@click.command(epilog=example("hotswap served team/sql@prod --at 2026-11-24T09:30:00+01:00"))
+@click.argument("ref")
+@click.option("--at", "when", required=True, help="ISO 8601 with a time zone; Z is UTC.")
+@registry_option
+@json_option
+def served(ref: str, when: str, location: str | None, as_json: bool) -> None:
+    """Tell which version the alias REF (team/sql@prod) pointed to at a time."""
+    name, alias_name = _alias_of(ref)
+    at = _time(when)
+    with open_registry_at(location) as registry:
+        move = served_at(registry.history(name, alias_name), at)
+    if as_json:
+        print_json(move.model_dump(mode="json"))
+    else:
+        click.echo(
+            f"{name}@{alias_name} pointed to version {move.to_number} at "
+            f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC "
+            f"(since {time_text(move.moved_at)}, moved by {move.moved_by})"
+        )
+
+
+def _time(text: str) -> datetime:
+    """Raises InvalidRequest for what is not ISO 8601 or names no zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"--at {text!r} is not a time; give ISO 8601, like 2026-11-24T09:30:00+01:00"
+        ) from None
+    if at.tzinfo is None:
+        raise InvalidRequest(f"--at {text!r} names no time zone; add one: {text}Z is UTC")
+    return at
+
+
+ALIAS_COMMANDS: tuple[click.Command, ...] = (alias, history, rollback, served)

@@ -1,0 +1,40 @@
+"""What the registry's commands share: options, examples, and the way to the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from registry.protocol import AdapterRegistry
+from registry.settings import RegistrySettings, read_home, read_section
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def example(*lines: str) -> str:
+    """An epilog whose lines click leaves as they are."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def registry_option(function: CommandT) -> CommandT:
+    return click.option(
+        "--registry",
+        "location",
+        metavar="URL",
+        help="The registry's URL, or a store: a directory or s3://bucket/prefix.",
+    )(function)
+
+
+def json_option(function: CommandT) -> CommandT:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+@contextmanager
+def open_registry_at(location: str | None) -> Iterator[AdapterRegistry]:
+    from registry.connect import connect  # a help text needs no HTTP client
+
+    with connect(location, read_section("registry", RegistrySettings), read_home()) as registry:
+        yield registry
