@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,8 @@ from registry.errors import InvalidDigest, InvalidReference
 
 DEFAULT_ALIAS = "prod"
 MAX_NAME_LENGTH = 128
+
+StateVerb = Literal["delete", "undelete", "yank", "unyank"]
 
 _SEGMENT = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 _NAME = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{0,3}}")
@@ -131,6 +134,23 @@ class AliasMove(_Record):
     to_number: int
     moved_by: str
     moved_at: datetime
+    why: str
+
+
+class VersionState(_Record):
+    """One row of a version's append-only states; without any it is active.
+
+    active: everything. yanked: pulled by number or digest, no alias may move to it.
+    deleted: not resolved, comes back with undelete. purged: its bytes may be gone; only a push
+    of the same content brings it back.
+    """
+
+    name: str
+    number: int
+    sequence: int
+    state: Literal["active", "yanked", "deleted", "purged"]
+    changed_by: str
+    changed_at: datetime
     why: str
 
 

@@ -19,6 +19,7 @@ from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, RequestTooLarge
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
+from registry.upkeep_api import add_upkeep_routes
 
 MAX_BLOB_BYTES = 16 << 30
 SPOOL_BYTES = 8 << 20
@@ -54,6 +55,7 @@ def registry_router(registry: AdapterRegistry) -> APIRouter:
     _add_blob_routes(router, registry)
     _add_adapter_routes(router, registry)
     _add_alias_routes(router, registry)
+    add_upkeep_routes(router, registry)
     return router
 
 

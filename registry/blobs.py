@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from registry.digests import Descriptor, Digest, Hasher
 from registry.errors import BlobCorrupted, BlobNotFound, DigestMismatch
-from registry.layout import blob_key
+from registry.layout import blob_key, manifest_key
 from registry.storage.objects import ObjectMissing, ObjectStat, ObjectStore
 
 
@@ -32,6 +32,35 @@ class BlobStore:
             raise BlobNotFound(
                 f"there is no blob {digest} in {self._store.location}; push its adapter again"
             ) from None
+
+
+class ManifestStore:
+    """Manifests by digest: small, read whole, never handed on when damaged."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def read(self, digest: Digest) -> bytes:
+        """Raises BlobNotFound or BlobCorrupted."""
+        key = manifest_key(digest)
+        try:
+            data = b"".join(self._store.open(key))
+        except ObjectMissing:
+            raise BlobNotFound(f"there is no manifest {digest} in {self._store.location}") from None
+        if (found := Digest.of(data)) != digest:
+            raise BlobCorrupted(
+                f"{self._store.location}, {key}: expected {digest}, the bytes are {found}; "
+                "restore the object or push its adapter again",
+                digest=str(digest),
+            )
+        return data
+
+    def heal(self, digest: Digest, data: bytes) -> None:
+        """Store the manifest unless its bytes are there; also in place of a damaged one."""
+        try:
+            self.read(digest)
+        except (BlobNotFound, BlobCorrupted):
+            self._store.put(manifest_key(digest), [data])
 
 
 def as_announced(descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:

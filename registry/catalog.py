@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Engine, Row, delete, event, func, insert, sel
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import SQLModel, create_engine
 
-from registry.adapters import AdapterSummary, AdapterVersion, AliasMove
+from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from registry.digests import Digest
 from registry.errors import InvalidSettings, StoreUnavailable
-from registry.schema import AliasMoveRow, StoreRow, VersionRow
+from registry.schema import AliasMoveRow, StoreRow, VersionRow, VersionStateRow
 
 BUSY_TIMEOUT_S = 30
 ROWS_A_STATEMENT = 500
@@ -23,6 +23,7 @@ NUM_SUGGESTIONS = 5
 _STORE: Any = SQLModel.metadata.tables[StoreRow.__tablename__]
 _VERSIONS: Any = SQLModel.metadata.tables[VersionRow.__tablename__]
 _MOVES: Any = SQLModel.metadata.tables[AliasMoveRow.__tablename__]
+_STATES: Any = SQLModel.metadata.tables[VersionStateRow.__tablename__]
 
 
 class Catalog:
@@ -35,7 +36,7 @@ class Catalog:
         self._engine = _engine(url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         with self._write() as connection:
-            SQLModel.metadata.create_all(connection, tables=[_STORE, _VERSIONS, _MOVES])
+            SQLModel.metadata.create_all(connection, tables=[_STORE, _VERSIONS, _MOVES, _STATES])
 
     def close(self) -> None:
         self._engine.dispose()
@@ -45,21 +46,31 @@ class Catalog:
         with self._write() as connection:
             if connection.scalars(select(_STORE.c.store_id)).all() == [store_id]:
                 return
-            for table in (_MOVES, _VERSIONS, _STORE):
+            for table in (_STATES, _MOVES, _VERSIONS, _STORE):
                 connection.execute(delete(table))
             connection.execute(insert(_STORE).values(store_id=store_id))
 
-    def add(self, versions: Iterable[AdapterVersion], moves: Iterable[AliasMove]) -> None:
+    def add(
+        self,
+        versions: Iterable[AdapterVersion],
+        moves: Iterable[AliasMove],
+        states: Iterable[VersionState] = (),
+    ) -> None:
         """Add the rows that are missing. Records never change, so those that are there stay."""
         with self._write() as connection:
-            _insert_missing(connection, versions, moves)
+            _insert_missing(connection, versions, moves, states)
 
-    def replace(self, versions: Iterable[AdapterVersion], moves: Iterable[AliasMove]) -> None:
+    def replace(
+        self,
+        versions: Iterable[AdapterVersion],
+        moves: Iterable[AliasMove],
+        states: Iterable[VersionState],
+    ) -> None:
         """Make these the only rows, in one transaction."""
         with self._write() as connection:
-            connection.execute(delete(_MOVES))
-            connection.execute(delete(_VERSIONS))
-            _insert_missing(connection, versions, moves)
+            for table in (_STATES, _MOVES, _VERSIONS):
+                connection.execute(delete(table))
+            _insert_missing(connection, versions, moves, states)
 
     def version_keys(self) -> set[tuple[str, int]]:
         with self._read() as connection:
@@ -73,6 +84,21 @@ class Catalog:
         with self._read() as connection:
             rows = connection.execute(statement)
             return {(row.name, row.alias, row.sequence) for row in rows}
+
+    def state_keys(self) -> set[tuple[str, int, int]]:
+        with self._read() as connection:
+            rows = connection.execute(select(_STATES.c.name, _STATES.c.number, _STATES.c.sequence))
+            return {(row.name, row.number, row.sequence) for row in rows}
+
+    def current_states(self, name: str, number: int | None = None) -> list[VersionState]:
+        """The current state of each version of `name` that has one, or of one version."""
+        statement = select(_STATES).where(_STATES.c.name == name)
+        if number is not None:
+            statement = statement.where(_STATES.c.number == number)
+        with self._read() as connection:
+            rows = connection.execute(statement.order_by("number", "sequence")).all()
+        found = {row.number: VersionState.model_validate(dict(row._mapping)) for row in rows}
+        return list(found.values())
 
     def version(self, name: str, number: int) -> AdapterVersion | None:
         return self._one_version(_VERSIONS.c.name == name, _VERSIONS.c.number == number)
@@ -93,6 +119,10 @@ class Catalog:
         statement = select(_VERSIONS).where(_VERSIONS.c.name == name)
         with self._read() as connection:
             return [_version(row) for row in connection.execute(statement.order_by("number"))]
+
+    def all_versions(self) -> list[AdapterVersion]:
+        with self._read() as connection:
+            return [_version(row) for row in connection.execute(select(_VERSIONS))]
 
     def current_move(self, name: str, alias: str) -> AliasMove | None:
         statement = (
@@ -207,10 +237,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _insert_missing(
-    connection: Connection, versions: Iterable[AdapterVersion], moves: Iterable[AliasMove]
+    connection: Connection,
+    versions: Iterable[AdapterVersion],
+    moves: Iterable[AliasMove],
+    states: Iterable[VersionState],
 ) -> None:
     _insert_rows(connection, _VERSIONS, [_version_row(version) for version in versions])
     _insert_rows(connection, _MOVES, [move.model_dump() for move in moves])
+    _insert_rows(connection, _STATES, [state.model_dump() for state in states])
 
 
 def _insert_rows(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,12 +16,15 @@ from registry.adapters import (
     AdapterSummary,
     AdapterVersion,
     AliasMove,
+    StateVerb,
+    VersionState,
     check_alias,
     check_name,
 )
 from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, HotswapError, RegistryUnavailable
+from registry.integrity import IntegrityReport
 from registry.manifest import Manifest
 
 CONNECT_TIMEOUT_S = 5
@@ -113,6 +116,24 @@ class RegistryClient:
 
     def versions(self, name: str) -> list[AdapterVersion]:
         return self._read_list(AdapterVersion, self._get(f"{_adapter(name)}/versions"), "versions")
+
+    def states(self, name: str) -> list[VersionState]:
+        return self._read_list(VersionState, self._get(f"{_adapter(name)}/states"), "states")
+
+    def change_state(
+        self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
+    ) -> VersionState:
+        path = f"{_adapter(name)}/versions/{number}/{verb}"
+        return self._post(VersionState, path, {"by": by, "why": why})
+
+    def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
+        with self._explained():  # hashing a large store takes as long as it takes
+            response = self._http.get(
+                "/v1/verify",
+                params={} if ref is None else {"ref": str(ref)},
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            )
+        return self._read(IntegrityReport, self._check(response))
 
     def aliases(self, name: str) -> list[AliasMove]:
         return self._read_list(AliasMove, self._get(f"{_adapter(name)}/aliases"), "aliases")

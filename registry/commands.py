@@ -23,6 +23,7 @@ from registry.tables import (
     summary_rows,
     version_rows,
 )
+from registry.upkeep_commands import UPKEEP_COMMANDS
 
 _PAGE = 500
 
@@ -57,6 +58,7 @@ def _numbers(
 @click.option(
     "--metric", "metrics", multiple=True, callback=_numbers, metavar="K=V", help="Repeatable."
 )
+@click.option("--repair", is_flag=True, help="Upload every file, also in place of a damaged one.")
 @click.option("--description", default="", help="What the adapter does, in a sentence.")
 @click.option(
     "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
@@ -71,6 +73,7 @@ def push(
     why: str,
     tags: dict[str, str],
     metrics: dict[str, float],
+    repair: bool,
     description: str,
     base: Path | None,
     allow_no_effect: bool,
@@ -103,6 +106,7 @@ def push(
                 alias=alias,
                 why=why,
                 allow_no_effect=allow_no_effect,
+                repair=repair,
             )
     if as_json:
         print_json(version.model_dump(mode="json"))
@@ -150,7 +154,7 @@ def ls(name: str | None, location: str | None, as_json: bool) -> None:
             items = [summary.model_dump(mode="json") for summary in summaries]
         else:
             versions = registry.versions(check_name(name))
-            header, rows = version_rows(versions, registry.aliases(name))
+            header, rows = version_rows(versions, registry.aliases(name), registry.states(name))
             items = [version.model_dump(mode="json") for version in versions]
     if as_json:
         print_json(items)
@@ -209,4 +213,5 @@ COMMANDS: tuple[click.Command, ...] = (
     show,
     *ALIAS_COMMANDS,
     registry,
+    *UPKEEP_COMMANDS,
 )

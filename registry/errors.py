@@ -16,12 +16,16 @@
     ├── NotFound                       404 not_found
     │   ├── AdapterNotFound                adapter_not_found
     │   ├── VersionNotFound                version_not_found
+    │   ├── VersionDeleted                 version_deleted
     │   ├── AliasNotFound                  alias_not_found
     │   ├── BlobNotFound                   blob_not_found
     │   └── BaseNotFound                   base_not_found
     ├── Conflict                       409 conflict
     │   ├── AliasConflict                  alias_conflict
     │   ├── NothingToRollBack              nothing_to_roll_back
+    │   ├── VersionInUse                   version_in_use
+    │   ├── VersionYanked                  version_yanked
+    │   ├── SweepInProgress                sweep_in_progress
     │   └── BaseMismatch                   base_mismatch
     ├── NotServable                    422 adapter_not_servable
     │   ├── RankTooHigh                    rank_too_high
@@ -150,6 +154,12 @@ class VersionNotFound(NotFound):
     code = "version_not_found"
 
 
+class VersionDeleted(NotFound):
+    """The version was deleted; the message says whether it can come back."""
+
+    code = "version_deleted"
+
+
 class AliasNotFound(NotFound):
     code = "alias_not_found"
 
@@ -175,6 +185,24 @@ class AliasConflict(Conflict):
 
 class NothingToRollBack(Conflict):
     code = "nothing_to_roll_back"
+
+
+class VersionInUse(Conflict):
+    """An alias points to the version that was to be deleted."""
+
+    code = "version_in_use"
+
+
+class VersionYanked(Conflict):
+    """No alias may move to a yanked version."""
+
+    code = "version_yanked"
+
+
+class SweepInProgress(Conflict):
+    """A sweep is deleting what this push needs; the same push succeeds a moment later."""
+
+    code = "sweep_in_progress"
 
 
 class BaseMismatch(Conflict):

@@ -5,10 +5,16 @@
     manifests/sha256/<64 hex>                       canonical manifest JSON by digest
     versions/<name>/<number>.json                   one AdapterVersion
     aliases/<name>/<alias>/<sequence>.json          one AliasMove
+    states/<name>/<number>/<sequence>.json          one VersionState: yanked, deleted, …
+    condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
+    pins/<32 hex>.json                              keys that a push is about to reference
+    sweeps/<32 hex>.json                            keys that a sweep is deleting now
 
-Every object is written once. `number` and `sequence` have 10 digits, count from 1 without gaps
-and are claimed by creating the key. A name may contain '/', so record keys are read from the
-right; no segment of a name ends in '.json', so a record is never another name's directory.
+Every object is written once. Only condemned, pins and sweeps (working notes that no catalog is
+made from), and what a sweep finds unreferenced, are ever removed. `number` and `sequence` have 10
+digits, count from 1 without gaps and are claimed by creating the key. A name may contain '/', so
+record keys are read from the right; no segment of a name ends in '.json', so a record is never
+another name's directory.
 """
 
 from __future__ import annotations
@@ -18,6 +24,12 @@ from registry.digests import Digest
 STORE_KEY = "store.json"
 VERSIONS = "versions/"
 ALIASES = "aliases/"
+STATES = "states/"
+BLOBS = "blobs/"
+MANIFESTS = "manifests/"
+CONDEMNED = "condemned/"
+PINS = "pins/"
+SWEEPS = "sweeps/"
 _SUFFIX = ".json"
 
 
@@ -37,6 +49,27 @@ def move_key(name: str, alias: str, sequence: int) -> str:
     return f"{ALIASES}{name}/{alias}/{sequence:010}{_SUFFIX}"
 
 
+def state_key(name: str, number: int, sequence: int) -> str:
+    return f"{STATES}{name}/{number:010}/{sequence:010}{_SUFFIX}"
+
+
+def condemned_key(key: str) -> str:
+    return f"{CONDEMNED}{key}{_SUFFIX}"
+
+
+def parse_condemned_key(mark: str) -> str:
+    """The key of the blob or manifest that is condemned."""
+    return mark.removeprefix(CONDEMNED).removesuffix(_SUFFIX)
+
+
+def digest_of_key(key: str) -> Digest:
+    """The digest in the key of a blob or manifest; raises ValueError for any other key."""
+    digest = Digest(key.rpartition("/")[2])
+    if key not in (blob_key(digest), manifest_key(digest)):
+        raise ValueError(f"{key!r} is not the key of a blob or a manifest")
+    return digest
+
+
 def parse_version_key(key: str) -> tuple[str, int]:
     """Name and number of a key below `versions/`."""
     name, _, number = key.removeprefix(VERSIONS).removesuffix(_SUFFIX).rpartition("/")
@@ -48,3 +81,10 @@ def parse_move_key(key: str) -> tuple[str, str, int]:
     rest, _, sequence = key.removeprefix(ALIASES).removesuffix(_SUFFIX).rpartition("/")
     name, _, alias = rest.rpartition("/")
     return name, alias, int(sequence)
+
+
+def parse_state_key(key: str) -> tuple[str, int, int]:
+    """Name, number and sequence of a key below `states/`."""
+    rest, _, sequence = key.removeprefix(STATES).removesuffix(_SUFFIX).rpartition("/")
+    name, _, number = rest.rpartition("/")
+    return name, int(number), int(sequence)

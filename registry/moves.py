@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from registry.adapters import AliasMove
@@ -56,8 +56,11 @@ def next_move(
     )
 
 
-def rollback_target(history: Sequence[AliasMove], to: int | None) -> int:
-    """The version a rollback goes to: the last different target, or the stated earlier one.
+def rollback_target(
+    history: Sequence[AliasMove], to: int | None, is_movable: Callable[[int], bool]
+) -> int:
+    """The version a rollback goes to: the stated earlier target, or the last different one that
+    an alias may move to (neither yanked nor deleted).
 
     `history` is the whole history, oldest first, and not empty. Raises NothingToRollBack when
     there is no such target.
@@ -66,12 +69,14 @@ def rollback_target(history: Sequence[AliasMove], to: int | None) -> int:
     where = f"{current.name}@{current.alias}"
     earlier = [m.to_number for m in history if m.to_number != current.to_number]
     if to is None:
-        if not earlier:
+        target = next((number for number in reversed(earlier) if is_movable(number)), None)
+        if target is None:
             raise NothingToRollBack(
-                f"{where} has only ever pointed to version {current.to_number}; "
+                f"{where} has only ever pointed to version {current.to_number} (yanked and deleted "
+                "versions left out); "
                 f"move it with `hotswap alias {where} NUMBER`"
             )
-        return earlier[-1]
+        return target
     if to == current.to_number:
         raise NothingToRollBack(f"{where} points to version {to} already")
     if to not in earlier:

@@ -6,8 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
+from registry.adapters import (
+    AdapterRef,
+    AdapterSummary,
+    AdapterVersion,
+    AliasMove,
+    StateVerb,
+    VersionState,
+)
 from registry.digests import Descriptor, Digest
+from registry.integrity import IntegrityReport
 from registry.manifest import Manifest
 
 
@@ -50,8 +58,8 @@ class AdapterRegistry(Protocol):
         ...
 
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
-        """The version a reference means now; raises AdapterNotFound, VersionNotFound or
-        AliasNotFound, naming what there is instead."""
+        """The version a reference means now; raises AdapterNotFound, VersionNotFound,
+        VersionDeleted or AliasNotFound, naming what there is instead."""
         ...
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
@@ -59,7 +67,26 @@ class AdapterRegistry(Protocol):
         ...
 
     def versions(self, name: str) -> list[AdapterVersion]:
-        """All versions in order of number; raises AdapterNotFound."""
+        """All versions that are not deleted, in order of number; raises AdapterNotFound."""
+        ...
+
+    def states(self, name: str) -> list[VersionState]:
+        """The current state of each version that ever had one, in order of number."""
+        ...
+
+    def change_state(
+        self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
+    ) -> VersionState:
+        """Delete, undelete, yank or unyank a version; what is done already stays as it is.
+
+        Raises VersionNotFound, VersionInUse when an alias points to what is to be deleted,
+        VersionDeleted when a sweep has made a deletion final, Conflict when it does not fit.
+        """
+        ...
+
+    def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
+        """Re-hash the files of one version, or everything stored. Damage is in the report;
+        raises BlobCorrupted only for a damaged record, without which nothing can be listed."""
         ...
 
     def aliases(self, name: str) -> list[AliasMove]:
@@ -79,7 +106,8 @@ class AdapterRegistry(Protocol):
         """Point the alias to version number `to`.
 
         With `expect`, only if it points there now, else AliasConflict. A move to where the alias
-        already points returns the current move and writes nothing.
+        already points returns the current move and writes nothing. Raises VersionYanked or
+        VersionDeleted when no alias may move there.
         """
         ...
 
@@ -93,8 +121,8 @@ class AdapterRegistry(Protocol):
         expect: int | None = None,
         to: int | None = None,
     ) -> AliasMove:
-        """Move the alias to the last different target of its own history, or to its earlier
-        target `to`.
+        """Move the alias to the last different target of its own history that is active, or to its
+        earlier target `to`.
 
         Raises AliasNotFound, NothingToRollBack, or AliasConflict when it was moved meanwhile or
         does not point to `expect`.

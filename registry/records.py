@@ -1,4 +1,4 @@
-"""Version and alias records in the object store: written once, read back, never changed."""
+"""Version, alias and state records in the object store: written once, read back, never changed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from registry.adapters import AdapterVersion, AliasMove
+from registry.adapters import AdapterVersion, AliasMove, VersionState
 from registry.errors import BlobCorrupted
 from registry.layout import (
     ALIASES,
+    STATES,
     STORE_KEY,
     VERSIONS,
     move_key,
     parse_move_key,
+    parse_state_key,
     parse_version_key,
+    state_key,
     version_key,
 )
 from registry.manifest import first_problem
@@ -39,6 +42,16 @@ class Records:
     def claim_move(self, move: AliasMove) -> bool:
         """Whether the move's sequence number is now ours."""
         return self._claim(move_key(move.name, move.alias, move.sequence), move)
+
+    def claim_state(self, state: VersionState) -> bool:
+        """Whether the state's sequence number is now ours."""
+        return self._claim(state_key(state.name, state.number, state.sequence), state)
+
+    def states_from(self, name: str, number: int, sequence: int) -> Iterator[VersionState]:
+        """The version's states from `sequence` on, up to the newest that exists now."""
+        while (data := self._read(state_key(name, number, sequence))) is not None:
+            yield _parse(VersionState, data, state_key(name, number, sequence))
+            sequence += 1
 
     def versions_from(self, name: str, number: int) -> Iterator[AdapterVersion]:
         """The versions of `name` from `number` on, up to the newest that exists now."""
@@ -62,11 +75,26 @@ class Records:
         keys = {parse_move_key(key) for key in self._store.list(prefix)}
         return {key for key in keys if name is None or key[0] == name}
 
+    def state_keys(self, name: str | None = None) -> set[tuple[str, int, int]]:
+        """Name, number and sequence of all states, or of one adapter's."""
+        prefix = STATES if name is None else f"{STATES}{name}/"
+        keys = {parse_state_key(key) for key in self._store.list(prefix)}
+        return {key for key in keys if name is None or key[0] == name}
+
+    def everything(self) -> tuple[list[AdapterVersion], list[AliasMove], list[VersionState]]:
+        """All records; moves and states are listed first, so that their versions are there."""
+        moves = [self.move(*key) for key in sorted(self.move_keys())]
+        states = [self.state(*key) for key in sorted(self.state_keys())]
+        return [self.version(*key) for key in sorted(self.version_keys())], moves, states
+
     def version(self, name: str, number: int) -> AdapterVersion:
         return self._listed(AdapterVersion, version_key(name, number))
 
     def move(self, name: str, alias: str, sequence: int) -> AliasMove:
         return self._listed(AliasMove, move_key(name, alias, sequence))
+
+    def state(self, name: str, number: int, sequence: int) -> VersionState:
+        return self._listed(VersionState, state_key(name, number, sequence))
 
     def store_id(self) -> str:
         """The store's own id, made by whoever opens it first."""
@@ -117,5 +145,7 @@ def _parse(kind: type[RecordT], data: bytes, key: str) -> RecordT:
 def _key_of(record: BaseModel) -> str:
     if isinstance(record, AliasMove):
         return move_key(record.name, record.alias, record.sequence)
+    if isinstance(record, VersionState):
+        return state_key(record.name, record.number, record.sequence)
     assert isinstance(record, AdapterVersion)
     return version_key(record.name, record.number)

@@ -16,25 +16,28 @@ from registry.adapters import (
     AdapterSummary,
     AdapterVersion,
     AliasMove,
+    StateVerb,
+    VersionState,
     check_alias,
     check_name,
 )
-from registry.blobs import BlobStore
+from registry.blobs import BlobStore, ManifestStore
 from registry.catalog import Catalog
 from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
-    BlobCorrupted,
-    BlobNotFound,
     InvalidRequest,
     VersionNotFound,
 )
-from registry.layout import manifest_key
+from registry.integrity import IntegrityCheck, IntegrityReport
+from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
+from registry.pins import Clock, pinned, utc_now
 from registry.records import Records
-from registry.storage.objects import ObjectMissing, ObjectStore, probe
+from registry.states import GONE, VersionStates
+from registry.storage.objects import ObjectStore, probe
 from registry.verification import verify_manifest
 
 MAX_PAGE = 1000
@@ -49,11 +52,21 @@ class Registry:
     much later. Moves made through this one are seen at once.
     """
 
-    def __init__(self, store: ObjectStore, catalog: Catalog, *, freshness_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        catalog: Catalog,
+        *,
+        freshness_s: float = 1.0,
+        now: Clock = utc_now,
+    ) -> None:
+        self._now = now
         self._store = store
         self._catalog = catalog
         self._blobs = BlobStore(store)
+        self._manifests = ManifestStore(store)
         self._records = Records(store)
+        self._states = VersionStates(self._records, catalog, freshness_s, self.aliases)
         self._freshness_s = freshness_s
         self._checked: dict[tuple[str, str], float] = {}
 
@@ -77,24 +90,39 @@ class Registry:
     def sync(self) -> None:
         """Add to the catalog what other processes, or a crash, left in the store alone."""
         known_moves, known_versions = self._catalog.move_keys(), self._catalog.version_keys()
+        known_states, states = self._catalog.state_keys(), self._records.state_keys()
         # Moves first: the version a listed move points to is then listed too.
         moves, versions = self._records.move_keys(), self._records.version_keys()
-        if known_moves - moves or known_versions - versions:
+        if known_moves - moves or known_versions - versions or known_states - states:
             self.rebuild()  # the store was put back to an earlier state
             return
         self._catalog.add(
             [self._records.version(*key) for key in sorted(versions - known_versions)],
             [self._records.move(*key) for key in sorted(moves - known_moves)],
+            [self._records.state(*key) for key in sorted(states - known_states)],
         )
 
     def rebuild(self) -> None:
         """Make the catalog again from the store alone."""
-        moves = [self._records.move(*key) for key in sorted(self._records.move_keys())]
-        versions = [self._records.version(*key) for key in sorted(self._records.version_keys())]
-        self._catalog.replace(versions, moves)
+        self._catalog.replace(*self._records.everything())
+
+    def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
+        check = IntegrityCheck(self._store)
+        if ref is not None:
+            check.versions([self.resolve(ref)])
+        else:
+            self.rebuild()  # every record is read, and named when it is damaged
+            check.versions(self._catalog.all_versions())
+            check.everything_stored()
+        return check.report()
 
     def has_blob(self, digest: Digest) -> bool:
-        return self._blobs.stat(digest) is not None
+        if self._blobs.stat(digest) is None:
+            return False
+        mark = condemned_key(blob_key(digest))
+        if self._store.stat(mark) is not None:
+            self._store.delete(mark)  # a push is about to reference it
+        return True
 
     def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         self._blobs.put(descriptor, chunks)
@@ -119,18 +147,7 @@ class Registry:
         return Manifest.parse(self.manifest_bytes(digest))
 
     def manifest_bytes(self, digest: Digest) -> bytes:
-        key = manifest_key(digest)
-        try:
-            data = b"".join(self._store.open(key))
-        except ObjectMissing:
-            raise BlobNotFound(f"there is no manifest {digest} in {self._store.location}") from None
-        if (found := Digest.of(data)) != digest:
-            raise BlobCorrupted(
-                f"{self._store.location}, {key}: expected {digest}, the bytes are {found}; "
-                "restore the object or push its adapter again",
-                digest=str(digest),
-            )
-        return data
+        return self._manifests.read(digest)
 
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
         if (alias := ref.effective_alias) is not None:
@@ -139,13 +156,14 @@ class Registry:
             if move is None:
                 raise self._no_alias(ref.name, alias)
             return self._version(ref.name, move.to_number)
-        # A version never changes: what the catalog has needs no look into the store.
+        # A record never changes: what the catalog has needs no look into the store.
         version = self._find(ref)
         if version is None:
             self._catch_up(check_name(ref.name))
             version = self._find(ref)
         if version is None:
             raise self._no_version(ref)
+        self._states.require_present(ref.name, version.number)
         return version
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
@@ -158,7 +176,22 @@ class Registry:
         found = self._catalog.versions(name)
         if not found:
             raise self._no_adapter(name)
-        return found
+        gone = {s.number for s in self._states.all(name) if s.state in GONE}
+        return [version for version in found if version.number not in gone]
+
+    def states(self, name: str) -> list[VersionState]:
+        self._catch_up(check_name(name))
+        if not self._catalog.latest_number(name):
+            raise self._no_adapter(name)
+        return self._states.all(name)
+
+    def change_state(
+        self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
+    ) -> VersionState:
+        check_actor(by, why)
+        self._catch_up(check_name(name))
+        self._version(name, number)
+        return self._states.change(name, number, verb, by, why)
 
     def aliases(self, name: str) -> list[AliasMove]:
         known = self._catalog.move_keys(check_name(name))
@@ -186,6 +219,7 @@ class Registry:
             check_expected(name, alias, current, expect)
             if current is not None and current.to_number == to:
                 return current
+            self._states.require_movable(name, to)
             move = next_move(name, alias, current, to, by, why)
             if self._claim_move(move):
                 return move
@@ -205,7 +239,12 @@ class Registry:
         if current is None:
             raise self._no_alias(name, alias)
         check_expected(name, alias, current, expect)
-        target = rollback_target(self._catalog.history(name, alias), to)
+        target = rollback_target(
+            self._catalog.history(name, alias),
+            to,
+            lambda number: self._states.is_movable(name, number),
+        )
+        self._states.require_movable(name, target)
         move = next_move(name, alias, current, target, by, why)
         if not self._claim_move(move):
             # Rolling back what the other one did would be a second rollback nobody asked for.
@@ -221,7 +260,19 @@ class Registry:
 
     def _claim_version(self, name: str, manifest: Manifest, data: bytes, by: str) -> AdapterVersion:
         digest = Digest.of(data)
-        stored = False
+        self._catch_up(name)
+        version = self._catalog.version_by_digest(name, digest)
+        if version is not None and self._states.current(name, version.number) not in GONE:
+            self._manifests.heal(digest, data)
+            return version
+        keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
+        with pinned(self._store, keys, self._now):
+            verify_manifest(manifest, self._blobs)
+            self._manifests.heal(digest, data)
+            return self._claim_number(name, digest, by)
+
+    def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
+        """The content is stored and pinned: take the next number, or the one it has already."""
         while True:
             self._catch_up(name)
             # The number before the look: a push of the same manifest that lands between the two
@@ -229,11 +280,8 @@ class Registry:
             number = self._catalog.latest_number(name) + 1
             version = self._catalog.version_by_digest(name, digest)
             if version is not None:
+                self._states.revive(name, version.number, by, "its content was pushed again")
                 return version
-            if not stored:
-                verify_manifest(manifest, self._blobs)
-                self._store.create(manifest_key(digest), data)
-                stored = True
             version = AdapterVersion(
                 name=name,
                 number=number,
@@ -249,6 +297,7 @@ class Registry:
         claimed = self._records.claim_move(move)
         if claimed:
             self._catalog.add([], [move])
+            self._states.keep(move)
         return claimed
 
     def _current_move(self, name: str, alias: str) -> AliasMove | None:

@@ -52,6 +52,20 @@ class VersionRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class VersionStateRow(SQLModel, table=True):
+    """One VersionState; the row with the highest sequence of a version is current."""
+
+    __tablename__ = "version_states"
+
+    name: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    sequence: int = Field(primary_key=True)
+    state: str
+    changed_by: str
+    changed_at: datetime = Field(sa_type=UtcDateTime)
+    why: str
+
+
 class AliasMoveRow(SQLModel, table=True):
     """One AliasMove; the row with the highest sequence of an alias is current."""
 

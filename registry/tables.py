@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry.adapters import AdapterSummary, AdapterVersion, AliasMove
+from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from registry.manifest import Manifest
 
 Row = tuple[str, ...]
@@ -51,11 +51,14 @@ def summary_rows(summaries: Sequence[AdapterSummary]) -> tuple[Row, list[Row]]:
 
 
 def version_rows(
-    versions: Sequence[AdapterVersion], moves: Sequence[AliasMove]
+    versions: Sequence[AdapterVersion],
+    moves: Sequence[AliasMove],
+    states: Sequence[VersionState] = (),
 ) -> tuple[Row, list[Row]]:
+    yanked = {state.number for state in states if state.state == "yanked"}
     rows: list[Row] = [
         (
-            str(v.number),
+            str(v.number) + (" (yanked)" if v.number in yanked else ""),
             v.manifest_digest.short,
             ", ".join(m.alias for m in moves if m.to_number == v.number),
             v.created_by,

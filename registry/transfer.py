@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
 from registry.bundle import CHUNK_BYTES, Bundle
 from registry.digests import Descriptor
-from registry.errors import BlobCorrupted, InvalidBundle, InvalidRequest
+from registry.errors import (
+    BlobCorrupted,
+    BlobNotFound,
+    InvalidBundle,
+    InvalidRequest,
+    SweepInProgress,
+)
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
+
+# How long a push waits before it looks again when a sweep was deleting what it needs.
+PAUSES_S = (0.1, 0.5, 2.0, 5.0)
 
 
 def push(
@@ -26,8 +36,12 @@ def push(
     alias: str | None = None,
     why: str = "",
     allow_no_effect: bool = False,
+    repair: bool = False,
 ) -> AdapterVersion:
     """Upload the blobs that are missing, then make the manifest a version.
+
+    With `repair` every blob is uploaded, also in place of one that is stored but damaged. When a
+    sweep deletes an old blob between the look and the commit, both are repeated.
 
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
@@ -40,10 +54,17 @@ def push(
             f"{bundle.directory} has no effect: B·A is zero in every module, so it answers like the"
             " base; was it trained? Allow it with --allow-no-effect"
         )
-    for descriptor in manifest.files:
-        if not registry.has_blob(descriptor.digest):
-            registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
-    return registry.commit(name, manifest, by=by, alias=alias, why=why)
+    for pause_s in (*PAUSES_S, None):
+        for descriptor in manifest.files:
+            if repair or not registry.has_blob(descriptor.digest):
+                registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
+        try:
+            return registry.commit(name, manifest, by=by, alias=alias, why=why)
+        except (BlobNotFound, SweepInProgress):
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> AdapterVersion:

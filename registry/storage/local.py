@@ -11,7 +11,13 @@ from pathlib import Path
 from stat import S_ISREG
 
 from registry.errors import StoreUnavailable
-from registry.storage.objects import CHUNK_BYTES, ObjectMissing, ObjectStat, check_key
+from registry.storage.objects import (
+    CHUNK_BYTES,
+    ObjectMissing,
+    ObjectStat,
+    Unfinished,
+    check_key,
+)
 
 _TEMPORARY = ".tmp"  # no key segment starts with '.', so it is never listed
 
@@ -86,6 +92,20 @@ class LocalStore:
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix):
                     yield key
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        directory = self._root / _TEMPORARY
+        with self._explained(directory):
+            for path in sorted(directory.iterdir()):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    started_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield Unfinished(path.name, status.st_size, started_at)
+
+    def discard(self, unfinished: Unfinished) -> None:
+        path = self._root / _TEMPORARY / unfinished.name
+        with self._explained(path):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing is held open between calls."""

@@ -33,6 +33,15 @@ class ObjectStat:
     modified_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Bytes of a write that did not end: a temporary file, the parts of a multipart upload."""
+
+    name: str
+    size_bytes: int
+    started_at: datetime
+
+
 class ObjectStore(Protocol):
     """Bytes by key. Invariant: an object is seen complete or not at all, by every reader.
 
@@ -71,6 +80,14 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Every key that starts with `prefix`, each once; the order is the store's own."""
+        ...
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """What writes that never ended, or run now, have left; none of it is listed or read."""
+        ...
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """Remove what such a write left; one that still runs fails. Repeating is no error."""
         ...
 
     def close(self) -> None: ...

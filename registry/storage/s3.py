@@ -18,7 +18,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from registry.errors import StoreUnavailable
-from registry.storage.objects import CHUNK_BYTES, ObjectMissing, ObjectStat, check_key
+from registry.storage.objects import (
+    CHUNK_BYTES,
+    ObjectMissing,
+    ObjectStat,
+    Unfinished,
+    check_key,
+)
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -30,6 +36,7 @@ MULTIPART_BYTES = 64 << 20
 _TRANSFER = TransferConfig(
     multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, use_threads=False
 )
+_NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -111,6 +118,39 @@ class S3Store:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     yield entry["Key"].removeprefix(self._prefix)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        with self._explained(""):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    key = upload["Key"].removeprefix(self._prefix)
+                    size_bytes = sum(part["Size"] for part in self._parts(key, upload["UploadId"]))
+                    name = f"{key}?uploadId={upload['UploadId']}"
+                    yield Unfinished(name, size_bytes, upload["Initiated"])
+
+    def discard(self, unfinished: Unfinished) -> None:
+        key, _, upload_id = unfinished.name.partition("?uploadId=")
+        with self._explained(key):
+            try:
+                self._client.abort_multipart_upload(**self._place(key), UploadId=upload_id)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in _NO_UPLOAD:
+                    raise
+
+    def _parts(self, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
+        """The parts that are stored; none when the upload ended meanwhile."""
+        try:
+            pages = self._client.get_paginator("list_parts").paginate(
+                **self._place(key), UploadId=upload_id
+            )
+            for page in pages:
+                yield from page.get("Parts", ())
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _NO_UPLOAD:
+                raise
 
     def close(self) -> None:
         self._client.close()

@@ -204,3 +204,46 @@ def test_rollback_to_names_the_version(shell: Shell) -> None:
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod")
     assert "version 1 again (was 3)" in shell.ok("rollback", "team/sql@prod", "--to", "1")
+
+
+def test_verify_names_damage_and_repair_heals_it(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "a")
+    assert "all intact" in shell.ok("verify", "--all")
+    (blob,) = [p for p in (shell.root / "store/blobs").rglob("*") if p.is_file()][:1]
+    blob.write_bytes(b"rot")
+    status, output, errors = shell.run("verify", "a:1")
+    assert (status, errors) == (1, "")
+    assert f"sha256:{blob.name}" in output
+    shell.ok("push", "v1", "a", "--repair")
+    assert "all intact" in shell.ok("verify", "a:1")
+
+
+def test_delete_yank_and_their_undoing(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "a", "--alias", "prod")
+    assert "points to" in shell.fails("delete", "a:2")
+    assert "names no number" in shell.fails("delete", "a@prod")
+    shell.ok("yank", "a:1", "--why", "slow")
+    assert "1 (yanked)" in shell.ok("ls", "a")
+    assert "was yanked" in shell.fails("alias", "a@prod", "1")
+    shell.ok("unyank", "a:1")
+    assert "undelete" in shell.ok("delete", "a:1")
+    assert "was deleted" in shell.fails("show", "a:1")
+    shell.ok("undelete", "a:1")
+    shell.ok("show", "a:1")
+
+
+def test_sweep_is_a_dry_run_unless_told(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "a")
+    stray = shell.root / f"store/blobs/sha256/00/{'0' * 64}"
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"x")
+    os.utime(stray, (0, 0))
+    for _ in range(2):
+        report = json.loads(shell.ok("sweep", "--store", shell.store, "--json"))
+        assert (report["dry_run"], len(report["condemned"]), report["num_live"]) == (True, 1, 4)
+    assert "freed 0 B" in shell.ok("sweep", "--store", shell.store, "--delete")
+    assert "waiting" in shell.ok("sweep", "--store", shell.store)

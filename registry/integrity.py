@@ -1,0 +1,102 @@
+"""Re-hashes what is stored and says what is damaged. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from registry.adapters import AdapterVersion
+from registry.digests import Digest, Hasher
+from registry.errors import InvalidManifest
+from registry.layout import BLOBS, MANIFESTS, blob_key, digest_of_key, manifest_key
+from registry.manifest import Manifest
+from registry.storage.objects import ObjectMissing, ObjectStore
+
+NOTHING = "nothing"
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Damage(_Report):
+    """One object that is not what its key says: what was expected under it, what was found."""
+
+    key: str
+    expected: str
+    got: str
+
+
+class IntegrityReport(_Report):
+    """What was read to its end, and everything that was wrong."""
+
+    num_objects: int
+    size_bytes: int
+    damage: tuple[Damage, ...]
+
+
+class IntegrityCheck:
+    """Reads every object at most once, in chunks; a check goes on after damage."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._seen: dict[str, Damage | None] = {}
+        self._size_bytes = 0
+        self._damage: list[Damage] = []
+
+    def versions(self, versions: Iterable[AdapterVersion]) -> None:
+        """Check the manifest of each version and every file it names."""
+        for version in versions:
+            key = manifest_key(version.manifest_digest)
+            if self._check(key, version.manifest_digest) is None:
+                for digest in self._files(key):
+                    self._check(blob_key(digest), digest)
+
+    def everything_stored(self) -> None:
+        """Check every blob and manifest, whether a version needs it or not."""
+        for prefix in (MANIFESTS, BLOBS):
+            for key in self._store.list(prefix):
+                try:
+                    digest = digest_of_key(key)
+                except ValueError:
+                    self._report(Damage(key=key, expected="a digest's key", got="a foreign object"))
+                else:
+                    self._check(key, digest)
+
+    def report(self) -> IntegrityReport:
+        return IntegrityReport(
+            num_objects=len(self._seen), size_bytes=self._size_bytes, damage=tuple(self._damage)
+        )
+
+    def _check(self, key: str, digest: Digest) -> Damage | None:
+        if key not in self._seen:
+            found = self._hash(key)
+            damage = (
+                None if found == str(digest) else Damage(key=key, expected=str(digest), got=found)
+            )
+            self._seen[key] = damage
+            if damage is not None:
+                self._report(damage)
+        return self._seen[key]
+
+    def _hash(self, key: str) -> str:
+        hasher = Hasher()
+        try:
+            for chunk in self._store.open(key):
+                hasher.update(chunk)
+        except ObjectMissing:
+            return NOTHING
+        self._size_bytes += hasher.size_bytes
+        return str(hasher.digest)
+
+    def _files(self, key: str) -> Iterator[Digest]:
+        try:
+            manifest = Manifest.parse(b"".join(self._store.open(key)))
+        except InvalidManifest as error:
+            self._report(Damage(key=key, expected="a manifest", got=error.message))
+            return
+        yield from (descriptor.digest for descriptor in manifest.files)
+
+    def _report(self, damage: Damage) -> None:
+        self._damage.append(damage)

@@ -1,0 +1,33 @@
+"""The routes of what keeps a store healthy: states of versions, verification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from registry.adapters import AdapterRef, StateVerb, VersionState
+from registry.integrity import IntegrityReport
+from registry.protocol import AdapterRegistry
+
+
+class StateBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    why: str = ""
+
+
+def add_upkeep_routes(router: APIRouter, registry: AdapterRegistry) -> None:
+    @router.get("/adapters/{name:path}/states")
+    def list_states(name: str) -> dict[str, Any]:
+        return {"states": registry.states(name)}
+
+    @router.post("/adapters/{name:path}/versions/{number}/{verb}")
+    def change_state(name: str, number: int, verb: StateVerb, body: StateBody) -> VersionState:
+        return registry.change_state(name, number, verb, by=body.by, why=body.why)
+
+    @router.get("/verify")
+    def verify(ref: str | None = None) -> IntegrityReport:
+        return registry.verify(None if ref is None else AdapterRef.parse(ref))

@@ -1,0 +1,145 @@
+"""The commands that keep a store healthy: verify, sweep, and the states of versions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from registry.adapters import AdapterRef, StateVerb, VersionState
+from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.digests import Digest
+from registry.errors import InvalidReference
+from registry.settings import RegistrySettings, read_home, read_section, read_user
+from registry.sweep import DEFAULT_GRACE, Sweep, SweepReport
+from registry.tables import print_json, print_table, size_text
+
+
+@click.command(epilog=example("hotswap verify team/sql:7", "hotswap verify --all"))
+@click.argument("ref", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every version, blob and manifest.")
+@registry_option
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context, ref: str | None, everything: bool, location: str | None, as_json: bool
+) -> None:
+    """Re-hash the files of the adapter REF, or all that is stored; status 1 for damage."""
+    if (ref is None) is not everything:
+        raise click.UsageError("give either REF or --all")
+    wanted = None if ref is None else AdapterRef.parse(ref)
+    with open_registry_at(location) as registry:
+        report = registry.verify(wanted)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        if report.damage:
+            rows = [(d.key, d.expected, d.got) for d in report.damage]
+            print_table(("KEY", "EXPECTED", "GOT"), rows)
+        click.echo(
+            f"{report.num_objects} objects, {size_text(report.size_bytes)}: "
+            + (f"{len(report.damage)} damaged; heal with `hotswap push --repair`"
+               if report.damage else "all intact")
+        )  # fmt: skip
+    if report.damage:
+        ctx.exit(1)
+
+
+def _digests(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[Digest]:
+    return [Digest.parse(value) for value in values]
+
+
+@click.command(epilog=example("hotswap sweep", "hotswap sweep --delete --grace-hours 24"))
+@click.option("--delete", is_flag=True, help="Do it; without, only say what would be done.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=1),
+    default=DEFAULT_GRACE.total_seconds() / 3600,
+    show_default=True,
+    help="How long something must be unreferenced, or a version deleted, before it goes.",
+)
+@click.option(
+    "--loaded",
+    multiple=True,
+    callback=_digests,
+    metavar="DIGEST",
+    help="A manifest digest that a server holds, kept with its files. Repeatable.",
+)
+@click.option("--store", help="A directory or s3://bucket/prefix; goes before the settings.")
+@json_option
+def sweep(
+    delete: bool, grace_hours: float, loaded: list[Digest], store: str | None, as_json: bool
+) -> None:
+    """Delete what nothing refers to any more. Works on the store; pushes may go on."""
+    from registry.storage import open_store
+
+    settings = read_section("registry", RegistrySettings, {"store": store})
+    opened = open_store(settings.store or str(read_home().store), settings)
+    try:
+        grace = timedelta(hours=grace_hours)
+        report = Sweep(opened, grace=grace, loaded=lambda: loaded).run(delete=delete)
+    finally:
+        opened.close()
+    if as_json:
+        print_json({**report.model_dump(mode="json"), "freed_bytes": report.freed_bytes})
+    else:
+        _show_sweep(report)
+
+
+def _show_sweep(report: SweepReport) -> None:
+    rows = []
+    for word in ("deleted", "unfinished", "condemned", "waiting"):
+        found = getattr(report, word)
+        size_bytes = sum(each.size_bytes for each in found)
+        rows.append((word, str(len(found)), size_text(size_bytes)))
+        for each in found if word != "waiting" else ():
+            click.echo(f"{word}: {each.key} ({size_text(each.size_bytes)})")
+    for ref in report.purged:
+        click.echo(f"purged: {ref}")
+    print_table(("", "OBJECTS", "SIZE"), [("live", str(report.num_live), "-"), *rows])
+    if report.dry_run:
+        click.echo(f"dry run: nothing was changed; --delete frees {size_text(report.freed_bytes)}")
+    else:
+        click.echo(f"freed {size_text(report.freed_bytes)}")
+
+
+def _state_command(verb: StateVerb, done: str, text: str) -> click.Command:
+    @click.command(verb, help=text, epilog=example(f"hotswap {verb} team/sql:7 --why 'reason'"))
+    @click.argument("ref")
+    @click.option("--why", default="", help="The reason, kept in the version's states.")
+    @registry_option
+    @json_option
+    def command(ref: str, why: str, location: str | None, as_json: bool) -> None:
+        wanted = AdapterRef.parse(ref)
+        if wanted.number is None:
+            raise InvalidReference(f"{ref!r} names no number; name one (example: 'team/sql:7')")
+        with open_registry_at(location) as registry:
+            state = registry.change_state(wanted.name, wanted.number, verb, by=read_user(), why=why)
+        _show_state(state, done, as_json=as_json)
+
+    return command
+
+
+def _show_state(state: VersionState, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(state.model_dump(mode="json"))
+    else:
+        click.echo(f"{state.name}:{state.number} {done}")
+
+
+UPKEEP_COMMANDS: tuple[click.Command, ...] = (
+    verify,
+    sweep,
+    _state_command(
+        "delete",
+        "is deleted; `hotswap undelete` brings it back until a sweep makes it final",
+        "Delete the version REF (team/sql:7); refused while an alias points to it.",
+    ),
+    _state_command("undelete", "is back", "Bring the deleted version REF (team/sql:7) back."),
+    _state_command(
+        "yank",
+        "is yanked: it can be pulled by number, and no alias may move to it",
+        "Let no alias move to the version REF (team/sql:7); it can still be pulled.",
+    ),
+    _state_command("unyank", "is active again", "Take the yank of REF (team/sql:7) back."),
+)
