@@ -1,4 +1,7 @@
-# Registry and serving in one container: docker build -t hotswap . && docker run -p 8000:8000 -v hotswap:/data hotswap
+# Registry and serving in one container. It listens beyond loopback, so make a token first:
+#   docker build -t hotswap .
+#   docker run --rm -v hotswap:/data hotswap token create admin --scope admin --registry /data/store
+#   docker run -p 8000:8000 -v hotswap:/data hotswap
 # Not built where this file was written (no Docker engine there); the steps are those of the Makefile.
 FROM python:3.11-slim AS build
 COPY constraints.txt pyproject.toml README.md LICENSE /source/

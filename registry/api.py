@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.access import Principal
+from registry.access_api import add_access_routes
+from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
+from registry.auth import principal_of
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, RequestTooLarge
 from registry.manifest import Manifest
@@ -56,6 +59,7 @@ def registry_router(registry: AdapterRegistry) -> APIRouter:
     _add_adapter_routes(router, registry)
     _add_alias_routes(router, registry)
     add_upkeep_routes(router, registry)
+    add_access_routes(router, registry.access)
     return router
 
 
@@ -100,17 +104,34 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
 
     @router.get("/adapters")
     def list_adapters(
-        after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+        request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> dict[str, Any]:
-        return {"adapters": registry.adapters(after=after, limit=limit)}
+        return {"adapters": _visible(registry, principal_of(request), after, limit)}
 
     @router.get("/adapters/{name:path}/versions")
     def list_versions(name: str) -> dict[str, Any]:
         return {"versions": registry.versions(name)}
 
     @router.post("/adapters/{name:path}/versions", status_code=201)
-    def commit(name: str, body: CommitBody) -> AdapterVersion:
-        return registry.commit(name, body.manifest, by=body.by, alias=body.alias, why=body.why)
+    def commit(name: str, body: CommitBody, request: Request) -> AdapterVersion:
+        principal = principal_of(request)
+        if body.alias is not None:
+            principal.require("move", f"{name}@{body.alias}")
+        by = principal.actor(body.by)
+        return registry.commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
+
+
+def _visible(
+    registry: AdapterRegistry, principal: Principal, after: str, limit: int
+) -> list[AdapterSummary]:
+    """A page of what the principal may read: full as long as there is more."""
+    found: list[AdapterSummary] = []
+    while page := registry.adapters(after=after, limit=limit):
+        found += [summary for summary in page if principal.allows("pull", summary.name)]
+        if len(found) >= limit or len(page) < limit:
+            break
+        after = page[-1].name
+    return found[:limit]
 
 
 def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
@@ -123,16 +144,21 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         return {"moves": registry.history(name, alias)}
 
     @router.post("/adapters/{name:path}/aliases/{alias}")
-    def move_alias(name: str, alias: str, body: MoveBody) -> AliasMove:
-        return registry.move_alias(
-            name, alias, body.to, by=body.by, why=body.why, expect=body.expect
-        )
+    def move_alias(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove:
+        by = _mover(request, name, alias, body.by)
+        return registry.move_alias(name, alias, body.to, by=by, why=body.why, expect=body.expect)
 
     @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
-    def rollback(name: str, alias: str, body: RollbackBody) -> AliasMove:
-        return registry.rollback(
-            name, alias, by=body.by, why=body.why, expect=body.expect, to=body.to
-        )
+    def rollback(name: str, alias: str, body: RollbackBody, request: Request) -> AliasMove:
+        by = _mover(request, name, alias, body.by)
+        return registry.rollback(name, alias, by=by, why=body.why, expect=body.expect, to=body.to)
+
+
+def _mover(request: Request, name: str, alias: str, said: str) -> str:
+    """Who moves the alias; raises Forbidden when the token may not."""
+    principal = principal_of(request)
+    principal.require("move", f"{name}@{alias}")
+    return principal.actor(said)
 
 
 async def _receive(request: Request, spool: IO[bytes]) -> int:

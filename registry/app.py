@@ -18,7 +18,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.access import AccessControl
 from registry.api import registry_router
+from registry.auth import Authentication, RequestId, refusal, require_closed
 from registry.errors import (
     HotswapError,
     InvalidRequest,
@@ -56,8 +58,11 @@ def registry_plane(registry: AdapterRegistry) -> Plane:
     return Plane(name="registry", router=registry_router(registry))
 
 
-def assemble(planes: Sequence[Plane]) -> FastAPI:
-    """One application with the routes of all planes; lifespans are entered in order."""
+def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> FastAPI:
+    """One application with the routes of all planes; lifespans are entered in order.
+
+    Without `access` nobody is asked who he is, and `run` listens on loopback only.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +73,11 @@ def assemble(planes: Sequence[Plane]) -> FastAPI:
 
     app = FastAPI(title="Hotswap", lifespan=lifespan)
     app.state.plane_names = tuple(plane.name for plane in planes)
+    app.state.access = access
     app.add_middleware(BodyLimit)
+    if access is not None:
+        app.add_middleware(Authentication, access=access)
+    app.add_middleware(RequestId)  # the last one added is the outermost
     _install_error_handlers(app)
 
     @app.get("/health")
@@ -88,8 +97,10 @@ def assemble(planes: Sequence[Plane]) -> FastAPI:
 def run(app: FastAPI, host: str, port: int) -> None:
     """Serve until interrupted; prints one line when connections are accepted.
 
-    Port 0 takes a free one. Raises Unavailable when the address cannot be listened on.
+    Port 0 takes a free one. Raises Unavailable when the address cannot be listened on, or must
+    not be because the server is open.
     """
+    how = require_closed(app.state.access, host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -101,7 +112,9 @@ def run(app: FastAPI, host: str, port: int) -> None:
         names = ", ".join(app.state.plane_names)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         config = uvicorn.Config(app, log_level="warning", lifespan="on")
-        _Announcing(config, f"hotswap: listening on {where} ({names})").run(sockets=[listening])
+        _Announcing(config, f"hotswap: listening on {where} ({names}){how}").run(
+            sockets=[listening]
+        )
 
 
 class _Announcing(uvicorn.Server):
@@ -171,4 +184,4 @@ def _install_error_handlers(app: FastAPI) -> None:
 
 
 def _answer(error: HotswapError, status: int | None = None) -> JSONResponse:
-    return JSONResponse(error.body(), status or error.status)
+    return refusal(error) if status is None else JSONResponse(error.body(), status)

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 
 import click
 
+from registry.access_commands import ACCESS_COMMANDS
 from registry.commands import COMMANDS
 from registry.errors import HotswapError
 
@@ -76,7 +77,7 @@ def cli() -> None:
     """One quantized base model, any number of LoRA adapters, instant rollback."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *ACCESS_COMMANDS):
     cli.add_command(_command)
 
 

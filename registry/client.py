@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from registry.access import NewToken, Principal, TokenInfo
 from registry.adapters import (
     AdapterRef,
     AdapterSummary,
@@ -21,11 +23,13 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
+from registry.audit import AuditEntry
 from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, HotswapError, RegistryUnavailable
 from registry.integrity import IntegrityReport
 from registry.manifest import Manifest
+from registry.remote_access import RemoteAccess
 
 CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60
@@ -39,14 +43,22 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class RegistryClient:
     """Implements AdapterRegistry. Safe to call from several threads. Close it after use."""
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        token: str | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
+        self.access = RemoteAccess(self)
         with self._explained():
             self._http = httpx.Client(
                 base_url=self._url,
                 timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
                 limits=httpx.Limits(max_connections=100, keepalive_expiry=KEEPALIVE_EXPIRY_S),
                 transport=transport,
+                auth=None if token is None else _Bearer(token),
             )
 
     def close(self) -> None:
@@ -68,6 +80,8 @@ class RegistryClient:
             response = self._http.head(f"/v1/blobs/{digest}")
         if response.status_code == 404:
             return False
+        if response.status_code in (401, 403):
+            self._get(f"/v1/blobs/{digest}")  # says why
         if response.is_error:  # the answer to HEAD has no body to tell the cause
             raise RegistryUnavailable(f"{self._url} answered {response.status_code} for {digest}")
         return True
@@ -167,6 +181,37 @@ class RegistryClient:
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._read_list(AliasMove, self._get(f"{_alias(name, alias)}/history"), "moves")
 
+    def whoami(self, token: str | None) -> Principal:
+        """Whose token this is, not our own one; raises Unauthenticated."""
+        auth = None if token is None else _Bearer(token)
+        with self._explained():
+            response = self._http.get("/v1/whoami", auth=auth)
+        return self._read(Principal, self._check(response))
+
+    def create_token(
+        self, name: str, scopes: Iterable[str], *, by: str, expires_at: datetime | None = None
+    ) -> NewToken:
+        expires = None if expires_at is None else expires_at.isoformat()
+        body = {"name": name, "scopes": list(scopes), "by": by, "expires_at": expires}
+        return self._post(NewToken, "/v1/tokens", body)
+
+    def tokens(self) -> list[TokenInfo]:
+        return self._read_list(TokenInfo, self._get("/v1/tokens"), "tokens")
+
+    def revoke_token(self, name: str, *, by: str) -> TokenInfo:
+        return self._post(TokenInfo, f"/v1/tokens/{quote(name, safe='')}/revoke", {"by": by})
+
+    def audit(self, since: datetime | None = None) -> Iterator[AuditEntry]:
+        params = {} if since is None else {"since": since.isoformat()}
+        with self._explained(), self._http.stream("GET", "/v1/audit", params=params) as response:
+            if response.is_error:
+                response.read()
+                self._check(response)
+            for line in response.iter_lines():
+                with self._understood(response):
+                    entry = AuditEntry.model_validate_json(line)
+                yield entry
+
     def _get(self, path: str, **params: str | int) -> httpx.Response:
         with self._explained():
             response = self._http.get(path, params=params)
@@ -217,6 +262,17 @@ class RegistryClient:
                 f"cannot reach the registry at {self._url}: {error}; start it with `hotswap up`, "
                 "or name another with --registry or HOTSWAP_REGISTRY_URL"
             ) from error
+
+
+class _Bearer(httpx.Auth):
+    """Sends the token with every request of its client."""
+
+    def __init__(self, token: str) -> None:
+        self._header = f"Bearer {token}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = self._header
+        yield request
 
 
 def _adapter(name: str) -> str:

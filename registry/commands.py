@@ -203,7 +203,7 @@ def registry(host: str, port: int, store: str | None) -> None:
 
     settings = read_section("registry", RegistrySettings, {"store": store})
     with open_registry(settings, read_home()) as opened:
-        run(assemble([registry_plane(opened)]), host, port)
+        run(assemble([registry_plane(opened)], opened.access), host, port)
 
 
 COMMANDS: tuple[click.Command, ...] = (

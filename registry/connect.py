@@ -24,7 +24,8 @@ def connect(
     """The registry at `location` (None: `settings.url`), closed at the end."""
     location = location or settings.url
     if location.startswith(("http://", "https://")):
-        with RegistryClient(location) as client:
+        token = None if settings.token is None else settings.token.get_secret_value()
+        with RegistryClient(location, token=token) as client:
             yield client
     else:
         with open_registry(settings, home, store=location) as registry:

@@ -13,12 +13,15 @@
     │   ├── InvalidSettings                invalid_settings
     │   ├── InvalidData                    invalid_data
     │   └── RequestTooLarge            413 request_too_large
+    ├── Unauthenticated                401 unauthenticated
+    ├── Forbidden                      403 forbidden
     ├── NotFound                       404 not_found
     │   ├── AdapterNotFound                adapter_not_found
     │   ├── VersionNotFound                version_not_found
     │   ├── VersionDeleted                 version_deleted
     │   ├── AliasNotFound                  alias_not_found
     │   ├── BlobNotFound                   blob_not_found
+    │   ├── TokenNotFound                  token_not_found
     │   └── BaseNotFound                   base_not_found
     ├── Conflict                       409 conflict
     │   ├── AliasConflict                  alias_conflict
@@ -26,6 +29,7 @@
     │   ├── VersionInUse                   version_in_use
     │   ├── VersionYanked                  version_yanked
     │   ├── SweepInProgress                sweep_in_progress
+    │   ├── TokenExists                    token_exists
     │   └── BaseMismatch                   base_mismatch
     ├── NotServable                    422 adapter_not_servable
     │   ├── RankTooHigh                    rank_too_high
@@ -141,6 +145,20 @@ class RequestTooLarge(InvalidRequest):
     status = 413
 
 
+class Unauthenticated(HotswapError):
+    """No token came with the request, or one that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(HotswapError):
+    """The token is valid, but none of its scopes covers what was asked; names the missing one."""
+
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(HotswapError):
     code = "not_found"
     status = 404
@@ -166,6 +184,10 @@ class AliasNotFound(NotFound):
 
 class BlobNotFound(NotFound):
     code = "blob_not_found"
+
+
+class TokenNotFound(NotFound):
+    code = "token_not_found"
 
 
 class BaseNotFound(NotFound):
@@ -203,6 +225,12 @@ class SweepInProgress(Conflict):
     """A sweep is deleting what this push needs; the same push succeeds a moment later."""
 
     code = "sweep_in_progress"
+
+
+class TokenExists(Conflict):
+    """The name belongs to a token already; names are never used twice, or the log would lie."""
+
+    code = "token_exists"
 
 
 class BaseMismatch(Conflict):

@@ -9,6 +9,9 @@
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
+    tokens/<token name>/token.json                  one TokenRecord: the hash, never the secret
+    tokens/<token name>/revoked.json                its revocation
+    audit/<yyyymmdd>/<hhmmss and microseconds>-<id>.json    one AuditEntry
 
 Every object is written once. Only condemned, pins and sweeps (working notes that no catalog is
 made from), and what a sweep finds unreferenced, are ever removed. `number` and `sequence` have 10
@@ -18,6 +21,8 @@ another name's directory.
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from registry.digests import Digest
 
@@ -30,6 +35,8 @@ MANIFESTS = "manifests/"
 CONDEMNED = "condemned/"
 PINS = "pins/"
 SWEEPS = "sweeps/"
+TOKENS = "tokens/"
+AUDIT = "audit/"
 _SUFFIX = ".json"
 
 
@@ -68,6 +75,25 @@ def digest_of_key(key: str) -> Digest:
     if key not in (blob_key(digest), manifest_key(digest)):
         raise ValueError(f"{key!r} is not the key of a blob or a manifest")
     return digest
+
+
+def token_key(token_name: str) -> str:
+    return f"{TOKENS}{token_name}/token{_SUFFIX}"
+
+
+def revocation_key(token_name: str) -> str:
+    return f"{TOKENS}{token_name}/revoked{_SUFFIX}"
+
+
+def parse_token_key(key: str) -> str | None:
+    """The token's name of a key below `tokens/`; None for a revocation's key."""
+    name, _, kind = key.removeprefix(TOKENS).partition("/")
+    return name if kind == f"token{_SUFFIX}" else None
+
+
+def audit_key(at: datetime, entry_id: str) -> str:
+    """Keys sort as the entries' times do."""
+    return f"{AUDIT}{at.astimezone(UTC):%Y%m%d/%H%M%S%f}-{entry_id}{_SUFFIX}"
 
 
 def parse_version_key(key: str) -> tuple[str, int]:

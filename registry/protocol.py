@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from registry.access import AccessControl
 from registry.adapters import (
     AdapterRef,
     AdapterSummary,
@@ -25,6 +26,11 @@ class AdapterRegistry(Protocol):
     No write returns before it is durable. All methods are synchronous and safe to call from
     several threads. Any of them may raise StoreUnavailable or RegistryUnavailable.
     """
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may do what here, and the log of who did."""
+        ...
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the bytes are stored, so that a push can leave them out."""

@@ -21,6 +21,7 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
+from registry.audit import AuditLog
 from registry.blobs import BlobStore, ManifestStore
 from registry.catalog import Catalog
 from registry.digests import Descriptor, Digest
@@ -38,6 +39,7 @@ from registry.pins import Clock, pinned, utc_now
 from registry.records import Records
 from registry.states import GONE, VersionStates
 from registry.storage.objects import ObjectStore, probe
+from registry.tokens import Tokens
 from registry.verification import verify_manifest
 
 MAX_PAGE = 1000
@@ -67,6 +69,8 @@ class Registry:
         self._manifests = ManifestStore(store)
         self._records = Records(store)
         self._states = VersionStates(self._records, catalog, freshness_s, self.aliases)
+        self._audit = AuditLog(store)
+        self.access = Tokens(store, self._audit, freshness_s=freshness_s)
         self._freshness_s = freshness_s
         self._checked: dict[tuple[str, str], float] = {}
 
@@ -190,8 +194,10 @@ class Registry:
     ) -> VersionState:
         check_actor(by, why)
         self._catch_up(check_name(name))
-        self._version(name, number)
-        return self._states.change(name, number, verb, by, why)
+        version = self._version(name, number)
+        state = self._states.change(name, number, verb, by, why)
+        self._audit.record(str(verb), str(version.ref), who=by, after=str(verb), why=why)
+        return state
 
     def aliases(self, name: str) -> list[AliasMove]:
         known = self._catalog.move_keys(check_name(name))
@@ -221,7 +227,7 @@ class Registry:
                 return current
             self._states.require_movable(name, to)
             move = next_move(name, alias, current, to, by, why)
-            if self._claim_move(move):
+            if self._claim_move(move, "move"):
                 return move
 
     def rollback(
@@ -246,7 +252,7 @@ class Registry:
         )
         self._states.require_movable(name, target)
         move = next_move(name, alias, current, target, by, why)
-        if not self._claim_move(move):
+        if not self._claim_move(move, "rollback"):
             # Rolling back what the other one did would be a second rollback nobody asked for.
             raise conflict(self._current_move(name, alias), f"{name}@{alias} was moved meanwhile")
         return move
@@ -291,13 +297,22 @@ class Registry:
             )
             if self._records.claim_version(version):
                 self._catalog.add([version], [])
+                self._audit.record("push", str(version.ref), who=by, after=str(digest))
                 return version
 
-    def _claim_move(self, move: AliasMove) -> bool:
+    def _claim_move(self, move: AliasMove, action: str) -> bool:
         claimed = self._records.claim_move(move)
         if claimed:
             self._catalog.add([], [move])
             self._states.keep(move)
+            self._audit.record(
+                action,
+                f"{move.name}@{move.alias}",
+                who=move.moved_by,
+                before=move.from_number,
+                after=move.to_number,
+                why=move.why,
+            )
         return claimed
 
     def _current_move(self, name: str, alias: str) -> AliasMove | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from registry.errors import InvalidSettings
 from registry.manifest import first_problem
@@ -41,6 +41,8 @@ class RegistrySettings(Settings):
     """SQLAlchemy URL of the index; None is SQLite below HOTSWAP_HOME."""
     url: str = "http://127.0.0.1:8000"
     """Where the client commands find the registry's HTTP API."""
+    token: SecretStr | None = None
+    """What the client commands, and serving as a client, show the registry."""
 
 
 class Home:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from registry.adapters import AdapterRef, StateVerb, VersionState
+from registry.auth import principal_of
 from registry.integrity import IntegrityReport
 from registry.protocol import AdapterRegistry
 
@@ -25,8 +26,11 @@ def add_upkeep_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         return {"states": registry.states(name)}
 
     @router.post("/adapters/{name:path}/versions/{number}/{verb}")
-    def change_state(name: str, number: int, verb: StateVerb, body: StateBody) -> VersionState:
-        return registry.change_state(name, number, verb, by=body.by, why=body.why)
+    def change_state(
+        name: str, number: int, verb: StateVerb, body: StateBody, request: Request
+    ) -> VersionState:
+        by = principal_of(request).actor(body.by)
+        return registry.change_state(name, number, verb, by=by, why=body.why)
 
     @router.get("/verify")
     def verify(ref: str | None = None) -> IntegrityReport:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from registry.adapters import DEFAULT_ALIAS
+from registry.auth import principal_of
 from registry.errors import HotswapError
 from registry.protocol import AdapterRegistry
 from serving.generation import Generation, Piece
@@ -29,23 +30,29 @@ def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter
 
     @router.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request) -> Any:
+        inference.resolver.require_allowed(body.model, principal_of(request))
         target = await run_in_threadpool(inference.resolver.resolve, body.model)
         answer = _ChatAnswer(inference, target, body, [inference.start_chat(target, body)])
         return await answer.respond(request)
 
     @router.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Any:
+        inference.resolver.require_allowed(body.model, principal_of(request))
         target = await run_in_threadpool(inference.resolver.resolve, body.model)
         answer = _TextAnswer(inference, target, body, inference.start_completion(target, body))
         return await answer.respond(request)
 
     @router.get("/v1/models")
-    def models() -> dict[str, Any]:
+    def models(request: Request) -> dict[str, Any]:
         base = _model(inference.resolver.servable.base_name, 0, "hotswap")
-        return {"object": "list", "data": [base, *_adapter_models(registry)]}
+        principal = principal_of(request)
+        found = [base, *_adapter_models(registry)]
+        allowed = [m for m in found if principal.allows("infer", m["id"].partition("@")[0])]
+        return {"object": "list", "data": allowed}
 
     @router.get("/v1/models/{name:path}")
-    def model(name: str) -> dict[str, Any]:
+    def model(name: str, request: Request) -> dict[str, Any]:
+        inference.resolver.require_allowed(name, principal_of(request))
         version = inference.resolver.resolve(name).version
         if version is None:
             return _model(name, 0, "hotswap")

@@ -38,7 +38,8 @@ def up(host: str, port: int, **options: object) -> None:
     home, settings = read_home(), read_section("serving", ServingSettings, options)
     with open_registry(read_section("registry", RegistrySettings), home) as registry:
         serving = Serving(settings, registry, home)
-        run(assemble([registry_plane(registry), serving.plane()]), host, port)
+        planes = [registry_plane(registry), serving.plane()]
+        run(assemble(planes, registry.access), host, port)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap serve --registry http://127.0.0.1:8000 --port 8001")
@@ -58,7 +59,8 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
     with connect(location, read_section("registry", RegistrySettings), home) as registry:
-        run(assemble([Serving(settings, registry, home).plane()]), host, port)
+        serving = Serving(settings, registry, home)
+        run(assemble([serving.plane()], registry.access), host, port)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap base smollm2-135m > fingerprint.json")
@@ -135,11 +137,13 @@ def chat(
     request: dict[str, Any] = {"model": model, "temperature": temperature, "stream": True}
     if max_tokens is not None:
         request["max_tokens"] = max_tokens
-    url = url or read_section("registry", RegistrySettings).url
+    client_settings = read_section("registry", RegistrySettings)
+    url, token = url or client_settings.url, client_settings.token
+    headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
     for line in [text] if text is not None else _lines():
         messages.append({"role": "user", "content": line})
         answer = ""
-        with _stream(url, {**request, "messages": messages}) as pieces:
+        with _stream(url, {**request, "messages": messages}, headers) as pieces:
             for piece in pieces:
                 answer += piece
                 click.echo(piece, nl=False)
@@ -158,7 +162,7 @@ def _lines() -> Iterator[str]:
 
 
 @contextmanager
-def _stream(url: str, request: dict[str, Any]) -> Iterator[Iterator[str]]:
+def _stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Iterator[Iterator[str]]:
     """The answer's text piece by piece; raises the server's error or RegistryUnavailable."""
     import httpx
 
@@ -176,7 +180,11 @@ def _stream(url: str, request: dict[str, Any]) -> Iterator[Iterator[str]]:
 
     try:
         with httpx.stream(
-            "POST", f"{url}/v1/chat/completions", json=request, timeout=httpx.Timeout(10, read=None)
+            "POST",
+            f"{url}/v1/chat/completions",
+            json=request,
+            headers=headers,
+            timeout=httpx.Timeout(10, read=None),
         ) as response:
             if response.status_code != 200:
                 response.read()

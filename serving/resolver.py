@@ -10,6 +10,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 
+from registry.access import Principal
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.digests import Digest
 from registry.errors import AdapterNotFound, BaseMismatch, NotServable, RankTooHigh
@@ -85,6 +86,11 @@ class Resolver:
         self.servable = servable
         self._base_prompt = base_prompt
         self._manifest = lru_cache(_MAX_MANIFESTS)(registry.manifest)
+
+    def require_allowed(self, model: str, principal: Principal) -> None:
+        """Raises Forbidden, before anything is looked up, when `infer` does not cover the model."""
+        is_base = model == self.servable.base_name
+        principal.require("infer", model if is_base else AdapterRef.parse(model).name)
 
     def resolve(self, model: str) -> Target:
         """The base for its own name, else the adapter version the reference means now.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.access_commands import ACCESS_COMMANDS
 from registry.cli import main
 from registry.commands import COMMANDS
 from tests.registry.bundles import file_bytes, make_bundle
@@ -128,7 +129,7 @@ def test_unknown_variable_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPa
     assert "HOTSWAP_REGISTRY_STORE" in shell.fails("ls")
 
 
-@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+@pytest.mark.parametrize("command", [c.name for c in (*COMMANDS, *ACCESS_COMMANDS)])
 def test_help_has_an_example(shell: Shell, command: str) -> None:
     assert f"Example:\n    hotswap {command}" in shell.ok(command, "--help")
 
@@ -167,6 +168,7 @@ def server(shell: Shell) -> Iterator[str]:
     assert (
         process.stdout.readline() == f"hotswap: listening on http://127.0.0.1:{port} (registry)\n"
     )
+    assert "no token was ever made" in process.stdout.readline()
     yield f"http://127.0.0.1:{port}"
     process.send_signal(signal.SIGINT)
     status = process.wait()
@@ -247,3 +249,31 @@ def test_sweep_is_a_dry_run_unless_told(shell: Shell) -> None:
         assert (report["dry_run"], len(report["condemned"]), report["num_live"]) == (True, 1, 4)
     assert "freed 0 B" in shell.ok("sweep", "--store", shell.store, "--delete")
     assert "waiting" in shell.ok("sweep", "--store", shell.store)
+
+
+def test_token_from_the_environment_opens_a_closed_server(
+    shell: Shell, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = ("--scope", "push:team/*")
+    made = json.loads(shell.ok("token", "create", "ci", *scope, "--registry", server, "--json"))
+    make_bundle(shell.root / "v1")
+    push = ("push", "v1", "team/sql", "--registry", server)
+    assert "HOTSWAP_REGISTRY_TOKEN" in shell.fails(*push)
+    monkeypatch.setenv("HOTSWAP_REGISTRY_TOKEN", made["token"])
+    shell.ok(*push)
+    assert "'admin'" in shell.fails("token", "ls", "--registry", server)
+    assert made["token"] not in shell.ok("token", "ls")
+    shell.ok("token", "revoke", "ci")
+    assert re.search(r"^ci +revoked +never +ann", shell.ok("token", "ls"), re.MULTILINE)
+    audit = [json.loads(line) for line in shell.ok("audit", "--json").splitlines()]
+    assert [(entry["who"], entry["action"]) for entry in audit] == [
+        ("ann", "token.create"),
+        ("ci", "push"),
+        ("ann", "token.revoke"),
+    ]
+    assert "token.revoke" in shell.ok("audit", "--since", "2026-01-01")
+    assert len(shell.ok("audit", "--since", "2999-01-01").splitlines()) == 1
+
+
+def test_open_server_refuses_other_addresses_than_loopback(shell: Shell) -> None:
+    assert "hotswap token create" in shell.fails("registry", "--host", "0.0.0.0", "--port", "0")

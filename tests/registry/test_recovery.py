@@ -21,8 +21,8 @@ from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 
 NAME = "team/sql"
-# blobs 3, pin, manifest, version, alias move
-NUM_WRITES = 7
+# blobs 3, pin, manifest, version and its audit entry, alias move and its audit entry
+NUM_WRITES = 9
 
 
 class FailingStore:

@@ -1,0 +1,219 @@
+"""Who may do what: scopes, principals, and the one table from routes to the scope each needs. Pure.
+
+A scope is `verb:pattern`. In a pattern `*` stands for any characters, '/' included:
+
+    push:team/*          add versions to names below team/
+    pull:*               read every adapter, its versions, aliases and history
+    move:team/sql@prod   move this alias, or roll it back; without '@…' every alias of the names
+    infer:team/*         complete with these adapters; the base is named like an adapter
+    admin                everything
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from registry.audit import AuditEntry
+from registry.errors import Forbidden, InvalidRequest
+
+Verb = Literal["push", "pull", "move", "infer", "admin"]
+
+_SCOPE = re.compile(r"(push|pull|infer):[A-Za-z0-9._/*-]{1,200}")
+_ALIAS_SCOPE = re.compile(r"move:[A-Za-z0-9._/*-]{1,200}(@[a-z0-9._*-]{1,64})?")
+ADMIN: Final = "admin"
+MAX_SCOPES = 64
+
+
+def check_scope(text: str) -> str:
+    """Return `text` if it is a scope; raises InvalidRequest otherwise."""
+    if text != ADMIN and not _SCOPE.fullmatch(text) and not _ALIAS_SCOPE.fullmatch(text):
+        raise InvalidRequest(
+            f"{text[:80]!r} is not a scope; give 'push:PATTERN', 'pull:PATTERN', 'infer:PATTERN', "
+            "'move:PATTERN[@ALIAS]' or 'admin' (example: 'push:team/*')",
+            param="scopes",
+        )
+    return text
+
+
+class Principal(BaseModel):
+    """Who asks. `name` is the token's name; None when the server is open and asks nobody."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None
+    scopes: tuple[str, ...]
+    expires_at: datetime | None = None
+
+    def allows(self, verb: Verb, target: str | None = None) -> bool:
+        """Whether a scope covers the verb on `target` (a name, or `name@alias` for moves).
+
+        Without a target: whether the verb is allowed on anything at all.
+        """
+        for scope in self.scopes:
+            own, _, pattern = scope.partition(":")
+            if scope == ADMIN or (own == verb and (target is None or covers(pattern, target))):
+                return True
+        return False
+
+    def require(self, verb: Verb, target: str | None = None) -> None:
+        """Raises Forbidden, naming the scope that is missing."""
+        if not self.allows(verb, target):
+            missing = verb if verb == ADMIN else f"{verb}:{target or '…'}"
+            raise Forbidden(
+                f"token {self.name!r} lacks the scope {missing!r}; it has "
+                f"{', '.join(self.scopes)}; ask an admin for a token with that scope",
+                scope=missing,
+            )
+
+    def actor(self, said: str) -> str:
+        """Who goes into the records: the token's name, or on an open server what was said."""
+        return self.name or said
+
+
+ANYONE = Principal(name=None, scopes=(ADMIN,))
+
+
+class TokenInfo(BaseModel):
+    """What is shown of a token: all but its hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    scopes: tuple[str, ...]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_by: str | None = None
+    revoked_at: datetime | None = None
+
+    def state(self, now: datetime) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+class NewToken(TokenInfo):
+    """The answer to its creation, the only one that carries the token itself."""
+
+    token: str
+
+
+class AccessControl(Protocol):
+    """Tokens and the log of what was done with them. In process it reads the store; over HTTP it
+    asks the registry. Both raise the same errors."""
+
+    def principal(self, token: str | None) -> Principal:
+        """Whose token this is; ANYONE while no token was ever made.
+
+        Raises Unauthenticated when a token is needed and this is none, or no longer one.
+        """
+        ...
+
+    def is_open(self) -> bool:
+        """Whether everyone may do everything, because no token was ever made."""
+        ...
+
+    def create(
+        self, name: str, scopes: Iterable[str], *, by: str, expires_at: datetime | None = None
+    ) -> NewToken:
+        """Make a token; raises TokenExists, or InvalidRequest for a name, scope or time."""
+        ...
+
+    def all(self) -> list[TokenInfo]:
+        """Every token ever made, in order of name."""
+        ...
+
+    def revoke(self, name: str, *, by: str) -> TokenInfo:
+        """Make the token worthless for good; raises TokenNotFound."""
+        ...
+
+    def entries(self, since: datetime | None = None) -> Iterator[AuditEntry]:
+        """The audit log from `since` on, in order of time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    methods: str
+    path: re.Pattern[str]
+    verb: Verb
+
+
+def _rule(methods: str, path: str, verb: Verb) -> _Rule:
+    """`{name}` and `{alias}` match as the routes' own parameters do."""
+    pattern = path.replace("{name}", "(?P<name>.+)").replace("{alias}", "(?P<alias>[^/]+)")
+    return _Rule(methods, re.compile(pattern), verb)
+
+
+# The first rule that matches decides; what no rule names needs `admin`. Digests are learnt by
+# those who may read a name, so blobs ask only for the verb. Routes that learn the name from the
+# body ask here for the verb and themselves for the name (`registry.auth.principal_of`).
+_RULES: Sequence[_Rule] = (
+    _rule("HEAD", "/v1/blobs/[^/]+", "push"),
+    _rule("PUT", "/v1/blobs/[^/]+", "push"),
+    _rule("GET HEAD", "/v1/blobs/[^/]+", "pull"),
+    _rule("GET", "/v1/manifests/[^/]+", "pull"),
+    _rule("GET", "/v1/resolve", "pull"),
+    _rule("GET", "/v1/adapters", "pull"),
+    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
+    _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
+    _rule("POST", "/v1/adapters/{name}/versions", "push"),
+    _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),
+    _rule("POST", "/v1/(chat/)?completions", "infer"),
+    _rule("GET", "/v1/models(/.*)?", "infer"),
+)
+# Says nothing about adapters: who one is, how the server is, how its API looks.
+PUBLIC = frozenset({"/health", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"})
+# Any valid token may ask who it is.
+ANY_TOKEN = frozenset({"/v1/whoami"})
+
+
+def authorize(principal: Principal, method: str, path: str, ref_name: str | None) -> None:
+    """Raises Forbidden unless the principal may use the route; `ref_name` is the adapter's name
+    in the query `ref`, if there is one."""
+    if path in ANY_TOKEN:
+        return
+    verbs = [
+        rule for rule in _RULES if method in rule.methods.split() and rule.path.fullmatch(path)
+    ]
+    if not verbs:
+        principal.require(ADMIN)
+        return
+    wanted: list[tuple[Verb, str | None]] = [
+        (rule.verb, _target(rule, path, ref_name)) for rule in verbs
+    ]
+    if not any(principal.allows(verb, target) for verb, target in wanted):
+        verb, target = wanted[0]
+        principal.require(verb, target)
+
+
+def _target(rule: _Rule, path: str, ref_name: str | None) -> str | None:
+    found = rule.path.fullmatch(path)
+    groups = found.groupdict() if found else {}
+    name = groups.get("name")
+    if name is None:
+        return ref_name
+    return f"{name}@{groups['alias']}" if groups.get("alias") else name
+
+
+def covers(pattern: str, target: str) -> bool:
+    """Whether `target` is one of the names (or `name@alias`) the pattern stands for."""
+    names, _, aliases = pattern.partition("@")
+    name, _, alias = target.partition("@")
+    return _matches(names, name) and (not aliases or _matches(aliases, alias))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@lru_cache(1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)))

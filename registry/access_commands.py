@@ -1,0 +1,151 @@
+"""Commands for tokens and the audit log."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.settings import read_user
+from registry.tables import print_json, print_table, time_text
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _length(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a length of time; give one like 30d, 12h or 45m")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _time(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time; give one like 2026-11-24 or 2026-11-24T18:00:00+00:00"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@click.group(epilog=example("hotswap token create ci --scope 'push:team/*' --expires 90d"))
+def token() -> None:
+    """Make, list and revoke tokens. From the first one on, every request needs one."""
+
+
+@token.command(
+    epilog=example(
+        "hotswap token create admin --scope admin",
+        "hotswap token create ci --scope 'push:team/*' --scope 'pull:team/*' --expires 90d",
+        "hotswap token create app --scope 'infer:team/*'",
+        "hotswap token create releaser --scope 'move:team/sql@prod'",
+    )
+)
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    metavar="VERB:PATTERN",
+    help="push, pull, move or infer with a pattern of names, or admin. Repeatable.",
+)
+@click.option("--expires", callback=_length, metavar="TIME", help="90d, 12h, 45m; default: never.")
+@registry_option
+@json_option
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    expires: timedelta | None,
+    location: str | None,
+    as_json: bool,
+) -> None:
+    """Make the token NAME. It is printed once and cannot be shown again."""
+    until = None if expires is None else datetime.now(UTC) + expires
+    with open_registry_at(location) as registry:
+        made = registry.access.create(name, scopes, by=read_user(), expires_at=until)
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    click.echo(made.token)
+    click.echo("keep it now, it is not shown again; use it as HOTSWAP_REGISTRY_TOKEN", err=True)
+
+
+@token.command(epilog=example("hotswap token ls"))
+@registry_option
+@json_option
+def ls(location: str | None, as_json: bool) -> None:
+    """List every token ever made, without its secret."""
+    with open_registry_at(location) as registry:
+        found = registry.access.all()
+    if as_json:
+        print_json([info.model_dump(mode="json") for info in found])
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("NAME", "STATE", "EXPIRES", "BY", "AT", "SCOPES"),
+        [
+            (
+                info.name,
+                info.state(now),
+                time_text(info.expires_at) if info.expires_at else "never",
+                info.created_by,
+                time_text(info.created_at),
+                ", ".join(info.scopes),
+            )
+            for info in found
+        ],
+    )
+
+
+@token.command(epilog=example("hotswap token revoke ci"))
+@click.argument("name")
+@registry_option
+@json_option
+def revoke(name: str, location: str | None, as_json: bool) -> None:
+    """Make the token NAME worthless, for good; its name is not used again."""
+    with open_registry_at(location) as registry:
+        info = registry.access.revoke(name, by=read_user())
+    if as_json:
+        print_json(info.model_dump(mode="json"))
+    else:
+        click.echo(f"token {name} is revoked")
+
+
+@click.command(epilog=example("hotswap audit --since 2026-11-24", "hotswap audit --json"))
+@click.option("--since", callback=_time, metavar="TIME", help="Leave out what was before (UTC).")
+@registry_option
+@json_option
+def audit(since: datetime | None, location: str | None, as_json: bool) -> None:
+    """Print who changed what, oldest first; with --json one entry a line, for export."""
+    with open_registry_at(location) as registry:
+        entries = registry.access.entries(since)
+        if as_json:
+            for entry in entries:
+                click.echo(json.dumps(entry.model_dump(mode="json"), ensure_ascii=False))
+            return
+        rows = [
+            (
+                time_text(entry.at),
+                entry.who,
+                entry.action,
+                entry.what,
+                "-" if entry.before is None else str(entry.before),
+                "-" if entry.after is None else str(entry.after),
+                entry.request_id or "-",
+                entry.why,
+            )
+            for entry in entries
+        ]
+    print_table(("AT", "WHO", "ACTION", "WHAT", "BEFORE", "AFTER", "REQUEST", "WHY"), rows)
+
+
+ACCESS_COMMANDS: tuple[click.Command, ...] = (token, audit)
