@@ -38,7 +38,7 @@ _MEDIA_TYPES = {
     ".txt": "text/plain",
     ".csv": "text/csv",
 }
-_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."  # in front of every module in the file PEFT writes
 # What JSON of another form than expected raises on the way to the values.
 _MALFORMED = (
     ValueError,
@@ -220,7 +220,7 @@ def _lora_pairs(
             partner = f"{stem}.lora_B.weight"
             if partner not in shapes:
                 raise InvalidBundle(f"{WEIGHTS_FILE}: {name} has no {partner}")
-            pairs[stem.removeprefix(_PREFIX)] = (a_shape, shapes[partner])
+            pairs[stem.removeprefix(PEFT_PREFIX)] = (a_shape, shapes[partner])
         elif name.endswith(".lora_B.weight"):
             if name.replace(".lora_B.", ".lora_A.") not in shapes:
                 raise InvalidBundle(f"{WEIGHTS_FILE}: {name} has no lora_A weight")

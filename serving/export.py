@@ -18,13 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from registry.bundle import WEIGHTS_FILE
+from registry.bundle import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import LoraShape, Manifest
 from serving.base_model import BaseDirectory
 from serving.lora import lora_scaling, read_lora_weights
 
-_PREFIX = "base_model.model."
 # llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
 _PERMUTED_FAMILIES = frozenset({"llama", "mistral"})
 
@@ -63,8 +62,8 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(shape.lora_alpha))
         with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
             for module in shape.modules:
-                a = tensors.get_tensor(f"{_PREFIX}{module}.lora_A.weight").float()
-                b = tensors.get_tensor(f"{_PREFIX}{module}.lora_B.weight").float()
+                a = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_A.weight").float()
+                b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight").float()
                 b = b * (lora_scaling(shape, module) * a.shape[0] / shape.lora_alpha)
                 name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
                 if name is None:

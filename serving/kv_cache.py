@@ -15,10 +15,6 @@ class KvShape:
     head_dim: int
     dtype: torch.dtype
 
-    @property
-    def bytes_per_token(self) -> int:
-        return self.num_layers * 2 * self.num_kv_heads * self.head_dim * self.dtype.itemsize
-
 
 class KvCache:
     """Blocks by sequence id. The scheduler counts the room; this only holds the tensors."""

@@ -15,11 +15,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from registry.bundle import WEIGHTS_FILE
+from registry.bundle import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import NotServable
 from registry.manifest import LoraShape, Probe
-
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +26,6 @@ class LoraWeights:
 
     modules: dict[str, tuple[Tensor, Tensor]]
     probes: tuple[Probe, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(a.nbytes + b.nbytes for a, b in self.modules.values())
 
 
 def read_lora_weights(
@@ -44,8 +38,8 @@ def read_lora_weights(
     modules = {}
     with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
         for module in shape.modules:
-            a = tensors.get_tensor(f"{_PREFIX}{module}.lora_A.weight")
-            b = tensors.get_tensor(f"{_PREFIX}{module}.lora_B.weight")
+            a = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_A.weight")
+            b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight")
             if not (a.isfinite().all() and b.isfinite().all()):
                 raise NotServable(f"adapter module {module} holds NaN or infinite weights")
             scaled = b.float() * lora_scaling(shape, module)
