@@ -103,9 +103,9 @@ async def load(url: str, model: Callable[[int], str], num: int, concurrency: int
 
 
 def push_adapters(base: BaseDirectory, home: Path, url: str) -> None:
-    from registry.bundle import Bundle
+    from registry.bundles.bundle import Bundle
+    from registry.bundles.transfer import push
     from registry.client import RegistryClient
-    from registry.transfer import push
 
     with RegistryClient(url) as registry:
         for number in range(NUM_ADAPTERS):

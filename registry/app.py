@@ -18,9 +18,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.access import AccessControl
-from registry.api import registry_router
-from registry.auth import Authentication, RequestId, refusal, require_closed
+from registry.access.auth import Authentication, RequestId, refusal, require_closed
+from registry.access.scopes import AccessControl
 from registry.errors import (
     HotswapError,
     InvalidRequest,
@@ -29,6 +28,7 @@ from registry.errors import (
     Unavailable,
 )
 from registry.protocol import AdapterRegistry
+from registry.routes.adapters import registry_router
 
 MAX_BODY_BYTES = 2 << 20
 BLOB_PATH = "/v1/blobs/"  # bodies of this path are limited by their own route

@@ -13,8 +13,8 @@ from importlib.metadata import EntryPoint, entry_points, version
 
 import click
 
-from registry.access_commands import ACCESS_COMMANDS
-from registry.commands import COMMANDS
+from registry.commands.access import ACCESS_COMMANDS
+from registry.commands.adapters import COMMANDS
 from registry.errors import HotswapError
 
 GROUP = "hotswap.commands"

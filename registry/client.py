@@ -12,7 +12,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from registry.access import NewToken, Principal, TokenInfo
+from registry.access.audit import AuditEntry
+from registry.access.remote import RemoteAccess
+from registry.access.scopes import NewToken, Principal, TokenInfo
 from registry.adapters import (
     AdapterRef,
     AdapterSummary,
@@ -23,13 +25,11 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
-from registry.audit import AuditEntry
 from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, HotswapError, RegistryUnavailable
-from registry.integrity import IntegrityReport
 from registry.manifest import Manifest
-from registry.remote_access import RemoteAccess
+from registry.upkeep.integrity import IntegrityReport
 
 CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60

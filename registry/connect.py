@@ -38,7 +38,7 @@ def open_registry(
 ) -> Iterator[Registry]:
     """The registry in this process over `store` (None: the settings' one), closed at the end."""
     # The database layer takes half a second to import, which a client command need not wait for.
-    from registry.catalog import Catalog
+    from registry.database.catalog import Catalog
     from registry.registry import Registry
 
     configured = settings.store or str(home.store)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from registry.access import AccessControl
+from registry.access.scopes import AccessControl
 from registry.adapters import (
     AdapterRef,
     AdapterSummary,
@@ -16,8 +16,8 @@ from registry.adapters import (
     VersionState,
 )
 from registry.digests import Descriptor, Digest
-from registry.integrity import IntegrityReport
 from registry.manifest import Manifest
+from registry.upkeep.integrity import IntegrityReport
 
 
 class AdapterRegistry(Protocol):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from registry.access.audit import AuditLog
+from registry.access.tokens import Tokens
 from registry.adapters import (
     AdapterRef,
     AdapterSummary,
@@ -21,9 +23,9 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
-from registry.audit import AuditLog
 from registry.blobs import BlobStore, ManifestStore
-from registry.catalog import Catalog
+from registry.bundles.verification import verify_manifest
+from registry.database.catalog import Catalog
 from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
@@ -31,16 +33,14 @@ from registry.errors import (
     InvalidRequest,
     VersionNotFound,
 )
-from registry.integrity import IntegrityCheck, IntegrityReport
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
-from registry.pins import Clock, pinned, utc_now
 from registry.records import Records
-from registry.states import GONE, VersionStates
 from registry.storage.objects import ObjectStore, probe
-from registry.tokens import Tokens
-from registry.verification import verify_manifest
+from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
+from registry.upkeep.pins import Clock, pinned, utc_now
+from registry.upkeep.states import GONE, VersionStates
 
 MAX_PAGE = 1000
 

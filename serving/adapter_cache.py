@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from registry.bundles.transfer import fetch_files
 from registry.digests import Digest, hash_file
 from registry.errors import HotswapError, NotServable
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
-from registry.transfer import fetch_files
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from registry.access.auth import principal_of
 from registry.adapters import DEFAULT_ALIAS
-from registry.auth import principal_of
 from registry.errors import HotswapError
 from registry.protocol import AdapterRegistry
 from serving.generation import Generation, Piece

@@ -91,9 +91,9 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
     from tempfile import TemporaryDirectory
 
     from registry.adapters import AdapterRef
+    from registry.bundles.transfer import pull
     from registry.connect import connect
     from registry.errors import InvalidRequest
-    from registry.transfer import pull
     from serving.base_model import provide_base
     from serving.export import check_exportable, export_gguf, export_merged, write_note
 

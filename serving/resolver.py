@@ -10,7 +10,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from registry.access import Principal
+from registry.access.scopes import Principal
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.digests import Digest
 from registry.errors import AdapterNotFound, BaseMismatch, NotServable, RankTooHigh

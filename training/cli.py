@@ -20,7 +20,7 @@ from registry.settings import RegistrySettings, read_home, read_section, read_us
 from training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from registry.bundle import Bundle
+    from registry.bundles.bundle import Bundle
     from training.data_checks import Finding
     from training.finetune import Outcome
 
@@ -68,7 +68,7 @@ def train(
     from serving.base_model import provide_base, quiet_libraries
 
     quiet_libraries()
-    from registry.bundle import Bundle
+    from registry.bundles.bundle import Bundle
     from training.data_checks import refuse
     from training.prepare import prepare
     from training.progress import progress_for
@@ -104,8 +104,8 @@ def _spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
 
 
 def _push(bundle: Bundle, name: str, alias: str | None, location: str | None, why: str) -> None:
+    from registry.bundles.transfer import push
     from registry.connect import connect
-    from registry.transfer import push
 
     settings = read_section("registry", RegistrySettings)
     with connect(location, settings, read_home()) as registry:

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from registry.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
 from registry.errors import InvalidRequest
 from registry.manifest import BundleMetadata
 from serving.base_model import BaseDirectory

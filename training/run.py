@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from registry.bundle import Bundle
+from registry.bundles.bundle import Bundle
 from serving.base_model import BaseDirectory
 from training.finetune import Outcome, Point, finetune
 from training.model import Tally

@@ -11,8 +11,8 @@ import boto3
 import pytest
 
 from registry.app import assemble, registry_plane
-from registry.catalog import Catalog
 from registry.client import RegistryClient
+from registry.database.catalog import Catalog
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
 from registry.settings import RegistrySettings

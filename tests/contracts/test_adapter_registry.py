@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.adapters import AdapterRef, AdapterVersion
+from registry.bundles.transfer import pull, push
 from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
@@ -24,7 +25,6 @@ from registry.errors import (
 )
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
-from registry.transfer import pull, push
 from tests.registry.bundles import file_bytes, make_bundle, read_bundle
 
 NAME = "team/sql"

@@ -10,7 +10,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from registry.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from registry.manifest import Manifest
 
 MODULE = "model.layers.0.self_attn.q_proj"

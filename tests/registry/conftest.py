@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
+from registry.database.catalog import Catalog
 from registry.registry import Registry
 from registry.storage.local import LocalStore
 from registry.storage.objects import ObjectStore

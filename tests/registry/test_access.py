@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.access import Principal, check_scope, covers
+from registry.access.auth import require_closed
+from registry.access.scopes import Principal, check_scope, covers
 from registry.adapters import AdapterRef
 from registry.app import assemble, registry_plane
-from registry.auth import require_closed
+from registry.bundles.transfer import pull, push
 from registry.client import RegistryClient
 from registry.errors import (
     Forbidden,
@@ -27,7 +28,6 @@ from registry.errors import (
 )
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
-from registry.transfer import pull, push
 from tests.registry.bundles import file_bytes, read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
@@ -268,7 +268,7 @@ def test_token_expires(opened: Registry, monkeypatch: pytest.MonkeyPatch) -> Non
         def now(cls, tz: object = None) -> datetime:  # noqa: ARG003
             return until
 
-    monkeypatch.setattr("registry.tokens.datetime", Later)
+    monkeypatch.setattr("registry.access.tokens.datetime", Later)
     with pytest.raises(Unauthenticated, match="'ci' expired at"):
         opened.access.principal(made.token)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
 from registry.errors import InvalidBundle, UnsafeFile
 from tests.registry.bundles import MODULE, PREFIX, lora_shapes, make_bundle, safetensors_bytes
 

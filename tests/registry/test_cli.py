@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.access_commands import ACCESS_COMMANDS
 from registry.cli import main
-from registry.commands import COMMANDS
+from registry.commands.access import ACCESS_COMMANDS
+from registry.commands.adapters import COMMANDS
 from tests.registry.bundles import file_bytes, make_bundle
 from tests.servers import free_ports
 

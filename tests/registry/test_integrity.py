@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.adapters import AdapterRef
+from registry.bundles.transfer import pull, push
 from registry.digests import Digest
 from registry.errors import AliasConflict, HotswapError, VersionInUse
 from registry.layout import blob_key, manifest_key
@@ -14,7 +15,6 @@ from registry.protocol import AdapterRegistry
 from registry.records import Records
 from registry.registry import Registry
 from registry.storage.local import LocalStore
-from registry.transfer import pull, push
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_recovery import corrupt

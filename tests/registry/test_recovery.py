@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.adapters import AdapterRef
+from registry.bundles.transfer import pull, push
 from registry.digests import Digest
 from registry.errors import BlobCorrupted, HotswapError, StoreUnavailable, StoreUnsuitable
 from registry.layout import blob_key, manifest_key
@@ -16,7 +17,6 @@ from registry.protocol import AdapterRegistry
 from registry.registry import Registry
 from registry.storage.local import LocalStore
 from registry.storage.objects import ObjectStat, ObjectStore, probe
-from registry.transfer import pull, push
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 

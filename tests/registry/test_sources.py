@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.bundle import Bundle
+from registry.bundles.bundle import Bundle
+from registry.bundles.sources import open_source
 from registry.errors import HotswapError, InvalidBundle, UnsafeFile
 from registry.manifest import Manifest
-from registry.sources import open_source
 from tests.registry.bundles import make_bundle
 
 

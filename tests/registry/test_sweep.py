@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from registry import transfer
+from registry.bundles import transfer
 from registry.adapters import AdapterRef
-from registry.catalog import Catalog
+from registry.bundles.transfer import push
+from registry.database.catalog import Catalog
 from registry.digests import Digest
 from registry.errors import (
     BlobCorrupted,
@@ -20,15 +21,14 @@ from registry.errors import (
     SweepInProgress,
     VersionDeleted,
 )
-from registry.integrity import IntegrityCheck, IntegrityReport
 from registry.layout import blob_key, condemned_key, manifest_key
-from registry.pins import ANNOUNCED, Note, announced, pinned
 from registry.records import Records
 from registry.registry import Registry
-from registry.states import GONE
 from registry.storage.local import LocalStore
-from registry.sweep import Sweep, SweepReport
-from registry.transfer import push
+from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
+from registry.upkeep.pins import ANNOUNCED, Note, announced, pinned
+from registry.upkeep.states import GONE
+from registry.upkeep.sweep import Sweep, SweepReport
 from tests.registry.bundles import read_bundle
 from tests.registry.stepping import Actor, MemoryStore
 

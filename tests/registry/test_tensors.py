@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from registry.bundle import WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import WEIGHTS_FILE, Bundle
+from registry.bundles.tensors import has_effect, read_tensors
+from registry.bundles.transfer import push
 from registry.errors import InvalidBundle
 from registry.registry import Registry
-from registry.tensors import has_effect, read_tensors
-from registry.transfer import push
 from tests.registry.bundles import MODULE, PREFIX, make_bundle
 from tests.registry.conftest import OpenRegistry
 

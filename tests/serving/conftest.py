@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from registry.adapters import AdapterVersion
-from registry.bundle import Bundle
-from registry.catalog import Catalog
+from registry.bundles.bundle import Bundle
+from registry.bundles.transfer import push
+from registry.database.catalog import Catalog
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
 from registry.settings import Home
 from registry.storage.local import LocalStore
-from registry.transfer import push
 from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights, read_lora_weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from registry.bundle import Bundle
+from registry.bundles.bundle import Bundle
 from registry.digests import Digest
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import Manifest

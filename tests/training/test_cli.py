@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import training.run
-from registry.bundle import Bundle
+from registry.bundles.bundle import Bundle
 from registry.errors import InvalidData, InvalidRequest, InvalidSettings
 from registry.settings import Home
 from serving.base_model import BaseDirectory

@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from registry.bundle import Bundle
+from registry.bundles.bundle import Bundle
 from registry.errors import InvalidRequest
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows

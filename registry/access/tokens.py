@@ -21,8 +21,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.access import ANYONE, MAX_SCOPES, NewToken, Principal, TokenInfo, check_scope
-from registry.audit import AuditEntry, AuditLog
+from registry.access.audit import AuditEntry, AuditLog
+from registry.access.scopes import ANYONE, MAX_SCOPES, NewToken, Principal, TokenInfo, check_scope
 from registry.errors import (
     BlobCorrupted,
     InvalidRequest,

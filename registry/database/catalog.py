@@ -12,9 +12,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import SQLModel, create_engine
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
+from registry.database.schema import AliasMoveRow, StoreRow, VersionRow, VersionStateRow
 from registry.digests import Digest
 from registry.errors import InvalidSettings, StoreUnavailable
-from registry.schema import AliasMoveRow, StoreRow, VersionRow, VersionStateRow
 
 BUSY_TIMEOUT_S = 30
 ROWS_A_STATEMENT = 500

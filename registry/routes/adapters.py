@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from registry.access import Principal
-from registry.access_api import add_access_routes
+from registry.access.auth import principal_of
+from registry.access.scopes import Principal
 from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
-from registry.auth import principal_of
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, RequestTooLarge
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
-from registry.upkeep_api import add_upkeep_routes
+from registry.routes.access import add_access_routes
+from registry.routes.upkeep import add_upkeep_routes
 
 MAX_BLOB_BYTES = 16 << 30
 SPOOL_BYTES = 8 << 20

@@ -1,4 +1,4 @@
-"""Garbage collection of a store, safe while pushes run (see `registry.pins` for why).
+"""Garbage collection of a store, safe while pushes run (see `registry.upkeep.pins` for why).
 
 An unreferenced blob or manifest is condemned when it is older than the grace period, and deleted
 by a later sweep when it has been condemned for the grace period and is still unreferenced. Roots
@@ -32,10 +32,10 @@ from registry.layout import (
     parse_condemned_key,
 )
 from registry.manifest import Manifest
-from registry.pins import MARGIN, Clock, announced, read_notes, utc_now
 from registry.records import Records
-from registry.states import next_state
 from registry.storage.objects import ObjectMissing, ObjectStore
+from registry.upkeep.pins import MARGIN, Clock, announced, read_notes, utc_now
+from registry.upkeep.states import next_state
 
 MIN_GRACE = timedelta(hours=1)
 DEFAULT_GRACE = timedelta(days=7)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from registry.access import NewToken, Principal, TokenInfo
-from registry.audit import AuditEntry
+from registry.access.audit import AuditEntry
+from registry.access.scopes import NewToken, Principal, TokenInfo
 from registry.errors import Unauthenticated
 
 FRESHNESS_S = 1.0

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import click
 
 from registry.adapters import DEFAULT_ALIAS, AdapterRef
-from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import print_json, print_table, time_text
 from registry.errors import InvalidReference, InvalidRequest
 from registry.moves import served_at
 from registry.settings import read_user
-from registry.tables import print_json, print_table, time_text
 
 
 def _alias_of(text: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.audit import AuditEntry
+from registry.access.audit import AuditEntry
 from registry.errors import Forbidden, InvalidRequest
 
 Verb = Literal["push", "pull", "move", "infer", "admin"]
@@ -154,7 +154,7 @@ def _rule(methods: str, path: str, verb: Verb) -> _Rule:
 
 # The first rule that matches decides; what no rule names needs `admin`. Digests are learnt by
 # those who may read a name, so blobs ask only for the verb. Routes that learn the name from the
-# body ask here for the verb and themselves for the name (`registry.auth.principal_of`).
+# body ask here for the verb and themselves for the name (`registry.access.auth.principal_of`).
 _RULES: Sequence[_Rule] = (
     _rule("HEAD", "/v1/blobs/[^/]+", "push"),
     _rule("PUT", "/v1/blobs/[^/]+", "push"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.blobs import BlobStore
-from registry.bundle import (
+from registry.bundles.bundle import (
     CONFIG_FILE,
     MAX_FILES,
     WEIGHTS_FILE,

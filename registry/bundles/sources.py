@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from registry.bundle import CHUNK_BYTES, MAX_FILES
+from registry.bundles.bundle import CHUNK_BYTES, MAX_FILES
 from registry.digests import check_file_name
 from registry.errors import InvalidBundle, UnsafeFile
 

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from registry.access import AccessControl, NewToken, Principal, TokenInfo
-from registry.auth import principal_of
+from registry.access.auth import principal_of
+from registry.access.scopes import AccessControl, NewToken, Principal, TokenInfo
 
 
 class _Body(BaseModel):

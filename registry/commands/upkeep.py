@@ -7,12 +7,12 @@ from datetime import timedelta
 import click
 
 from registry.adapters import AdapterRef, StateVerb, VersionState
-from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import print_json, print_table, size_text
 from registry.digests import Digest
 from registry.errors import InvalidReference
 from registry.settings import RegistrySettings, read_home, read_section, read_user
-from registry.sweep import DEFAULT_GRACE, Sweep, SweepReport
-from registry.tables import print_json, print_table, size_text
+from registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
 
 
 @click.command(epilog=example("hotswap verify team/sql:7", "hotswap verify --all"))

@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from registry.bundles.tensors import has_effect
 from registry.digests import Descriptor, hash_file
 from registry.errors import InvalidBundle, UnsafeFile
 from registry.manifest import BaseFingerprint, BundleMetadata, LoraShape, Manifest, first_problem
-from registry.tensors import has_effect
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -9,21 +9,21 @@ import click
 from pydantic import ValidationError
 
 from registry.adapters import AdapterRef, check_name
-from registry.alias_commands import ALIAS_COMMANDS
-from registry.bundle import Bundle
-from registry.command_parts import example, json_option, open_registry_at, registry_option
-from registry.errors import InvalidRequest
-from registry.manifest import BaseFingerprint, first_problem
-from registry.protocol import AdapterRegistry
-from registry.settings import RegistrySettings, read_home, read_section, read_user
-from registry.tables import (
+from registry.bundles.bundle import Bundle
+from registry.commands.aliases import ALIAS_COMMANDS
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import (
     print_json,
     print_table,
     show_version,
     summary_rows,
     version_rows,
 )
-from registry.upkeep_commands import UPKEEP_COMMANDS
+from registry.commands.upkeep import UPKEEP_COMMANDS
+from registry.errors import InvalidRequest
+from registry.manifest import BaseFingerprint, first_problem
+from registry.protocol import AdapterRegistry
+from registry.settings import RegistrySettings, read_home, read_section, read_user
 
 _PAGE = 500
 
@@ -84,8 +84,8 @@ def push(
 
     SOURCE is a directory, a tar file, a snapshot in the hub's cache, or a hub id (owner/name).
     """
-    from registry.sources import open_source
-    from registry.transfer import push as push_bundle
+    from registry.bundles.sources import open_source
+    from registry.bundles.transfer import push as push_bundle
 
     check_name(name)
     with open_source(source) as directory:
@@ -130,7 +130,7 @@ def _read_fingerprint(path: Path) -> BaseFingerprint:
 @json_option
 def pull(ref: str, directory: Path, location: str | None, as_json: bool) -> None:
     """Write the adapter REF into the new DIRECTORY, every file verified."""
-    from registry.transfer import pull as pull_files
+    from registry.bundles.transfer import pull as pull_files
 
     wanted = AdapterRef.parse(ref)
     with open_registry_at(location) as registry:

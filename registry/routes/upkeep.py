@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
+from registry.access.auth import principal_of
 from registry.adapters import AdapterRef, StateVerb, VersionState
-from registry.auth import principal_of
-from registry.integrity import IntegrityReport
 from registry.protocol import AdapterRegistry
+from registry.upkeep.integrity import IntegrityReport
 
 
 class StateBody(BaseModel):

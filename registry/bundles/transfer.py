@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
-from registry.bundle import CHUNK_BYTES, Bundle
+from registry.bundles.bundle import CHUNK_BYTES, Bundle
 from registry.digests import Descriptor
 from registry.errors import (
     BlobCorrupted,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from registry.adapters import AliasMove, StateVerb, VersionState
-from registry.catalog import Catalog
+from registry.database.catalog import Catalog
 from registry.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
 from registry.records import Records
 

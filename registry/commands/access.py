@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from registry.command_parts import example, json_option, open_registry_at, registry_option
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import print_json, print_table, time_text
 from registry.settings import read_user
-from registry.tables import print_json, print_table, time_text
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -1,8 +1,8 @@
 """Authentication of HTTP requests, in one place, and the id each request goes by.
 
 Every request passes here before any route: what is not public needs a token, and the table in
-`registry.access` says which scope. What no rule names needs `admin`, so a new route is closed until
-a rule opens it.
+`registry.access.scopes` says which scope. What no rule names needs `admin`, so a new route is
+closed until a rule opens it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.access import ANYONE, PUBLIC, AccessControl, Principal, authorize
-from registry.audit import request_id
+from registry.access.audit import request_id
+from registry.access.scopes import ANYONE, PUBLIC, AccessControl, Principal, authorize
 from registry.errors import HotswapError, Unauthenticated, Unavailable
 
 REQUEST_ID = "x-request-id"

@@ -1,0 +1,1 @@
+"""The registry's commands, one file a topic."""

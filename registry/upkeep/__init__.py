@@ -1,0 +1,1 @@
+"""What keeps a store healthy: verification, states of versions, garbage."""
