@@ -7,7 +7,6 @@ which comes before every decision. Several registries may share one store.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -23,15 +22,13 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
+from registry.aliases import Aliases
 from registry.blobs import BlobStore, ManifestStore
 from registry.bundles.verification import verify_manifest
 from registry.database.catalog import Catalog
 from registry.digests import Descriptor, Digest
 from registry.errors import (
-    AdapterNotFound,
-    AliasNotFound,
     InvalidRequest,
-    VersionNotFound,
 )
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
@@ -41,6 +38,7 @@ from registry.storage.objects import ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, pinned, utc_now
 from registry.upkeep.states import GONE, VersionStates
+from registry.versions import Versions
 
 MAX_PAGE = 1000
 
@@ -68,11 +66,11 @@ class Registry:
         self._blobs = BlobStore(store)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
-        self._states = VersionStates(self._records, catalog, freshness_s, self.aliases)
+        self._versions = Versions(self._records, catalog)
+        self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
+        self._states = VersionStates(self._records, catalog, freshness_s, self._aliases.all)
         self._audit = AuditLog(store)
         self.access = Tokens(store, self._audit, freshness_s=freshness_s)
-        self._freshness_s = freshness_s
-        self._checked: dict[tuple[str, str], float] = {}
 
     @classmethod
     def open(cls, store: ObjectStore, catalog: Catalog, *, freshness_s: float = 1.0) -> Registry:
@@ -155,18 +153,8 @@ class Registry:
 
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
         if (alias := ref.effective_alias) is not None:
-            self._refresh(ref.name, alias)
-            move = self._catalog.current_move(ref.name, alias)
-            if move is None:
-                raise self._no_alias(ref.name, alias)
-            return self._version(ref.name, move.to_number)
-        # A record never changes: what the catalog has needs no look into the store.
-        version = self._find(ref)
-        if version is None:
-            self._catch_up(check_name(ref.name))
-            version = self._find(ref)
-        if version is None:
-            raise self._no_version(ref)
+            return self._versions.get(ref.name, self._aliases.target(ref.name, alias).to_number)
+        version = self._versions.find(ref)
         self._states.require_present(ref.name, version.number)
         return version
 
@@ -176,37 +164,30 @@ class Registry:
         return self._catalog.adapters(after, limit)
 
     def versions(self, name: str) -> list[AdapterVersion]:
-        self._catch_up(check_name(name))
+        self._versions.catch_up(check_name(name))
         found = self._catalog.versions(name)
         if not found:
-            raise self._no_adapter(name)
+            raise self._versions.no_adapter(name)
         gone = {s.number for s in self._states.all(name) if s.state in GONE}
         return [version for version in found if version.number not in gone]
 
     def states(self, name: str) -> list[VersionState]:
-        self._catch_up(check_name(name))
-        if not self._catalog.latest_number(name):
-            raise self._no_adapter(name)
+        self._versions.catch_up(check_name(name))
+        self._versions.require_adapter(name)
         return self._states.all(name)
 
     def change_state(
         self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
     ) -> VersionState:
         check_actor(by, why)
-        self._catch_up(check_name(name))
-        version = self._version(name, number)
+        self._versions.catch_up(check_name(name))
+        version = self._versions.get(name, number)
         state = self._states.change(name, number, verb, by, why)
         self._audit.record(str(verb), str(version.ref), who=by, after=str(verb), why=why)
         return state
 
     def aliases(self, name: str) -> list[AliasMove]:
-        known = self._catalog.move_keys(check_name(name))
-        missing = sorted(self._records.move_keys(name) - known)
-        moves = [self._records.move(*key) for key in missing]
-        self._catch_up(name, moves)
-        if not self._catalog.latest_number(name):
-            raise self._no_adapter(name)
-        return self._catalog.current_moves(name)
+        return self._aliases.all(name)
 
     def move_alias(
         self,
@@ -220,8 +201,8 @@ class Registry:
     ) -> AliasMove:
         check_actor(by, why)
         while True:
-            current = self._current_move(name, alias)
-            self._version(name, to)
+            current = self._aliases.current(name, alias)
+            self._versions.get(name, to)
             check_expected(name, alias, current, expect)
             if current is not None and current.to_number == to:
                 return current
@@ -241,9 +222,9 @@ class Registry:
         to: int | None = None,
     ) -> AliasMove:
         check_actor(by, why)
-        current = self._current_move(name, alias)
+        current = self._aliases.current(name, alias)
         if current is None:
-            raise self._no_alias(name, alias)
+            raise self._versions.no_alias(name, alias)
         check_expected(name, alias, current, expect)
         target = rollback_target(
             self._catalog.history(name, alias),
@@ -254,19 +235,17 @@ class Registry:
         move = next_move(name, alias, current, target, by, why)
         if not self._claim_move(move, "rollback"):
             # Rolling back what the other one did would be a second rollback nobody asked for.
-            raise conflict(self._current_move(name, alias), f"{name}@{alias} was moved meanwhile")
+            raise conflict(
+                self._aliases.current(name, alias), f"{name}@{alias} was moved meanwhile"
+            )
         return move
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
-        self._refresh(name, alias)
-        moves = self._catalog.history(name, alias)
-        if not moves:
-            raise self._no_alias(name, alias)
-        return moves
+        return self._aliases.history(name, alias)
 
     def _claim_version(self, name: str, manifest: Manifest, data: bytes, by: str) -> AdapterVersion:
         digest = Digest.of(data)
-        self._catch_up(name)
+        self._versions.catch_up(name)
         version = self._catalog.version_by_digest(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:
             self._manifests.heal(digest, data)
@@ -280,7 +259,7 @@ class Registry:
     def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
         """The content is stored and pinned: take the next number, or the one it has already."""
         while True:
-            self._catch_up(name)
+            self._versions.catch_up(name)
             # The number before the look: a push of the same manifest that lands between the two
             # takes this number, so that the claim is lost instead of making a second version.
             number = self._catalog.latest_number(name) + 1
@@ -314,72 +293,3 @@ class Registry:
                 why=move.why,
             )
         return claimed
-
-    def _current_move(self, name: str, alias: str) -> AliasMove | None:
-        """The alias's newest move in the store; raises AdapterNotFound."""
-        self._look(check_name(name), check_alias(alias))
-        if not self._catalog.latest_number(name):
-            raise self._no_adapter(name)
-        return self._catalog.current_move(name, alias)
-
-    def _refresh(self, name: str, alias: str) -> None:
-        """Look into the store for moves of the alias unless that was done just now."""
-        checked = self._checked.get((check_name(name), check_alias(alias)))
-        if checked is None or time.monotonic() - checked > self._freshness_s:
-            self._look(name, alias)
-
-    def _look(self, name: str, alias: str) -> None:
-        now = time.monotonic()
-        current = self._catalog.current_move(name, alias)
-        sequence = current.sequence + 1 if current else 1
-        moves = list(self._records.moves_from(name, alias, sequence))
-        self._catch_up(name, moves)
-        if current or moves:
-            self._checked[name, alias] = now
-
-    def _catch_up(self, name: str, moves: Iterable[AliasMove] = ()) -> None:
-        """Add the versions of `name` the catalog lacks, and the `moves`.
-
-        The moves must have been read already: the versions they point to are found then.
-        """
-        versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
-        if versions or moves:
-            self._catalog.add(versions, moves)
-
-    def _find(self, ref: AdapterRef) -> AdapterVersion | None:
-        if ref.digest is not None:
-            return self._catalog.version_by_digest(ref.name, ref.digest)
-        assert ref.number is not None
-        return self._catalog.version(ref.name, ref.number)
-
-    def _version(self, name: str, number: int) -> AdapterVersion:
-        version = self._catalog.version(name, number)
-        if version is None:
-            raise self._no_version(AdapterRef(name, number=number))
-        return version
-
-    def _no_adapter(self, name: str) -> AdapterNotFound:
-        names = self._catalog.names_like(name)
-        there_is = f"there is {_some(names)}" if names else "the registry is empty"
-        return AdapterNotFound(f"there is no adapter {name!r}; {there_is}", name=name)
-
-    def _no_version(self, ref: AdapterRef) -> AdapterNotFound | VersionNotFound:
-        latest = self._catalog.latest_number(ref.name)
-        if not latest:
-            return self._no_adapter(ref.name)
-        what = f"version {ref.number}" if ref.number else f"version with digest {ref.digest}"
-        numbers = "version 1" if latest == 1 else f"versions 1 to {latest}"
-        return VersionNotFound(f"{ref.name!r} has no {what}; it has {numbers}", name=ref.name)
-
-    def _no_alias(self, name: str, alias: str) -> AdapterNotFound | AliasNotFound:
-        if not self._catalog.latest_number(name):
-            return self._no_adapter(name)
-        aliases = [move.alias for move in self._catalog.current_moves(name)]
-        it_has = (
-            f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
-        )
-        return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

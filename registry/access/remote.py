@@ -7,26 +7,17 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Protocol
+from urllib.parse import quote
+
+import httpx
 
 from registry.access.audit import AuditEntry
 from registry.access.scopes import NewToken, Principal, TokenInfo
 from registry.errors import Unauthenticated
+from registry.transport import Bearer, HttpTransport
 
 FRESHNESS_S = 1.0
 MAX_KNOWN = 4096
-
-
-class _Client(Protocol):
-    """The verbs of RegistryClient that are used here."""
-
-    def whoami(self, token: str | None) -> Principal: ...
-    def create_token(
-        self, name: str, scopes: Iterable[str], *, by: str, expires_at: datetime | None = None
-    ) -> NewToken: ...
-    def tokens(self) -> list[TokenInfo]: ...
-    def revoke_token(self, name: str, *, by: str) -> TokenInfo: ...
-    def audit(self, since: datetime | None = None) -> Iterator[AuditEntry]: ...
 
 
 class RemoteAccess:
@@ -36,8 +27,8 @@ class RemoteAccess:
     was refused is asked for again.
     """
 
-    def __init__(self, client: _Client) -> None:
-        self._client = client
+    def __init__(self, http: HttpTransport) -> None:
+        self._http = http
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Principal]] = {}  # by hash: no secret stays here
 
@@ -47,7 +38,7 @@ class RemoteAccess:
         with self._lock:
             asked_at, known = self._known.get(key, (float("-inf"), None))
         if known is None or now - asked_at > FRESHNESS_S or _expired(known):
-            known = self._client.whoami(token)
+            known = self._whoami(token)
             with self._lock:
                 if len(self._known) >= MAX_KNOWN:
                     self._known.clear()
@@ -63,16 +54,28 @@ class RemoteAccess:
     def create(
         self, name: str, scopes: Iterable[str], *, by: str, expires_at: datetime | None = None
     ) -> NewToken:
-        return self._client.create_token(name, scopes, by=by, expires_at=expires_at)
+        expires = None if expires_at is None else expires_at.isoformat()
+        body = {"name": name, "scopes": list(scopes), "by": by, "expires_at": expires}
+        return self._http.post(NewToken, "/v1/tokens", body)
 
     def all(self) -> list[TokenInfo]:
-        return self._client.tokens()
+        return self._http.get_list(TokenInfo, "/v1/tokens", "tokens")
 
     def revoke(self, name: str, *, by: str) -> TokenInfo:
-        return self._client.revoke_token(name, by=by)
+        return self._http.post(TokenInfo, f"/v1/tokens/{quote(name, safe='')}/revoke", {"by": by})
 
     def entries(self, since: datetime | None = None) -> Iterator[AuditEntry]:
-        return self._client.audit(since)
+        params = {} if since is None else {"since": since.isoformat()}
+        with self._http.stream("/v1/audit", params) as response:
+            for line in response.iter_lines():
+                with self._http.understood(response):
+                    entry = AuditEntry.model_validate_json(line)
+                yield entry
+
+    def _whoami(self, token: str | None) -> Principal:
+        """Whose token this is, not our own one; raises Unauthenticated."""
+        auth = httpx.Auth() if token is None else Bearer(token)
+        return self._http.read(Principal, self._http.get("/v1/whoami", auth=auth))
 
 
 def _expired(principal: Principal) -> bool:

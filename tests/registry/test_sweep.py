@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.bundles import transfer
 from registry.adapters import AdapterRef
+from registry.bundles import transfer
 from registry.bundles.transfer import push
 from registry.database.catalog import Catalog
 from registry.digests import Digest

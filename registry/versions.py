@@ -1,0 +1,84 @@
+"""Versions as the catalog knows them, caught up with the store before anything is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
+from registry.database.catalog import Catalog
+from registry.errors import AdapterNotFound, AliasNotFound, VersionNotFound
+from registry.records import Records
+
+
+class Versions:
+    """Finds versions by number or digest; errors name what there is instead."""
+
+    def __init__(self, records: Records, catalog: Catalog) -> None:
+        self._records = records
+        self._catalog = catalog
+
+    def catch_up(self, name: str, moves: Iterable[AliasMove] = ()) -> None:
+        """Add the versions of `name` the catalog lacks, and the `moves`.
+
+        The moves must have been read already: the versions they point to are found then.
+        """
+        versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
+        if versions or moves:
+            self._catalog.add(versions, moves)
+
+    def require_adapter(self, name: str) -> None:
+        """Raises AdapterNotFound when there is no version of `name`."""
+        if not self._catalog.latest_number(name):
+            raise self.no_adapter(name)
+
+    def get(self, name: str, number: int) -> AdapterVersion:
+        """From the catalog alone; raises AdapterNotFound or VersionNotFound."""
+        version = self._catalog.version(name, number)
+        if version is None:
+            raise self.no_version(AdapterRef(name, number=number))
+        return version
+
+    def find(self, ref: AdapterRef) -> AdapterVersion:
+        """The version of a number or digest; raises AdapterNotFound or VersionNotFound.
+
+        A record never changes: what the catalog has needs no look into the store.
+        """
+        version = self._known(ref)
+        if version is None:
+            self.catch_up(check_name(ref.name))
+            version = self._known(ref)
+        if version is None:
+            raise self.no_version(ref)
+        return version
+
+    def _known(self, ref: AdapterRef) -> AdapterVersion | None:
+        if ref.digest is not None:
+            return self._catalog.version_by_digest(ref.name, ref.digest)
+        assert ref.number is not None
+        return self._catalog.version(ref.name, ref.number)
+
+    def no_adapter(self, name: str) -> AdapterNotFound:
+        names = self._catalog.names_like(name)
+        there_is = f"there is {_some(names)}" if names else "the registry is empty"
+        return AdapterNotFound(f"there is no adapter {name!r}; {there_is}", name=name)
+
+    def no_version(self, ref: AdapterRef) -> AdapterNotFound | VersionNotFound:
+        latest = self._catalog.latest_number(ref.name)
+        if not latest:
+            return self.no_adapter(ref.name)
+        what = f"version {ref.number}" if ref.number else f"version with digest {ref.digest}"
+        numbers = "version 1" if latest == 1 else f"versions 1 to {latest}"
+        return VersionNotFound(f"{ref.name!r} has no {what}; it has {numbers}", name=ref.name)
+
+    def no_alias(self, name: str, alias: str) -> AdapterNotFound | AliasNotFound:
+        if not self._catalog.latest_number(name):
+            return self.no_adapter(name)
+        aliases = [move.alias for move in self._catalog.current_moves(name)]
+        it_has = (
+            f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
+        )
+        return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
