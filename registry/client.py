@@ -102,14 +102,10 @@ class RegistryClient:
         return self._http.get_list(AdapterSummary, "/v1/adapters", "adapters", params)
 
     def versions(self, name: str) -> list[AdapterVersion]:
-        return self._http.read_list(
-            AdapterVersion, self._http.get(f"{_adapter(name)}/versions"), "versions"
-        )
+        return self._http.get_list(AdapterVersion, f"{_adapter(name)}/versions", "versions")
 
     def states(self, name: str) -> list[VersionState]:
-        return self._http.read_list(
-            VersionState, self._http.get(f"{_adapter(name)}/states"), "states"
-        )
+        return self._http.get_list(VersionState, f"{_adapter(name)}/states", "states")
 
     def change_state(
         self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
@@ -124,9 +120,7 @@ class RegistryClient:
         return self._http.read(IntegrityReport, response)
 
     def aliases(self, name: str) -> list[AliasMove]:
-        return self._http.read_list(
-            AliasMove, self._http.get(f"{_adapter(name)}/aliases"), "aliases"
-        )
+        return self._http.get_list(AliasMove, f"{_adapter(name)}/aliases", "aliases")
 
     def move_alias(
         self,
@@ -155,9 +149,7 @@ class RegistryClient:
         return self._http.post(AliasMove, f"{_alias(name, alias)}/rollback", body)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
-        return self._http.read_list(
-            AliasMove, self._http.get(f"{_alias(name, alias)}/history"), "moves"
-        )
+        return self._http.get_list(AliasMove, f"{_alias(name, alias)}/history", "moves")
 
 
 def _adapter(name: str) -> str:
