@@ -7,7 +7,8 @@ same content twice gives the same manifest; who and when stand in the AdapterVer
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, Literal, TypeVar
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -67,6 +68,26 @@ class LoraShape(_Part):
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     num_parameters: int = Field(ge=1)
     not_servable: tuple[str, ...] = ()
+
+    def rank(self, module: str) -> int:
+        """The module's r: the first pattern that fits, or the adapter's own."""
+        return _matching(self.rank_pattern, module, self.r)
+
+    def scaling(self, module: str) -> float:
+        """alpha / r (LoRA, Hu et al. 2021) or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023)."""
+        r, alpha = self.rank(module), _matching(self.alpha_pattern, module, self.lora_alpha)
+        return alpha / r**0.5 if self.kind == "rslora" else alpha / r
+
+
+NumberT = TypeVar("NumberT", int, float)
+
+
+def _matching(pattern: dict[str, NumberT], module: str, default: NumberT) -> NumberT:
+    """A pattern's key is matched like PEFT does: a regular expression on the end of the name."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
 
 
 class TopTokens(_Part):

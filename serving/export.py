@@ -22,7 +22,7 @@ from registry.bundles.bundle import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import LoraShape, Manifest
 from serving.base_model import BaseDirectory
-from serving.lora import lora_scaling, read_lora_weights
+from serving.lora import read_lora_weights
 
 # llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
 _PERMUTED_FAMILIES = frozenset({"llama", "mistral"})
@@ -64,7 +64,7 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
             for module in shape.modules:
                 a = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_A.weight").float()
                 b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight").float()
-                b = b * (lora_scaling(shape, module) * a.shape[0] / shape.lora_alpha)
+                b = b * (shape.scaling(module) * a.shape[0] / shape.lora_alpha)
                 name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
                 if name is None:
                     raise NotServable(f"llama.cpp has no name for the module {module}")

@@ -6,7 +6,6 @@ Never decides what runs. Slot 0 is never used: a row without an adapter is left 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,26 +41,9 @@ def read_lora_weights(
             b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight")
             if not (a.isfinite().all() and b.isfinite().all()):
                 raise NotServable(f"adapter module {module} holds NaN or infinite weights")
-            scaled = b.float() * lora_scaling(shape, module)
+            scaled = b.float() * shape.scaling(module)
             modules[module] = (a.to(dtype), scaled.to(dtype))
     return LoraWeights(modules, probes)
-
-
-def lora_scaling(shape: LoraShape, module: str) -> float:
-    """alpha / r (LoRA, Hu et al. 2021) or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023).
-
-    A pattern's key is matched like PEFT does: as a regular expression on the end of the name.
-    """
-
-    def matching(pattern: dict[str, int] | dict[str, float], default: float) -> float:
-        for key, value in pattern.items():
-            if re.match(rf"(.*\.)?({key})$", module):
-                return value
-        return default
-
-    r = matching(shape.rank_pattern, shape.r)
-    alpha = matching(shape.alpha_pattern, shape.lora_alpha)
-    return alpha / r**0.5 if shape.kind == "rslora" else alpha / r
 
 
 TILE = 2
