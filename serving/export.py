@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from registry.bundles.bundle import PEFT_PREFIX, WEIGHTS_FILE
+from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import LoraShape, Manifest
 from serving.base_model import BaseDirectory

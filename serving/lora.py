@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from registry.bundles.bundle import PEFT_PREFIX, WEIGHTS_FILE
+from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import NotServable
 from registry.manifest import LoraShape, Probe
 

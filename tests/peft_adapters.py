@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from registry.bundles.bundle import CONFIG_FILE, METADATA_FILE
+from registry.bundles.bundle import METADATA_FILE
+from registry.bundles.peft_config import CONFIG_FILE
 from registry.manifest import BundleMetadata
 from serving.base_model import BaseDirectory
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import METADATA_FILE, Bundle
+from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
 from registry.errors import InvalidRequest
 from registry.manifest import BundleMetadata
 from serving.base_model import BaseDirectory

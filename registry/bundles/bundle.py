@@ -6,26 +6,30 @@ A Bundle is a directory that has been checked and described; its bytes stay on d
 from __future__ import annotations
 
 import json
-import math
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from registry.bundles.peft_config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    PeftConfig,
+    read_lora_shape,
+)
 from registry.bundles.tensors import has_effect
 from registry.digests import Descriptor, hash_file
 from registry.errors import InvalidBundle, UnsafeFile
 from registry.manifest import BaseFingerprint, BundleMetadata, LoraShape, Manifest, first_problem
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 METADATA_FILE = "hotswap.json"
 
 MAX_FILES = 64
+MAX_FILE_BYTES = 16 << 30
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 
@@ -38,7 +42,7 @@ _MEDIA_TYPES = {
     ".txt": "text/plain",
     ".csv": "text/csv",
 }
-PEFT_PREFIX = "base_model.model."  # in front of every module in the file PEFT writes
+_KNOWN_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, METADATA_FILE, "README.md"})
 # What JSON of another form than expected raises on the way to the values.
 _MALFORMED = (
     ValueError,
@@ -49,21 +53,14 @@ _MALFORMED = (
     OverflowError,
     RecursionError,
 )
-# Fields of adapter_config.json whose effect serving does not apply, with the words for the user.
-_UNSUPPORTED_FIELDS = {
-    "modules_to_save": "it replaces whole modules (modules_to_save)",
-    "trainable_token_indices": "it trains embeddings (trainable_token_indices)",
-    "layer_replication": "it replicates layers (layer_replication)",
-    "fan_in_fan_out": "its weights are transposed (fan_in_fan_out)",
-    "lora_bias": "it trains LoRA biases (lora_bias)",
-    "alora_invocation_tokens": "it is an activated LoRA (alora_invocation_tokens)",
-    "use_dora": "it is a DoRA adapter (use_dora)",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked PEFT directory. Invariant: `files` are regular, hashed and free of pickles."""
+    """A checked PEFT directory. Invariant: `files` are regular, hashed and free of pickles.
+
+    `notes` are for the person who pushes: what is stored although nothing here makes use of it.
+    """
 
     directory: Path
     files: tuple[Descriptor, ...]
@@ -71,14 +68,15 @@ class Bundle:
     metadata: BundleMetadata
     stated_base: str | None
     has_effect: bool
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, directory: Path) -> Bundle:
         """Check and hash a PEFT directory.
 
-        Raises InvalidBundle (a file is missing or malformed, tensors do not fit the config or hold
-        NaN) or
-        UnsafeFile (a pickle, a symbolic link, a sub-directory), naming the file.
+        Raises InvalidBundle (a file is missing, malformed or too large, the config is not as PEFT
+        writes it, tensors do not fit it or hold NaN) or UnsafeFile (a pickle, a symbolic link, a
+        sub-directory), naming the file.
         """
         paths = _regular_files(directory)
         config = _json_object(directory / CONFIG_FILE)
@@ -90,6 +88,7 @@ class Bundle:
             metadata=_metadata(directory),
             stated_base=config.get("base_model_name_or_path") or None,
             has_effect=has_effect(directory / WEIGHTS_FILE) or lora.kind == "dora",
+            notes=tuple(_notes(paths, config)),
         )
 
     def manifest(
@@ -162,83 +161,6 @@ def parse_tensor_shapes(
     return shapes
 
 
-def read_lora_shape(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> LoraShape:
-    """Hold adapter_config.json against the tensors; raises InvalidBundle where they disagree."""
-    if config.get("peft_type") != "LORA":
-        raise InvalidBundle(
-            f"{CONFIG_FILE}: peft_type is {config.get('peft_type')!r}; only 'LORA' is supported"
-        )
-    pairs, other = _lora_pairs(shapes)
-    ranks = {module: _rank(module, a, b) for module, (a, b) in pairs.items()}
-    if not ranks:
-        raise InvalidBundle(f"{WEIGHTS_FILE} holds no LoRA weights (no '….lora_A.weight')")
-    reasons = [words for field, words in _UNSUPPORTED_FIELDS.items() if config.get(field)]
-    if config.get("bias", "none") != "none":
-        reasons.append(f"it trains biases (bias={config['bias']!r})")
-    if other and not reasons:
-        reasons.append(f"it holds a tensor that is not a LoRA weight ({other[0]})")
-    try:
-        shape = LoraShape.model_validate(
-            {
-                "kind": _kind(config),
-                "r": config.get("r"),
-                "max_r": max(ranks.values()),
-                "lora_alpha": config.get("lora_alpha"),
-                "modules": tuple(sorted(ranks)),
-                "rank_pattern": config.get("rank_pattern") or {},
-                "alpha_pattern": config.get("alpha_pattern") or {},
-                "num_parameters": sum(math.prod(shape) for shape in shapes.values()),
-                "not_servable": tuple(reasons),
-            }
-        )
-    except ValidationError as error:
-        raise InvalidBundle(f"{CONFIG_FILE}: {first_problem(error)}") from None
-    allowed = {shape.r, *shape.rank_pattern.values()}
-    for module, rank in ranks.items():
-        if rank not in allowed:
-            raise InvalidBundle(
-                f"{WEIGHTS_FILE}: {module} has rank {rank}, but {CONFIG_FILE} says r={shape.r}"
-                f" and rank_pattern={shape.rank_pattern}"
-            )
-    return shape
-
-
-def _kind(config: dict[str, Any]) -> str:
-    if config.get("use_dora"):
-        return "dora"
-    return "rslora" if config.get("use_rslora") else "lora"
-
-
-def _lora_pairs(
-    shapes: dict[str, tuple[int, ...]],
-) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...]]], list[str]]:
-    """Module → (shape of A, shape of B), and the names of all other tensors."""
-    pairs, other = {}, []
-    for name, a_shape in sorted(shapes.items()):
-        stem = name.removesuffix(".lora_A.weight")
-        if stem != name:
-            partner = f"{stem}.lora_B.weight"
-            if partner not in shapes:
-                raise InvalidBundle(f"{WEIGHTS_FILE}: {name} has no {partner}")
-            pairs[stem.removeprefix(PEFT_PREFIX)] = (a_shape, shapes[partner])
-        elif name.endswith(".lora_B.weight"):
-            if name.replace(".lora_B.", ".lora_A.") not in shapes:
-                raise InvalidBundle(f"{WEIGHTS_FILE}: {name} has no lora_A weight")
-        else:
-            other.append(name)
-    return pairs, other
-
-
-def _rank(module: str, a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """The r of A (r, in) and B (out, r)."""
-    if len(a) != 2 or len(b) != 2 or a[0] != b[1] or a[0] < 1:
-        raise InvalidBundle(
-            f"{WEIGHTS_FILE}: {module} has A of shape {a} and B of shape {b}; "
-            "expected (r, in) and (out, r)"
-        )
-    return a[0]
-
-
 def _regular_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise InvalidBundle(f"{directory} is not a directory; give the PEFT adapter directory")
@@ -258,7 +180,19 @@ def _regular_files(directory: Path) -> list[Path]:
             raise InvalidBundle(f"{directory} has no {required}; is it a PEFT adapter directory?")
     if len(paths) > MAX_FILES:
         raise InvalidBundle(f"{directory} has {len(paths)} files; at most {MAX_FILES} are allowed")
+    for path in paths:
+        if (size_bytes := path.stat().st_size) > MAX_FILE_BYTES:
+            raise InvalidBundle(
+                f"{path.name} has {size_bytes} bytes; at most {MAX_FILE_BYTES} are allowed"
+            )
     return paths
+
+
+def _notes(paths: list[Path], config: dict[str, Any]) -> Iterator[str]:
+    if unknown := [path.name for path in paths if path.name not in _KNOWN_FILES]:
+        yield f"stored, but of no use to serving: {', '.join(unknown)}"
+    if fields := PeftConfig.check(config).unknown_fields:
+        yield f"{CONFIG_FILE} sets fields that are not known here: {', '.join(fields)}"
 
 
 def refuse_pickle(file_name: str) -> None:

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 
 from registry.blobs import BlobStore
 from registry.bundles.bundle import (
-    CONFIG_FILE,
     MAX_FILES,
-    WEIGHTS_FILE,
     parse_config,
     parse_tensor_shapes,
-    read_lora_shape,
     refuse_pickle,
 )
+from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, read_lora_shape
 from registry.digests import Descriptor
 from registry.errors import BlobNotFound, InvalidManifest
 from registry.manifest import LoraShape, Manifest

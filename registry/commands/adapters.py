@@ -90,6 +90,8 @@ def push(
     check_name(name)
     with open_source(source) as directory:
         bundle = Bundle.read(directory)
+        for note in bundle.notes:
+            click.echo(f"note: {note}", err=True)
         manifest = bundle.manifest(
             base=_read_fingerprint(base) if base else None,
             metrics=metrics,

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from registry.access.auth import principal_of
 from registry.access.scopes import Principal
 from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
+from registry.bundles.bundle import MAX_FILE_BYTES
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, RequestTooLarge
 from registry.manifest import Manifest
@@ -24,7 +25,6 @@ from registry.protocol import AdapterRegistry
 from registry.routes.access import add_access_routes
 from registry.routes.upkeep import add_upkeep_routes
 
-MAX_BLOB_BYTES = 16 << 30
 SPOOL_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
 BINARY = "application/octet-stream"
@@ -167,8 +167,8 @@ async def _receive(request: Request, spool: IO[bytes]) -> int:
     pending = bytearray()
     async for chunk in request.stream():
         size_bytes += len(chunk)
-        if size_bytes > MAX_BLOB_BYTES:
-            raise RequestTooLarge(f"a blob may have at most {MAX_BLOB_BYTES} bytes")
+        if size_bytes > MAX_FILE_BYTES:
+            raise RequestTooLarge(f"a blob may have at most {MAX_FILE_BYTES} bytes")
         pending += chunk
         if len(pending) >= CHUNK_BYTES:
             await run_in_threadpool(spool.write, bytes(pending))

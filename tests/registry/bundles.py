@@ -10,7 +10,8 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from registry.bundles.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import Bundle
+from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
 from registry.manifest import Manifest
 
 MODULE = "model.layers.0.self_attn.q_proj"

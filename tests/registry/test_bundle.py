@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from registry.bundles.bundle import CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import MAX_FILE_BYTES, METADATA_FILE, Bundle
+from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig
 from registry.errors import InvalidBundle, UnsafeFile
 from tests.registry.bundles import MODULE, PREFIX, lora_shapes, make_bundle, safetensors_bytes
 
@@ -79,6 +81,13 @@ def test_malformed_config_is_refused(directory: Path, text: str) -> None:
         ({"r": 8}, "has rank 4"),
         ({"peft_type": "IA3"}, "only 'LORA'"),
         ({"lora_alpha": None}, "lora_alpha"),
+        ({"r": "4"}, "r: Input should be a valid integer"),
+        ({"use_dora": "yes"}, "use_dora"),
+        ({"target_modules": ["k_proj"]}, "names other target_modules"),
+        ({"target_modules": r".*\.k_proj"}, "names other target_modules"),
+        ({"rank_pattern": {"q_proj": 2}}, "says 2"),
+        ({"rank_pattern": {"(a+)+": 4}}, "repeat no group"),
+        ({"target_modules": "(q_proj"}, "not a regular expression"),
     ],
 )
 def test_config_that_does_not_fit_the_tensors_is_refused(
@@ -86,6 +95,37 @@ def test_config_that_does_not_fit_the_tensors_is_refused(
 ) -> None:
     with pytest.raises(InvalidBundle, match=words):
         Bundle.read(make_bundle(tmp_path / "a", **config))
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], "all-linear", r".*\.(q|v)_proj", [MODULE]])
+def test_targets_are_matched_as_peft_matches_them(tmp_path: Path, targets: object) -> None:
+    bundle = Bundle.read(make_bundle(tmp_path / "a", target_modules=targets))
+    assert bundle.lora.modules == (MODULE,)
+
+
+def test_schema_has_every_field_of_pefts() -> None:
+    """What peft itself writes is accepted, and nothing of it is called unknown."""
+    peft = pytest.importorskip("peft")
+    written = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    config = json.loads(json.dumps(written.to_dict(), default=sorted))
+    assert PeftConfig.check(config).unknown_fields == []
+    assert {f.name for f in dataclasses.fields(peft.LoraConfig)} <= set(PeftConfig.model_fields)
+
+
+def test_files_and_fields_of_no_use_are_listed(tmp_path: Path) -> None:
+    directory = make_bundle(tmp_path / "a", from_the_future=True)
+    (directory / "notes.txt").write_text("x")
+    notes = " ".join(Bundle.read(directory).notes)
+    assert "notes.txt" in notes
+    assert "from_the_future" in notes
+    assert "README.md" not in notes
+
+
+def test_file_above_the_limit_is_refused_before_it_is_read(directory: Path) -> None:
+    with (directory / "huge.txt").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # a hole: no bytes on the disk
+    with pytest.raises(InvalidBundle, match=r"huge\.txt has 17179869185 bytes"):
+        Bundle.read(directory)
 
 
 def test_lora_a_without_lora_b_is_named(directory: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import WEIGHTS_FILE, Bundle
+from registry.bundles.bundle import Bundle
+from registry.bundles.peft_config import WEIGHTS_FILE
 from registry.bundles.tensors import has_effect, read_tensors
 from registry.bundles.transfer import push
 from registry.errors import InvalidBundle
