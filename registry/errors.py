@@ -29,6 +29,7 @@
     │   ├── VersionInUse                   version_in_use
     │   ├── VersionYanked                  version_yanked
     │   ├── SweepInProgress                sweep_in_progress
+    │   ├── NameTaken                      name_taken
     │   ├── TokenExists                    token_exists
     │   └── BaseMismatch                   base_mismatch
     ├── NotServable                    422 adapter_not_servable
@@ -225,6 +226,12 @@ class SweepInProgress(Conflict):
     """A sweep is deleting what this push needs; the same push succeeds a moment later."""
 
     code = "sweep_in_progress"
+
+
+class NameTaken(Conflict):
+    """The name could be taken for another adapter's, which was there first."""
+
+    code = "name_taken"
 
 
 class TokenExists(Conflict):

@@ -3,6 +3,7 @@
     store.json                                      the store's own id, made once
     blobs/sha256/<first 2 hex>/<64 hex>             bytes by digest
     manifests/sha256/<64 hex>                       canonical manifest JSON by digest
+    names/<name, '.' and '_' as '-'>.json           which of its spellings the name has
     versions/<name>/<number>.json                   one AdapterVersion
     aliases/<name>/<alias>/<sequence>.json          one AliasMove
     states/<name>/<number>/<sequence>.json          one VersionState: yanked, deleted, …
@@ -22,11 +23,13 @@ another name's directory.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from registry.digests import Digest
 
 STORE_KEY = "store.json"
+NAMES = "names/"
 VERSIONS = "versions/"
 ALIASES = "aliases/"
 STATES = "states/"
@@ -46,6 +49,11 @@ def blob_key(digest: Digest) -> str:
 
 def manifest_key(digest: Digest) -> str:
     return f"manifests/sha256/{digest.hex}"
+
+
+def name_key(name: str) -> str:
+    """One key for all names that a reader could take for each other."""
+    return f"{NAMES}{re.sub('[._-]+', '-', name)}{_SUFFIX}"
 
 
 def version_key(name: str, number: int) -> str:

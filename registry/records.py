@@ -17,6 +17,7 @@ from registry.layout import (
     STORE_KEY,
     VERSIONS,
     move_key,
+    name_key,
     parse_move_key,
     parse_state_key,
     parse_version_key,
@@ -34,6 +35,16 @@ class Records:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+
+    def claim_name(self, name: str) -> str:
+        """Reserve `name` and every spelling that looks like it; the name it is reserved for."""
+        key = name_key(name)
+        if self._store.create(key, json.dumps({"name": name}).encode()):
+            return name
+        try:
+            return str(json.loads(self._read(key) or b"")["name"])
+        except (ValueError, KeyError, TypeError):
+            raise BlobCorrupted(f"{key} holds no name; restore the object") from None
 
     def claim_version(self, version: AdapterVersion) -> bool:
         """Whether the version's number is now ours."""

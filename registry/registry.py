@@ -68,8 +68,10 @@ class Registry:
         self._records = Records(store)
         self._versions = Versions(self._records, catalog)
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
-        self._states = VersionStates(self._records, catalog, freshness_s, self._aliases.all)
         self._audit = AuditLog(store)
+        self._states = VersionStates(
+            self._records, catalog, freshness_s, self._aliases.all, self._audit
+        )
         self.access = Tokens(store, self._audit, freshness_s=freshness_s)
 
     @classmethod
@@ -181,10 +183,8 @@ class Registry:
     ) -> VersionState:
         check_actor(by, why)
         self._versions.catch_up(check_name(name))
-        version = self._versions.get(name, number)
-        state = self._states.change(name, number, verb, by, why)
-        self._audit.record(str(verb), str(version.ref), who=by, after=str(verb), why=why)
-        return state
+        self._versions.get(name, number)
+        return self._states.change(name, number, verb, by, why)
 
     def aliases(self, name: str) -> list[AliasMove]:
         return self._aliases.all(name)
@@ -253,6 +253,7 @@ class Registry:
         keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
         with pinned(self._store, keys, self._now):
             verify_manifest(manifest, self._blobs)
+            self._versions.claim_name(name)
             self._manifests.heal(digest, data)
             return self._claim_number(name, digest, by)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
 from registry.database.catalog import Catalog
-from registry.errors import AdapterNotFound, AliasNotFound, VersionNotFound
+from registry.errors import AdapterNotFound, AliasNotFound, NameTaken, VersionNotFound
 from registry.records import Records
 
 
@@ -30,6 +30,21 @@ class Versions:
         """Raises AdapterNotFound when there is no version of `name`."""
         if not self._catalog.latest_number(name):
             raise self.no_adapter(name)
+
+    def claim_name(self, name: str) -> None:
+        """Reserve a new name and its look-alikes (`my-sql`, `my_sql`, `my.sql`) for `name`.
+
+        Raises NameTaken when another spelling was there first.
+        """
+        if self._catalog.latest_number(name):
+            return
+        owner = self._records.claim_name(name)
+        if owner != name:
+            raise NameTaken(
+                f"{name!r} looks like the adapter {owner!r}, which differs only in '.', '_' and "
+                f"'-'; push to {owner!r}, or choose a name that cannot be taken for it",
+                name=owner,
+            )
 
     def get(self, name: str, number: int) -> AdapterVersion:
         """From the catalog alone; raises AdapterNotFound or VersionNotFound."""

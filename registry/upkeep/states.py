@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from registry.adapters import AliasMove, StateVerb, VersionState
+from registry.access.audit import AuditLog
+from registry.adapters import AdapterRef, AliasMove, StateVerb, VersionState
 from registry.database.catalog import Catalog
 from registry.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
 from registry.records import Records
@@ -47,8 +48,10 @@ class VersionStates:
         catalog: Catalog,
         freshness_s: float,
         aliases: Callable[[str], Iterable[AliasMove]],
+        audit: AuditLog,
     ) -> None:
         self._records = records
+        self._audit = audit
         self._catalog = catalog
         self._freshness_s = freshness_s
         self._aliases = aliases
@@ -93,7 +96,7 @@ class VersionStates:
     def revive(self, name: str, number: int, by: str, why: str) -> None:
         """Make a deleted or purged version active; its content must be stored and pinned."""
         while (state := self._look(name, number)) is not None and state.state in GONE:
-            self._claim(state, name, number, "active", by, why)
+            self._claim(state, name, number, "active", by, why, "revive")
 
     def change(self, name: str, number: int, verb: StateVerb, by: str, why: str) -> VersionState:
         """Apply the verb; one that is done already gives the record that did it.
@@ -110,7 +113,7 @@ class VersionStates:
             if verb == "delete":
                 self._refuse_in_use(name, number)
             target = self._before_deletion(current) if verb == "undelete" and current else to
-            claimed = self._claim(current, name, number, target, by, why)
+            claimed = self._claim(current, name, number, target, by, why, verb)
             if claimed is None:
                 continue
             if verb == "delete":
@@ -141,13 +144,21 @@ class VersionStates:
         return "yanked" if before.state == "yanked" else "active"
 
     def _claim(
-        self, current: VersionState | None, name: str, number: int, to: State, by: str, why: str
+        self,
+        current: VersionState | None,
+        name: str,
+        number: int,
+        to: State,
+        by: str,
+        why: str,
+        action: str,
     ) -> VersionState | None:
         state = next_state(current, name, number, to, by, why)
         if not self._records.claim_state(state):
             return None
         self._catalog.add([], [], [state])
         self._checked[name, number] = (time.monotonic(), state)
+        audit_state(self._audit, action, current, state)
         return state
 
     def _look(self, name: str, number: int) -> VersionState | None:
@@ -173,6 +184,19 @@ def next_state(
         changed_by=by,
         changed_at=datetime.now(UTC),
         why=why,
+    )
+
+
+def audit_state(
+    audit: AuditLog, action: str, before: VersionState | None, after: VersionState
+) -> None:
+    audit.record(
+        action,
+        str(AdapterRef(after.name, number=after.number)),
+        who=after.changed_by,
+        before=_state(before),
+        after=after.state,
+        why=after.why,
     )
 
 

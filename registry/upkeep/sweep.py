@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
+from registry.access.audit import AuditLog
 from registry.adapters import AdapterVersion, VersionState
 from registry.digests import Digest
 from registry.errors import BlobCorrupted, InvalidRequest
@@ -35,7 +36,7 @@ from registry.manifest import Manifest
 from registry.records import Records
 from registry.storage.objects import ObjectMissing, ObjectStore
 from registry.upkeep.pins import MARGIN, Clock, announced, read_notes, utc_now
-from registry.upkeep.states import next_state
+from registry.upkeep.states import audit_state, next_state
 
 MIN_GRACE = timedelta(hours=1)
 DEFAULT_GRACE = timedelta(days=7)
@@ -129,6 +130,7 @@ class Sweep:
                 )
                 if not self._records.claim_state(purged):
                     continue
+                audit_state(AuditLog(self._store), "purge", state, purged)
             report.purged.append(str(version.ref))
             yield state.name, state.number
 

@@ -19,6 +19,7 @@ from registry.errors import (
     InvalidManifest,
     InvalidReference,
     InvalidRequest,
+    NameTaken,
     NothingToRollBack,
     UnsafeFile,
     VersionNotFound,
@@ -50,6 +51,18 @@ def test_pulled_adapter_is_the_pushed_one_byte_for_byte(
     push_version(registry, tmp_path, 1)
     pull(registry, AdapterRef.parse(f"{NAME}:1"), tmp_path / "pulled")
     assert file_bytes(tmp_path / "pulled") == file_bytes(tmp_path / "team-sql-1-None")
+
+
+@pytest.mark.parametrize("twin", ["team/my-sql", "team/my.sql", "team/my__sql"])
+def test_name_that_looks_like_another_ones_is_refused(
+    registry: AdapterRegistry, tmp_path: Path, twin: str
+) -> None:
+    first, manifest = read_bundle(tmp_path / "first", 1)
+    push(registry, "team/my_sql", first, manifest, by="ann")
+    with pytest.raises(NameTaken, match="looks like the adapter 'team/my_sql'"):
+        push(registry, twin, first, manifest, by="eve", alias="prod")
+    assert [a.name for a in registry.adapters()] == ["team/my_sql"]
+    assert push(registry, "team/my_sql", first, manifest, by="ann").number == 1
 
 
 def test_blob_of_several_megabytes_comes_back(registry: AdapterRegistry) -> None:

@@ -402,6 +402,25 @@ def test_what_changes_nothing_is_not_in_the_audit_log(opened: Registry, tmp_path
     assert list(opened.access.entries()) == before
 
 
+def test_audit_log_tells_states_once_and_what_they_were_before(
+    opened: Registry, tmp_path: Path
+) -> None:
+    push_one(opened, tmp_path)
+    for verb in ("yank", "yank", "delete", "undelete", "unyank", "delete"):
+        opened.change_state(NAME, 1, verb, by="ann", why="so")  # type: ignore[arg-type]
+    push_one(opened, tmp_path / "again", 1)
+    states = [e for e in opened.access.entries() if e.action != "push"]
+    assert [(e.action, e.before, e.after) for e in states] == [
+        ("yank", "active", "yanked"),
+        ("delete", "yanked", "deleted"),
+        ("undelete", "deleted", "yanked"),
+        ("unyank", "yanked", "active"),
+        ("delete", "active", "deleted"),
+        ("revive", "deleted", "active"),
+    ]
+    assert {e.what for e in states} == {f"{NAME}:1"}
+
+
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "a\u00e9"])
 def test_request_id_that_cannot_be_used_is_replaced(url: str, sent: str) -> None:
     headers = {"x-request-id": sent.encode("latin-1")}

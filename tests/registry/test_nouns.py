@@ -45,6 +45,10 @@ def test_reference_prints_back_to_its_text(text: str) -> None:
         "", "/sql", "sql/", "Team/sql", "a/b/c/d/e", "../sql", "a..b", "sql:", "sql:0", "sql:07",
         "sql:x", "sql@", "sql@Prod", "sql@sha256:12", "sql@prod:1", "sql:1@prod", "a b", "sql\n",
         "versions", "team/aliases", "x.json", "x" * 129, "sql@x.json",
+        # Look-alikes of 'sql', and ways out of the directory.
+        "s\u0442l", "\uff53ql", "sq\u006c\u0301", "s\u200bql", "sql:\u0661", "%2e%2e/sql",
+        "..%2fsql", "sql/../x", "\\\\host\\x", "c:sql", "~/sql", "-sql", "sql-",
+        "sql@prod\u0000", "s\u0131l",
     ],
 )  # fmt: skip
 def test_text_that_is_no_reference_is_refused(text: str) -> None:

@@ -22,7 +22,7 @@ from tests.registry.conftest import OpenRegistry
 
 NAME = "team/sql"
 # blobs 3, pin, manifest, version and its audit entry, alias move and its audit entry
-NUM_WRITES = 9
+NUM_WRITES = 10
 
 
 class FailingStore:

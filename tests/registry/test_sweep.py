@@ -158,6 +158,8 @@ def test_deleted_version_is_purged_after_the_grace_period_and_its_blobs_go_later
     assert not world.sweep().purged
     world.clock.pass_grace()
     assert world.sweep().purged == [f"{NAME}:1"]
+    purge = list(world.registry.access.entries())[-1]
+    assert (purge.action, purge.what, purge.before) == ("purge", f"{NAME}:1", "deleted")
     with pytest.raises(VersionDeleted, match="push its files again"):
         world.registry.change_state(NAME, 1, "undelete", by="ann")
     world.clock.pass_grace()
