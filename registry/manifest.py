@@ -8,13 +8,22 @@ same content twice gives the same manifest; who and when stand in the AdapterVer
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from registry.adapters import AdapterRef
 from registry.digests import Descriptor, Digest
-from registry.errors import InvalidManifest
+from registry.errors import InvalidManifest, InvalidReference
 from registry.prompts import PromptFormat
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -23,6 +32,10 @@ MAX_PROBES = 8
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class BaseFingerprint(_Part):
@@ -119,6 +132,57 @@ class Probe(_Part):
         return self
 
 
+class Lineage(_Part):
+    """Where a version comes from, as far as its pusher states it; nobody checks it.
+
+    A field that is not stated is left out of the JSON. `parent` is `name:number`, for people;
+    `parent_digest` is the parent's identity.
+    """
+
+    parent: str | None = Field(default=None, exclude_if=_is_none)
+    parent_digest: Digest | None = Field(default=None, exclude_if=_is_none)
+    dataset_digest: Digest | None = Field(default=None, exclude_if=_is_none)
+    """Of the file that was trained on."""
+    run: str | None = Field(default=None, min_length=1, max_length=200, exclude_if=_is_none)
+    revision: str | None = Field(default=None, min_length=1, max_length=200, exclude_if=_is_none)
+    """Of the code that trained."""
+
+    @field_validator("parent")
+    @classmethod
+    def _is_a_version(cls, parent: str | None) -> str | None:
+        try:
+            if parent is None or AdapterRef.parse(parent).number is not None:
+                return parent
+        except InvalidReference as error:
+            raise ValueError(error.message) from None
+        raise ValueError(f"{parent!r} names no version; expected name:number")
+
+    def over(self, other: Lineage | None) -> Lineage:
+        """These statements, and where there is none the other's; parent and digest are one."""
+        ours, theirs = self.stated(), other.stated() if other else {}
+        if ours.keys() & _PARENT:
+            theirs = {key: value for key, value in theirs.items() if key not in _PARENT}
+        return Lineage(**{**theirs, **ours})
+
+    def stated(self) -> dict[str, Any]:
+        """The fields that say something."""
+        return {key: value for key, value in self if value is not None}
+
+
+_PARENT = frozenset({"parent", "parent_digest"})
+
+
+def _nothing_stated(lineage: Lineage | None) -> Lineage | None:
+    """One form for saying nothing, so that it has one digest."""
+    return lineage if lineage is not None and lineage.stated() else None
+
+
+# Left out of the JSON when nothing is stated: manifests from before it keep their digests.
+StatedLineage = Annotated[
+    Lineage | None, AfterValidator(_nothing_stated), Field(exclude_if=_is_none)
+]
+
+
 class BundleMetadata(_Part):
     """What `hotswap.json` in a PEFT directory says beside the tensors; all of it optional."""
 
@@ -129,10 +193,12 @@ class BundleMetadata(_Part):
     probes: tuple[Probe, ...] = Field(default=(), max_length=MAX_PROBES)
     description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
+    lineage: StatedLineage = None
 
 
 class Manifest(_Part):
-    """Files, base, LoRA shape, prompt format, provenance, metrics and probes of one version."""
+    """All that one version is: files, base, LoRA shape, prompt format, probes, and what is known
+    about it: provenance, metrics, description, tags, lineage."""
 
     format: Literal["hotswap.manifest.v1"] = "hotswap.manifest.v1"
     files: tuple[Descriptor, ...] = Field(min_length=1)
@@ -144,6 +210,7 @@ class Manifest(_Part):
     probes: tuple[Probe, ...] = Field(default=(), max_length=MAX_PROBES)
     description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
+    lineage: StatedLineage = None
 
     @field_validator("files")
     @classmethod

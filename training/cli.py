@@ -21,6 +21,7 @@ from training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from registry.bundles.bundle import Bundle
+    from registry.manifest import Manifest
     from training.data_checks import Finding
     from training.finetune import Outcome
 
@@ -90,9 +91,12 @@ def train(
         bundle = Bundle.read(out)
     _print_outcome(outcome, bundle, run.directory)
     if name is None:
-        click.echo(f"push it with: hotswap push {bundle.directory} NAME --alias prod")
+        click.echo(
+            f"push it with: hotswap push {bundle.directory} NAME --alias prod --run {run.id}"
+        )
     else:
-        _push(bundle, name, alias, location, why=f"hotswap train {data.name}")
+        manifest = bundle.manifest(lineage=run.lineage)
+        _push(bundle, manifest, name, alias, location, why=f"hotswap train {data.name}")
 
 
 def _spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
@@ -103,15 +107,20 @@ def _spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
     return TrainingSpec.parse({"data": data, **given})
 
 
-def _push(bundle: Bundle, name: str, alias: str | None, location: str | None, why: str) -> None:
+def _push(
+    bundle: Bundle,
+    manifest: Manifest,
+    name: str,
+    alias: str | None,
+    location: str | None,
+    why: str,
+) -> None:
     from registry.bundles.transfer import push
     from registry.connect import connect
 
     settings = read_section("registry", RegistrySettings)
     with connect(location, settings, read_home()) as registry:
-        version = push(
-            registry, name, bundle, bundle.manifest(), by=read_user(), alias=alias, why=why
-        )
+        version = push(registry, name, bundle, manifest, by=read_user(), alias=alias, why=why)
     click.echo(f"pushed {version.ref} {version.manifest_digest}")
     if alias is not None:
         click.echo(f"{name}@{alias} points to version {version.number}")

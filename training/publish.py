@@ -1,12 +1,14 @@
 """Writes what training made as a PEFT directory that the registry accepts.
 
-The files hold no time, no path and no host name: equal weights and provenance are equal bytes.
+The files hold no time, no path and no host name: equal weights, provenance and code revision are
+equal bytes. The run's id is stated when its adapter is pushed.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +19,13 @@ from safetensors.torch import save_file
 from registry.bundles.bundle import METADATA_FILE, Bundle
 from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
 from registry.errors import InvalidRequest
-from registry.manifest import BundleMetadata
+from registry.manifest import BundleMetadata, Lineage
 from serving.base_model import BaseDirectory
 from training.finetune import Outcome
 from training.prepare import Prepared
 from training.spec import TrainingSpec
 
+GIT_TIMEOUT_S = 10
 _LIBRARIES = ("hotswap", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
 
@@ -66,6 +69,27 @@ def library_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES}
 
 
+def code_revision(directory: Path) -> str | None:
+    """The commit checked out in the git repository around `directory`, with `-dirty` behind it
+    when tracked files differ from it; None where there is no repository, commit or git."""
+    if (git := shutil.which("git")) is None:
+        return None
+    command = [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
 def _metadata(
     outcome: Outcome, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared
 ) -> dict[str, Any]:
@@ -81,6 +105,10 @@ def _metadata(
         },
         metrics=outcome.metrics(),
         probes=outcome.probes,
+        lineage=Lineage(
+            dataset_digest=next(file.digest for file in prepared.files if file.role == "train"),
+            revision=code_revision(Path.cwd()),
+        ),
     ).model_dump(mode="json")
 
 

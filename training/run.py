@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from registry.bundles.bundle import Bundle
+from registry.manifest import Lineage
 from serving.base_model import BaseDirectory
 from training.finetune import Outcome, Point, finetune
 from training.model import Tally
@@ -61,6 +62,11 @@ class Run:
     def adapter(self) -> Path:
         return self.directory / "adapter"
 
+    @property
+    def lineage(self) -> Lineage:
+        """What a push of the adapter states besides what `hotswap.json` does."""
+        return Lineage(run=self.id)
+
     def carry_out(
         self, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared, progress: Progress
     ) -> tuple[Outcome, Bundle]:
@@ -85,12 +91,27 @@ class Run:
         finally:
             progress.finished()
         self._write_curve(outcome.curve)
-        self._record({**about, "state": "finished", "ended_at": _now(), **_result(outcome, bundle)})
+        result = self._result(outcome, bundle)
+        self._record({**about, "state": "finished", "ended_at": _now(), **result})
         return outcome, bundle
 
     def _record(self, value: dict[str, Any]) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
         (self.directory / "run.json").write_text(text + "\n", encoding="utf-8")
+
+    def _result(self, outcome: Outcome, bundle: Bundle) -> dict[str, Any]:
+        timing = outcome.timing
+        return {
+            "metrics": outcome.metrics(),
+            "num_trainable": outcome.num_trainable,
+            "manifest_digest": str(bundle.manifest(lineage=self.lineage).digest),
+            "timing": {
+                "num_tokens": timing.num_tokens,
+                "train_s": round(timing.train_s, 3),
+                "validation_s": round(timing.validation_s, 3),
+                "tokens_per_s": round(timing.tokens_per_s, 1),
+            },
+        }
 
     def _write_curve(self, curve: tuple[Point, ...]) -> None:
         with (self.directory / "curve.csv").open("w", encoding="utf-8", newline="") as file:
@@ -103,21 +124,6 @@ class Run:
 
 def _pair(tally: Tally | None) -> list[float | str]:
     return ["", ""] if tally is None else [tally.loss, tally.token_accuracy]
-
-
-def _result(outcome: Outcome, bundle: Bundle) -> dict[str, Any]:
-    timing = outcome.timing
-    return {
-        "metrics": outcome.metrics(),
-        "num_trainable": outcome.num_trainable,
-        "manifest_digest": str(bundle.manifest().digest),
-        "timing": {
-            "num_tokens": timing.num_tokens,
-            "train_s": round(timing.train_s, 3),
-            "validation_s": round(timing.validation_s, 3),
-            "tokens_per_s": round(timing.tokens_per_s, 1),
-        },
-    }
 
 
 def _environment() -> dict[str, Any]:

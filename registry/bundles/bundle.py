@@ -24,7 +24,14 @@ from registry.bundles.peft_config import (
 from registry.bundles.tensors import has_effect
 from registry.digests import Descriptor, hash_file
 from registry.errors import InvalidBundle, UnsafeFile
-from registry.manifest import BaseFingerprint, BundleMetadata, LoraShape, Manifest, first_problem
+from registry.manifest import (
+    BaseFingerprint,
+    BundleMetadata,
+    Lineage,
+    LoraShape,
+    Manifest,
+    first_problem,
+)
 
 METADATA_FILE = "hotswap.json"
 
@@ -98,6 +105,7 @@ class Bundle:
         metrics: dict[str, float] | None = None,
         description: str = "",
         tags: dict[str, str] | None = None,
+        lineage: Lineage | None = None,
     ) -> Manifest:
         """The manifest of this directory; arguments go before what `hotswap.json` says.
 
@@ -122,6 +130,7 @@ class Bundle:
             probes=known.probes,
             description=description or known.description,
             tags={**known.tags, **(tags or {})},
+            lineage=known.lineage if lineage is None else lineage.over(known.lineage),
         )
 
     def path(self, descriptor: Descriptor) -> Path:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from registry.adapters import AdapterRef, check_name
-from registry.bundles.bundle import Bundle
 from registry.commands.aliases import ALIAS_COMMANDS
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.push import push
 from registry.commands.tables import (
     print_json,
     print_table,
@@ -20,109 +19,10 @@ from registry.commands.tables import (
     version_rows,
 )
 from registry.commands.upkeep import UPKEEP_COMMANDS
-from registry.errors import InvalidRequest
-from registry.manifest import BaseFingerprint, first_problem
 from registry.protocol import AdapterRegistry
-from registry.settings import RegistrySettings, read_home, read_section, read_user
+from registry.settings import RegistrySettings, read_home, read_section
 
 _PAGE = 500
-
-
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = dict(value.partition("=")[::2] for value in values)
-    for value in values:
-        if "=" not in value or value.startswith("="):
-            raise click.BadParameter(f"{value!r} is not of the form key=value")
-    return pairs
-
-
-def _numbers(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    try:
-        return {key: float(text) for key, text in _pairs(context, parameter, values).items()}
-    except ValueError as error:
-        raise click.BadParameter(f"a metric must be a number: {error}") from None
-
-
-@click.command(
-    epilog=example(
-        "hotswap push ./my-adapter team/sql --alias prod --metric em=0.83 --why 'first release'"
-    )
-)
-@click.argument("source")
-@click.argument("name")
-@click.option("--alias", help="Also point this alias to the version.")
-@click.option("--why", default="", help="The reason, kept in the alias's history.")
-@click.option("--tag", "tags", multiple=True, callback=_pairs, metavar="K=V", help="Repeatable.")
-@click.option(
-    "--metric", "metrics", multiple=True, callback=_numbers, metavar="K=V", help="Repeatable."
-)
-@click.option("--repair", is_flag=True, help="Upload every file, also in place of a damaged one.")
-@click.option("--description", default="", help="What the adapter does, in a sentence.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
-)
-@click.option("--allow-no-effect", is_flag=True, help="Push an adapter whose B·A is zero.")
-@registry_option
-@json_option
-def push(
-    source: str,
-    name: str,
-    alias: str | None,
-    why: str,
-    tags: dict[str, str],
-    metrics: dict[str, float],
-    repair: bool,
-    description: str,
-    base: Path | None,
-    allow_no_effect: bool,
-    location: str | None,
-    as_json: bool,
-) -> None:
-    """Make the PEFT adapter SOURCE a version of NAME.
-
-    SOURCE is a directory, a tar file, a snapshot in the hub's cache, or a hub id (owner/name).
-    """
-    from registry.bundles.sources import open_source
-    from registry.bundles.transfer import push as push_bundle
-
-    check_name(name)
-    with open_source(source) as directory:
-        bundle = Bundle.read(directory)
-        for note in bundle.notes:
-            click.echo(f"note: {note}", err=True)
-        manifest = bundle.manifest(
-            base=_read_fingerprint(base) if base else None,
-            metrics=metrics,
-            description=description,
-            tags=tags,
-        )
-        with open_registry_at(location) as registry:
-            version = push_bundle(
-                registry,
-                name,
-                bundle,
-                manifest,
-                by=read_user(),
-                alias=alias,
-                why=why,
-                allow_no_effect=allow_no_effect,
-                repair=repair,
-            )
-    if as_json:
-        print_json(version.model_dump(mode="json"))
-        return
-    click.echo(f"pushed {version.ref} {version.manifest_digest}")
-    if alias is not None:
-        click.echo(f"{name}@{alias} points to version {version.number}")
-
-
-def _read_fingerprint(path: Path) -> BaseFingerprint:
-    try:
-        return BaseFingerprint.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise InvalidRequest(f"{path} is not a base fingerprint: {first_problem(error)}") from None
 
 
 @click.command(epilog=example("hotswap pull team/sql@prod ./sql-adapter"))

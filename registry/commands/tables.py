@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
-from registry.manifest import Manifest
+from registry.manifest import Lineage, Manifest
 
 Row = tuple[str, ...]
 
@@ -84,6 +84,7 @@ def show_version(version: AdapterVersion, manifest: Manifest, moves: Sequence[Al
         "prompt": "chat template stored" if manifest.prompt else "the base's own",
         "metrics": ", ".join(f"{key}={value:g}" for key, value in manifest.metrics.items()),
         "tags": ", ".join(f"{key}={value}" for key, value in manifest.tags.items()),
+        **_lineage_fields(manifest.lineage),
     }
     for label, text in fields.items():
         if text:
@@ -93,6 +94,18 @@ def show_version(version: AdapterVersion, manifest: Manifest, moves: Sequence[Al
         ("FILE", "SIZE", "DIGEST"),
         [(f.file_name, size_text(f.size_bytes), f.digest.short) for f in manifest.files],
     )
+
+
+def _lineage_fields(lineage: Lineage | None) -> dict[str, str]:
+    if lineage is None:
+        return {}
+    digest = lineage.parent_digest
+    return {
+        "parent": f"{lineage.parent or ''} {digest.short if digest else ''}".strip(),
+        "dataset": str(lineage.dataset_digest or ""),
+        "run": lineage.run or "",
+        "revision": lineage.revision or "",
+    }
 
 
 def _pointers(aliases: dict[str, int]) -> str:

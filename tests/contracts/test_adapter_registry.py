@@ -24,7 +24,7 @@ from registry.errors import (
     UnsafeFile,
     VersionNotFound,
 )
-from registry.manifest import Manifest
+from registry.manifest import Lineage, Manifest
 from registry.protocol import AdapterRegistry
 from tests.registry.bundles import file_bytes, make_bundle, read_bundle
 
@@ -122,6 +122,20 @@ def test_manifest_comes_back_canonical(registry: AdapterRegistry, tmp_path: Path
     data = registry.manifest_bytes(version.manifest_digest)
     assert Digest.of(data) == version.manifest_digest
     assert registry.manifest(version.manifest_digest) == Manifest.parse(data)
+
+
+def test_lineage_comes_back(registry: AdapterRegistry, tmp_path: Path) -> None:
+    parent = push_version(registry, tmp_path, 1)
+    bundle, _ = read_bundle(tmp_path / "b", 2)
+    lineage = Lineage(
+        parent=str(parent.ref),
+        parent_digest=parent.manifest_digest,
+        dataset_digest=Digest.of(b"rows"),
+        run="20261124-a1",
+        revision="3f2c9d1",
+    )
+    version = push(registry, NAME, bundle, bundle.manifest(lineage=lineage), by="ann")
+    assert registry.manifest(version.manifest_digest).lineage == lineage
 
 
 def test_commit_without_the_blobs_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:

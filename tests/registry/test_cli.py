@@ -82,6 +82,28 @@ def test_the_whole_life_of_an_adapter(shell: Shell) -> None:
     assert (shown["version"]["number"], shown["manifest"]["metrics"]) == (1, {"em": 0.1})
 
 
+def test_lineage_is_pushed_and_shown(shell: Shell) -> None:
+    for seed in (1, 2, 3):
+        make_bundle(shell.root / f"v{seed}", seed)
+    shell.ok("push", "v1", "team/sql", "--alias", "prod")
+    digest = f"sha256:{'1' * 64}"
+    stated = ("--dataset-digest", digest, "--run", "r1", "--revision", "3f2c9d1")
+    shell.ok("push", "v2", "team/sql", "--parent", "1", *stated)
+    shell.ok("push", "v3", "other", "--parent", "team/sql@prod")
+    parent = json.loads(shell.ok("show", "team/sql:1", "--json"))["version"]["manifest_digest"]
+    for ref, more in (
+        ("team/sql:2", {"dataset_digest": digest, "run": "r1", "revision": "3f2c9d1"}),
+        ("other:1", {}),
+    ):
+        lineage = json.loads(shell.ok("show", ref, "--json"))["manifest"]["lineage"]
+        assert lineage == {"parent": "team/sql:1", "parent_digest": parent, **more}
+    lines = shell.ok("show", "team/sql:2").splitlines()
+    assert f"parent:       team/sql:1 {parent[7:19]}" in lines
+    assert f"dataset:      {digest}" in lines
+    assert "run:          r1" in lines
+    assert "revision:     3f2c9d1" in lines
+
+
 def test_tables_are_aligned(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
     for name in ("a", "a-much-longer-name"):
@@ -108,6 +130,9 @@ def test_same_push_twice_prints_the_same(shell: Shell) -> None:
         (("push", "v1", "a", "--tag", "novalue"), "key=value"),
         (("push", "v1", "a", "--base", "absent.json"), "absent.json"),
         (("push", "v1"), "Missing argument"),
+        (("push", "v1", "a", "--parent", "1"), "no adapter 'a'"),
+        (("push", "v1", "a", "--dataset-digest", "12"), "not a digest"),
+        (("push", "v1", "a", "--run", ""), "--run: "),
         (("pull", "a:1", "out"), "no adapter 'a'"),
         (("alias", "a:1", "1"), "names a version"),
         (("alias", "a@prod", "0"), "0"),

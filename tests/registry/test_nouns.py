@@ -25,7 +25,7 @@ from registry.layout import (
     parse_version_key,
     version_key,
 )
-from registry.manifest import BaseFingerprint, Manifest
+from registry.manifest import BaseFingerprint, Lineage, Manifest
 from registry.settings import RegistrySettings, read_home, read_section
 from tests.registry.bundles import read_bundle
 
@@ -101,6 +101,37 @@ def test_manifest_digest_does_not_depend_on_the_order_of_fields(tmp_path: Path) 
 def test_manifest_digest_changes_with_a_metric(tmp_path: Path) -> None:
     bundle, manifest = read_bundle(tmp_path / "a")
     assert bundle.manifest(metrics={"em": 0.5}).digest != manifest.digest
+
+
+def test_manifest_without_lineage_has_the_digest_it_had_before_there_was_one(
+    tmp_path: Path,
+) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a")
+    assert b"lineage" not in manifest.canonical_json()
+    assert bundle.manifest(lineage=Lineage()).digest == manifest.digest
+    assert Manifest.parse(changed(manifest, lineage=None)).digest == manifest.digest
+
+
+def test_manifest_states_only_the_parts_of_the_lineage_that_are_known(tmp_path: Path) -> None:
+    bundle, _ = read_bundle(tmp_path / "a")
+    manifest = bundle.manifest(lineage=Lineage(run="r1"))
+    assert json.loads(manifest.canonical_json())["lineage"] == {"run": "r1"}
+    assert Manifest.parse(manifest.canonical_json()) == manifest
+
+
+def test_stated_lineage_goes_before_the_bundles_own_and_a_parent_is_taken_whole() -> None:
+    known = Lineage(parent="a:1", parent_digest=Digest.of(b"1"), run="r1", revision="c1")
+    assert Lineage(parent="a:2", run="r2").over(known) == Lineage(
+        parent="a:2", run="r2", revision="c1"
+    )
+    assert Lineage().over(known) == known
+
+
+@pytest.mark.parametrize("parent", ["team/sql", "team/sql@prod", "Team:1"])
+def test_parent_that_is_no_version_is_refused(tmp_path: Path, parent: str) -> None:
+    _, manifest = read_bundle(tmp_path / "a")
+    with pytest.raises(InvalidManifest, match=r"lineage[.]parent"):
+        Manifest.parse(changed(manifest, lineage={"parent": parent}))
 
 
 def test_manifest_with_a_metric_that_is_no_number_is_refused(tmp_path: Path) -> None:

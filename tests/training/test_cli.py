@@ -10,8 +10,11 @@ from click.testing import CliRunner, Result
 
 import training.run
 from registry.bundles.bundle import Bundle
+from registry.connect import open_registry
+from registry.digests import hash_file
 from registry.errors import InvalidData, InvalidRequest, InvalidSettings
-from registry.settings import Home
+from registry.manifest import Lineage
+from registry.settings import Home, RegistrySettings
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
@@ -47,7 +50,7 @@ def test_a_file_becomes_an_adapter_directory(
     assert f"hotswap push {out} NAME" in result.stdout
     (run,) = (home / "runs").iterdir()
     record = json.loads((run / "run.json").read_text())
-    assert record["manifest_digest"] == str(bundle.manifest().digest)
+    assert record["manifest_digest"] == str(bundle.manifest(lineage=Lineage(run=run.name)).digest)
 
 
 def test_a_trained_adapter_can_be_pushed_at_once(
@@ -55,9 +58,10 @@ def test_a_trained_adapter_can_be_pushed_at_once(
 ) -> None:
     store = tmp_path / "store"
     options = ("--base", base.path, "--r", 2, "--epochs", 1, "--validation-fraction", 0)
+    data = write_rows(counting(8))
 
     result = invoke(
-        write_rows(counting(8)),
+        data,
         *options,
         "--push",
         "demo/count",
@@ -70,6 +74,11 @@ def test_a_trained_adapter_can_be_pushed_at_once(
     assert result.exit_code == 0, result.output
     assert "pushed demo/count:1 sha256:" in result.stdout
     assert "demo/count@prod points to version 1" in result.stdout
+    (run,) = (home / "runs").iterdir()
+    with open_registry(RegistrySettings(), Home(home), store=str(store)) as registry:
+        lineage = registry.manifest(registry.versions("demo/count")[0].manifest_digest).lineage
+    assert lineage is not None
+    assert (lineage.run, lineage.dataset_digest) == (run.name, hash_file(data).digest)
 
 
 @pytest.mark.usefixtures("home")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from registry.bundles.bundle import Bundle
+from registry.digests import hash_file
 from registry.errors import InvalidRequest
+from registry.manifest import Lineage
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
@@ -23,7 +26,7 @@ from training.finetune import Outcome, finetune
 from training.model import measure
 from training.prepare import Prepared, prepare
 from training.progress import Silence
-from training.publish import publish
+from training.publish import code_revision, publish
 from training.run import Run
 from training.spec import TrainingSpec
 
@@ -198,7 +201,7 @@ def test_a_run_keeps_spec_curve_and_adapter(
     record = json.loads((run.directory / "run.json").read_text())
     assert record["state"] == "finished"
     assert TrainingSpec.parse(record["spec"]) == spec
-    assert record["manifest_digest"] == str(Bundle.read(run.adapter).manifest().digest)
+    assert record["manifest_digest"] == str(bundle.manifest(lineage=Lineage(run=run.id)).digest)
     curve = (run.directory / "curve.csv").read_text().splitlines()
     assert curve[0].startswith("step,learning_rate,gradient_norm,train_loss")
     assert len(curve) == 1 + outcome.num_steps
@@ -220,3 +223,40 @@ def test_a_run_that_fails_says_so(
     assert record["state"] == "failed"
     assert "lower the learning rate" in record["error"]
     assert not run.adapter.exists()
+
+
+def test_the_lineage_names_the_training_file_and_the_code(
+    base: BaseDirectory, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data = write_rows(counting(20))
+    spec, prepared, outcome = trained(base, data, num_epochs=1)
+
+    lineage = publish(tmp_path / "adapter", outcome, spec, base, prepared).metadata.lineage
+
+    assert lineage is not None
+    assert lineage.dataset_digest == hash_file(data).digest
+    assert lineage.revision == code_revision(Path.cwd())
+
+
+def test_the_revision_is_the_commit_and_says_when_files_differ_from_it(tmp_path: Path) -> None:
+    if (git := shutil.which("git")) is None:
+        pytest.skip("needs git")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+
+    def run_git(*arguments: str) -> str:
+        command = [git, *identity, *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert code_revision(tmp_path) is None
+    run_git("init", "--quiet")
+    assert code_revision(tmp_path) is None
+    (tmp_path / "code.py").write_text("1")
+    run_git("add", "code.py")
+    run_git("commit", "--quiet", "--message", "first")
+    run_git("tag", "--annotate", "v1", "--message", "v1")
+    commit = run_git("rev-parse", "HEAD")
+    assert code_revision(tmp_path) == commit
+    (tmp_path / "code.py").write_text("2")
+    assert code_revision(tmp_path) == f"{commit}-dirty"
