@@ -18,9 +18,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.access.auth import Authentication, RequestId, refusal, require_closed
+from registry.access.auth import (
+    Authentication,
+    RequestId,
+    principal_of,
+    refusal,
+    require_closed,
+)
 from registry.access.scopes import AccessControl
 from registry.errors import (
+    AdapterNotFound,
     HotswapError,
     InvalidRequest,
     NotFound,
@@ -158,7 +165,9 @@ def _install_error_handlers(app: FastAPI) -> None:
     """Every error leaves as HotswapError.body() with its status, whatever raised it."""
 
     @app.exception_handler(HotswapError)
-    async def on_error(_: Request, error: HotswapError) -> JSONResponse:
+    async def on_error(request: Request, error: HotswapError) -> JSONResponse:
+        if isinstance(error, AdapterNotFound):
+            error = error.seen_by(principal_of(request).may_name)
         return _answer(error)
 
     @app.exception_handler(RequestValidationError)

@@ -48,6 +48,7 @@ A message says what was asked, what was found and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 
@@ -166,7 +167,20 @@ class NotFound(HotswapError):
 
 
 class AdapterNotFound(NotFound):
+    """Carries the names there are in its field `there_is`, which not everyone may read."""
+
     code = "adapter_not_found"
+
+    def seen_by(self, may_read: Callable[[str], bool]) -> AdapterNotFound:
+        """The same error without the names that the reader may not know."""
+        names = self.fields.get("there_is") or []
+        visible = [name for name in names if may_read(name)]
+        message = self.message.replace(there_is(names), there_is(visible))
+        return AdapterNotFound(message, **{**self.fields, "there_is": visible})
+
+
+def there_is(names: Sequence[str]) -> str:
+    return f"there is {', '.join(names)}" if names else "`hotswap ls` lists what there is"
 
 
 class VersionNotFound(NotFound):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
 from registry.database.catalog import Catalog
-from registry.errors import AdapterNotFound, AliasNotFound, NameTaken, VersionNotFound
+from registry.errors import AdapterNotFound, AliasNotFound, NameTaken, VersionNotFound, there_is
 from registry.records import Records
 
 
@@ -74,8 +74,8 @@ class Versions:
 
     def no_adapter(self, name: str) -> AdapterNotFound:
         names = self._catalog.names_like(name)
-        there_is = f"there is {_some(names)}" if names else "the registry is empty"
-        return AdapterNotFound(f"there is no adapter {name!r}; {there_is}", name=name)
+        hint = there_is(names) if names else "the registry is empty"
+        return AdapterNotFound(f"there is no adapter {name!r}; {hint}", name=name, there_is=names)
 
     def no_version(self, ref: AdapterRef) -> AdapterNotFound | VersionNotFound:
         latest = self._catalog.latest_number(ref.name)

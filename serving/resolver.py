@@ -104,7 +104,8 @@ class Resolver:
             version = self._registry.resolve(AdapterRef.parse(model))
         except AdapterNotFound as error:
             raise AdapterNotFound(
-                f"{error.message}; the base is called {self.servable.base_name!r}", param="model"
+                f"{error.message}; the base is called {self.servable.base_name!r}",
+                **{**error.fields, "param": "model"},
             ) from None
         manifest = self._manifest(version.manifest_digest)
         self.servable.check(version, manifest)

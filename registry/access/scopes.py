@@ -72,6 +72,11 @@ class Principal(BaseModel):
                 scope=missing,
             )
 
+    def may_name(self, adapter: str) -> bool:
+        """Whether the adapter's name may be told: a scope covers it for some verb."""
+        verbs: tuple[Verb, ...] = ("pull", "infer", "push")
+        return any(self.allows(verb, adapter) for verb in verbs)
+
     def actor(self, said: str) -> str:
         """Who goes into the records: the token's name, or on an open server what was said."""
         return self.name or said
@@ -144,12 +149,13 @@ class _Rule:
     methods: str
     path: re.Pattern[str]
     verb: Verb
+    only_with_ref: bool = False
 
 
-def _rule(methods: str, path: str, verb: Verb) -> _Rule:
+def _rule(methods: str, path: str, verb: Verb, *, only_with_ref: bool = False) -> _Rule:
     """`{name}` and `{alias}` match as the routes' own parameters do."""
     pattern = path.replace("{name}", "(?P<name>.+)").replace("{alias}", "(?P<alias>[^/]+)")
-    return _Rule(methods, re.compile(pattern), verb)
+    return _Rule(methods, re.compile(pattern), verb, only_with_ref)
 
 
 # The first rule that matches decides; what no rule names needs `admin`. Digests are learnt by
@@ -161,6 +167,7 @@ _RULES: Sequence[_Rule] = (
     _rule("GET HEAD", "/v1/blobs/[^/]+", "pull"),
     _rule("GET", "/v1/manifests/[^/]+", "pull"),
     _rule("GET", "/v1/resolve", "pull"),
+    _rule("GET", "/v1/verify", "pull", only_with_ref=True),  # the whole store: admin
     _rule("GET", "/v1/adapters", "pull"),
     _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
@@ -181,7 +188,11 @@ def authorize(principal: Principal, method: str, path: str, ref_name: str | None
     if path in ANY_TOKEN:
         return
     verbs = [
-        rule for rule in _RULES if method in rule.methods.split() and rule.path.fullmatch(path)
+        rule
+        for rule in _RULES
+        if method in rule.methods.split()
+        and rule.path.fullmatch(path)
+        and (ref_name is not None or not rule.only_with_ref)
     ]
     if not verbs:
         principal.require(ADMIN)

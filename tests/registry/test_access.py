@@ -18,6 +18,7 @@ from registry.app import assemble, registry_plane
 from registry.bundles.transfer import pull, push
 from registry.client import RegistryClient
 from registry.errors import (
+    AdapterNotFound,
     Forbidden,
     HotswapError,
     InvalidRequest,
@@ -186,6 +187,30 @@ def test_push_scope_neither_reads_nor_moves(login: Login, tmp_path: Path) -> Non
         client.move_alias(NAME, "prod", 1, by="ann")
     with pytest.raises(Forbidden, match="'move:team/sql@prod'"):
         push_one(client, tmp_path, alias="prod")
+
+
+def test_error_names_only_adapters_that_the_token_may_know(
+    opened: Registry, login: Login, tmp_path: Path
+) -> None:
+    push_one(opened, tmp_path, name="team/open")
+    push_one(opened, tmp_path, name="team/secret")
+    with pytest.raises(AdapterNotFound, match="there is team/open") as refused:
+        login("pull:team/o*").versions("team/opem")
+    assert "secret" not in str(refused.value.body())
+    with pytest.raises(AdapterNotFound, match="`hotswap ls` lists what there is"):
+        login("pull:team/x", name="bob").versions("team/x")
+
+
+def test_pull_scope_verifies_its_names_and_not_the_store(
+    opened: Registry, login: Login, tmp_path: Path
+) -> None:
+    push_one(opened, tmp_path)
+    client = login("pull:team/*")
+    assert not client.verify(AdapterRef.parse(f"{NAME}:1")).damage
+    with pytest.raises(Forbidden, match="'pull:other'"):
+        client.verify(AdapterRef.parse("other"))
+    with pytest.raises(Forbidden, match="'admin'"):
+        client.verify()
 
 
 def test_pull_scope_reads_its_names_and_writes_nothing(

@@ -35,7 +35,11 @@ def url(
 
 
 def login(registry: Registry, url: str, *scopes: str) -> openai.OpenAI:
-    token = registry.access.create("app", scopes, by="tests").token
+    return login_as(registry, url, "app", *scopes)
+
+
+def login_as(registry: Registry, url: str, name: str, *scopes: str) -> openai.OpenAI:
+    token = registry.access.create(name, scopes, by="tests").token
     return openai.OpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0)
 
 
@@ -60,6 +64,17 @@ def test_token_without_infer_is_refused(registry: Registry, url: str) -> None:
     with login(registry, url, "pull:*") as client:
         with pytest.raises(openai.PermissionDeniedError, match="infer"):
             ask(client, "team/a")
+
+
+def test_error_names_only_models_that_the_token_may_use(registry: Registry, url: str) -> None:
+    with login(registry, url, "infer:team/*") as client:
+        with pytest.raises(openai.NotFoundError, match="there is team/a;") as refused:
+            ask(client, "team/b")
+    with login_as(registry, url, "bob", "infer:none/*") as client:
+        with pytest.raises(openai.NotFoundError) as hidden:
+            ask(client, "none/b")
+    assert "team/a" not in str(hidden.value.body)
+    assert "tiny" in str(refused.value.body)  # the base has no secret name
 
 
 def test_unknown_token_is_an_authentication_error(url: str) -> None:

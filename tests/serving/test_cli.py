@@ -105,6 +105,20 @@ def test_up_serves_registry_and_answers_and_serve_follows_it(
         assert "nowhere" in wrong.stderr
 
 
+def test_chat_shows_its_token_and_says_when_one_is_needed(
+    shell: Shell, tiny_base: BaseDirectory
+) -> None:
+    with shell.server("up", "--base", str(tiny_base.path), *SMALL) as url:
+        shell.environment["HOTSWAP_REGISTRY_URL"] = url
+        made = shell.run("token", "create", "app", "--scope", "infer:*", "--json")
+        refused = shell.run("chat", tiny_base.model_id, "hi", "--max-tokens", "2")
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "token" in refused.stderr
+        shell.environment["HOTSWAP_REGISTRY_TOKEN"] = json.loads(made.stdout)["token"]
+        told = shell.run("chat", tiny_base.model_id, "hi", "--max-tokens", "2")
+        assert (told.returncode, told.stderr) == (0, "")
+
+
 def test_a_base_that_is_not_there_is_one_line_and_a_status(shell: Shell) -> None:
     done = shell.run("up", "--base", "no-such-base", "--port", "0")
     assert done.returncode == 1
