@@ -33,8 +33,13 @@ class Aliases:
 
     def current(self, name: str, alias: str) -> AliasMove | None:
         """The alias's newest move in the store; raises AdapterNotFound."""
-        self._look(check_name(name), check_alias(alias))
+        move = self.newest(name, alias)
         self._versions.require_adapter(name)
+        return move
+
+    def newest(self, name: str, alias: str) -> AliasMove | None:
+        """As `current`, and None also when there is no such adapter yet."""
+        self._look(check_name(name), check_alias(alias))
         return self._catalog.current_move(name, alias)
 
     def target(self, name: str, alias: str) -> AliasMove:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -23,6 +24,7 @@ from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, RegistryUnavailable
 from registry.manifest import Manifest
+from registry.release.policy import MovePlan, ReleasePolicy
 from registry.transport import HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
@@ -76,13 +78,7 @@ class RegistryClient:
     def commit(
         self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
     ) -> AdapterVersion:
-        manifest.canonical_json()  # raises InvalidManifest here, not after the way over the wire
-        body = {
-            "manifest": manifest.model_dump(mode="json"),
-            "by": by,
-            "alias": alias,
-            "why": why,
-        }
+        body = _commit_body(manifest, by, alias, why)
         return self._http.post(AdapterVersion, f"{_adapter(name)}/versions", body)
 
     def manifest(self, digest: Digest) -> Manifest:
@@ -150,6 +146,46 @@ class RegistryClient:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._http.get_list(AliasMove, f"{_alias(name, alias)}/history", "moves")
+
+    def policy(self) -> ReleasePolicy:
+        return self._http.read(ReleasePolicy, self._http.get("/v1/policy"))
+
+    def plan_commit(
+        self, name: str, manifest: Manifest, *, by: str, alias: str, why: str = ""
+    ) -> MovePlan:
+        body = _commit_body(manifest, by, alias, why) | {"dry_run": True}
+        return self._http.post(MovePlan, f"{_adapter(name)}/versions", body)
+
+    def plan_move(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+    ) -> MovePlan:
+        body = {"to": to, "by": by, "why": why, "expect": expect, "dry_run": True}
+        return self._http.post(MovePlan, _alias(name, alias), body)
+
+    def plan_rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
+    ) -> MovePlan:
+        body = {"by": by, "why": why, "expect": expect, "to": to, "dry_run": True}
+        return self._http.post(MovePlan, f"{_alias(name, alias)}/rollback", body)
+
+
+def _commit_body(manifest: Manifest, by: str, alias: str | None, why: str) -> dict[str, Any]:
+    manifest.canonical_json()  # raises InvalidManifest here, not after the way over the wire
+    return {"manifest": manifest.model_dump(mode="json"), "by": by, "alias": alias, "why": why}
 
 
 def _adapter(name: str) -> str:

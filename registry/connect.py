@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from registry.client import RegistryClient
 from registry.digests import Digest
 from registry.protocol import AdapterRegistry
+from registry.release.policy import ReleasePolicy
 from registry.settings import Home, RegistrySettings
 from registry.storage import open_store
+from registry.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -43,11 +45,12 @@ def open_registry(
 
     configured = settings.store or str(home.store)
     location = store or configured
+    policy = read_toml(settings.policy, ReleasePolicy) if settings.policy else None
     catalog = Catalog(_catalog_url(location, location == configured, settings, home))
     try:
         object_store = open_store(location, settings)
         try:
-            yield Registry.open(object_store, catalog)
+            yield Registry.open(object_store, catalog, policy=policy)
         finally:
             object_store.close()
     finally:

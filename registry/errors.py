@@ -26,6 +26,7 @@
     ├── Conflict                       409 conflict
     │   ├── AliasConflict                  alias_conflict
     │   ├── NothingToRollBack              nothing_to_roll_back
+    │   ├── PolicyViolation                policy_violation
     │   ├── VersionInUse                   version_in_use
     │   ├── VersionYanked                  version_yanked
     │   ├── SweepInProgress                sweep_in_progress
@@ -222,6 +223,12 @@ class AliasConflict(Conflict):
 
 class NothingToRollBack(Conflict):
     code = "nothing_to_roll_back"
+
+
+class PolicyViolation(Conflict):
+    """The alias is protected and the move does not meet its conditions; names each that fails."""
+
+    code = "policy_violation"
 
 
 class VersionInUse(Conflict):

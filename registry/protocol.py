@@ -17,6 +17,7 @@ from registry.adapters import (
 )
 from registry.digests import Descriptor, Digest
 from registry.manifest import Manifest
+from registry.release.policy import MovePlan, ReleasePolicy
 from registry.upkeep.integrity import IntegrityReport
 
 
@@ -51,7 +52,8 @@ class AdapterRegistry(Protocol):
         """Make the manifest a version of `name` and, if given, move `alias` to it.
 
         The same manifest again gives the same version. Raises BlobNotFound when a file of the
-        manifest is not stored, AliasConflict when the alias was moved meanwhile.
+        manifest is not stored, AliasConflict when the alias was moved meanwhile, PolicyViolation
+        when the alias is protected and may not move to it: no version is made then.
         """
         ...
 
@@ -113,7 +115,8 @@ class AdapterRegistry(Protocol):
 
         With `expect`, only if it points there now, else AliasConflict. A move to where the alias
         already points returns the current move and writes nothing. Raises VersionYanked or
-        VersionDeleted when no alias may move there.
+        VersionDeleted when no alias may move there, PolicyViolation when the alias is protected
+        and the version it would replace, the new one or the reason do not meet its conditions.
         """
         ...
 
@@ -137,4 +140,40 @@ class AdapterRegistry(Protocol):
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of the alias, oldest first; raises AliasNotFound."""
+        ...
+
+    def policy(self) -> ReleasePolicy:
+        """The rules of protected aliases."""
+        ...
+
+    def plan_commit(
+        self, name: str, manifest: Manifest, *, by: str, alias: str, why: str = ""
+    ) -> MovePlan:
+        """What `commit` would do to the alias, and why not. Writes nothing; needs no blobs."""
+        ...
+
+    def plan_move(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+    ) -> MovePlan:
+        """What `move_alias` would do, and why not. Writes nothing."""
+        ...
+
+    def plan_rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
+    ) -> MovePlan:
+        """What `rollback` would do, and why not. Writes nothing; raises NothingToRollBack."""
         ...

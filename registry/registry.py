@@ -34,6 +34,8 @@ from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
 from registry.records import Records
+from registry.release.gate import ReleaseGate
+from registry.release.policy import MovePlan, ReleasePolicy
 from registry.storage.objects import ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, pinned, utc_now
@@ -59,6 +61,7 @@ class Registry:
         *,
         freshness_s: float = 1.0,
         now: Clock = utc_now,
+        policy: ReleasePolicy | None = None,
     ) -> None:
         self._now = now
         self._store = store
@@ -72,16 +75,26 @@ class Registry:
         self._states = VersionStates(
             self._records, catalog, freshness_s, self._aliases.all, self._audit
         )
+        self._gate = ReleaseGate(
+            policy or ReleasePolicy(), self._aliases, self._versions, self._states, self.manifest
+        )
         self.access = Tokens(store, self._audit, freshness_s=freshness_s)
 
     @classmethod
-    def open(cls, store: ObjectStore, catalog: Catalog, *, freshness_s: float = 1.0) -> Registry:
+    def open(
+        cls,
+        store: ObjectStore,
+        catalog: Catalog,
+        *,
+        freshness_s: float = 1.0,
+        policy: ReleasePolicy | None = None,
+    ) -> Registry:
         """Probe the store and bring the catalog up to date with it.
 
         Raises StoreUnsuitable when the store does not honour create-once writes.
         """
         probe(store)
-        registry = cls(store, catalog, freshness_s=freshness_s)
+        registry = cls(store, catalog, freshness_s=freshness_s, policy=policy)
         catalog.bind(registry._records.store_id())
         registry.sync()
         return registry
@@ -142,6 +155,8 @@ class Registry:
             check_alias(alias)
         check_actor(by, why)
         data = manifest.canonical_json()
+        if alias is not None:
+            self._gate.require_commit(name, alias, manifest, why)
         version = self._claim_version(name, manifest, data, by)
         if alias is not None:
             self.move_alias(name, alias, version.number, by=by, why=why)
@@ -202,11 +217,12 @@ class Registry:
         check_actor(by, why)
         while True:
             current = self._aliases.current(name, alias)
-            self._versions.get(name, to)
+            version = self._versions.get(name, to)
             check_expected(name, alias, current, expect)
             if current is not None and current.to_number == to:
                 return current
             self._states.require_movable(name, to)
+            self._gate.require(version, alias, current, why)
             move = next_move(name, alias, current, to, by, why)
             if self._claim_move(move, "move"):
                 return move
@@ -242,6 +258,41 @@ class Registry:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._aliases.history(name, alias)
+
+    def policy(self) -> ReleasePolicy:
+        return self._gate.policy
+
+    def plan_commit(
+        self, name: str, manifest: Manifest, *, by: str, alias: str, why: str = ""
+    ) -> MovePlan:
+        check_actor(by, why)
+        return self._gate.plan_commit(name, alias, manifest, why)
+
+    def plan_move(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+    ) -> MovePlan:
+        check_actor(by, why)
+        return self._gate.plan_move(name, alias, to, why, expect)
+
+    def plan_rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        by: str,
+        why: str = "",
+        expect: int | None = None,
+        to: int | None = None,
+    ) -> MovePlan:
+        check_actor(by, why)
+        return self._gate.plan_rollback(name, alias, to, expect)
 
     def _claim_version(self, name: str, manifest: Manifest, data: bytes, by: str) -> AdapterVersion:
         digest = Digest.of(data)

@@ -46,6 +46,10 @@ class Versions:
                 name=owner,
             )
 
+    def next_number(self, name: str) -> int:
+        """What the next version's number would be, as far as the catalog knows."""
+        return self._catalog.latest_number(name) + 1
+
     def get(self, name: str, number: int) -> AdapterVersion:
         """From the catalog alone; raises AdapterNotFound or VersionNotFound."""
         version = self._catalog.version(name, number)

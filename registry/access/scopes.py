@@ -5,6 +5,7 @@ A scope is `verb:pattern`. In a pattern `*` stands for any characters, '/' inclu
     push:team/*          add versions to names below team/
     pull:*               read every adapter, its versions, aliases and history
     move:team/sql@prod   move this alias, or roll it back; without '@…' every alias of the names
+    release:team/*@prod  the same for protected aliases, which `move` does not cover
     infer:team/*         complete with these adapters; the base is named like an adapter
     admin                everything
 """
@@ -23,10 +24,11 @@ from pydantic import BaseModel, ConfigDict
 from registry.access.audit import AuditEntry
 from registry.errors import Forbidden, InvalidRequest
 
-Verb = Literal["push", "pull", "move", "infer", "admin"]
+Verb = Literal["push", "pull", "move", "release", "infer", "admin"]
 
 _SCOPE = re.compile(r"(push|pull|infer):[A-Za-z0-9._/*-]{1,200}")
-_ALIAS_SCOPE = re.compile(r"move:[A-Za-z0-9._/*-]{1,200}(@[a-z0-9._*-]{1,64})?")
+_ALIASES = r"[A-Za-z0-9._/*-]{1,200}(@[a-z0-9._*-]{1,64})?"
+_ALIAS_SCOPE = re.compile(rf"(move|release):{_ALIASES}")
 ADMIN: Final = "admin"
 MAX_SCOPES = 64
 
@@ -36,7 +38,7 @@ def check_scope(text: str) -> str:
     if text != ADMIN and not _SCOPE.fullmatch(text) and not _ALIAS_SCOPE.fullmatch(text):
         raise InvalidRequest(
             f"{text[:80]!r} is not a scope; give 'push:PATTERN', 'pull:PATTERN', 'infer:PATTERN', "
-            "'move:PATTERN[@ALIAS]' or 'admin' (example: 'push:team/*')",
+            "'move:PATTERN[@ALIAS]', 'release:PATTERN[@ALIAS]' or 'admin' (example: 'push:team/*')",
             param="scopes",
         )
     return text
@@ -172,7 +174,9 @@ _RULES: Sequence[_Rule] = (
     _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
     _rule("POST", "/v1/adapters/{name}/versions", "push"),
+    # Which of the two an alias needs is for the policy, and so for the route, to say.
     _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),
+    _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "release"),
     _rule("POST", "/v1/(chat/)?completions", "infer"),
     _rule("GET", "/v1/models(/.*)?", "infer"),
 )
@@ -212,6 +216,11 @@ def _target(rule: _Rule, path: str, ref_name: str | None) -> str | None:
     if name is None:
         return ref_name
     return f"{name}@{groups['alias']}" if groups.get("alias") else name
+
+
+def is_alias_pattern(text: str) -> bool:
+    """Whether it is a pattern of names or of `name@alias`."""
+    return re.fullmatch(_ALIASES, text) is not None
 
 
 def covers(pattern: str, target: str) -> bool:

@@ -21,6 +21,7 @@ from registry.errors import (
 )
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
+from registry.release.policy import MovePlan
 
 # How long a push waits before it looks again when a sweep was deleting what it needs.
 PAUSES_S = (0.1, 0.5, 2.0, 5.0)
@@ -46,14 +47,7 @@ def push(
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
     """
-    check_name(name)
-    if alias is not None:
-        check_alias(alias)
-    if not bundle.has_effect and not allow_no_effect:
-        raise InvalidBundle(
-            f"{bundle.directory} has no effect: B·A is zero in every module, so it answers like the"
-            " base; was it trained? Allow it with --allow-no-effect"
-        )
+    _check_push(name, bundle, alias, allow_no_effect)
     for pause_s in (*PAUSES_S, None):
         for descriptor in manifest.files:
             if repair or not registry.has_blob(descriptor.digest):
@@ -65,6 +59,33 @@ def push(
                 raise
             time.sleep(pause_s)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def plan_push(
+    registry: AdapterRegistry,
+    name: str,
+    bundle: Bundle,
+    manifest: Manifest,
+    *,
+    by: str,
+    alias: str,
+    why: str = "",
+    allow_no_effect: bool = False,
+) -> MovePlan:
+    """What `push` would do to the alias. Uploads and writes nothing; raises as `push`."""
+    _check_push(name, bundle, alias, allow_no_effect)
+    return registry.plan_commit(name, manifest, by=by, alias=alias, why=why)
+
+
+def _check_push(name: str, bundle: Bundle, alias: str | None, allow_no_effect: bool) -> None:
+    check_name(name)
+    if alias is not None:
+        check_alias(alias)
+    if not bundle.has_effect and not allow_no_effect:
+        raise InvalidBundle(
+            f"{bundle.directory} has no effect: B·A is zero in every module, so it answers like the"
+            " base; was it trained? Allow it with --allow-no-effect"
+        )
 
 
 def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> AdapterVersion:

@@ -47,6 +47,7 @@ def token() -> None:
         "hotswap token create ci --scope 'push:team/*' --scope 'pull:team/*' --expires 90d",
         "hotswap token create app --scope 'infer:team/*'",
         "hotswap token create releaser --scope 'move:team/sql@prod'",
+        "hotswap token create on-call --scope 'release:team/*@prod'",
     )
 )
 @click.argument("name")
@@ -56,7 +57,7 @@ def token() -> None:
     multiple=True,
     required=True,
     metavar="VERB:PATTERN",
-    help="push, pull, move or infer with a pattern of names, or admin. Repeatable.",
+    help="push, pull, move, release or infer with a pattern of names, or admin. Repeatable.",
 )
 @click.option("--expires", callback=_length, metavar="TIME", help="90d, 12h, 45m; default: never.")
 @registry_option

@@ -8,6 +8,7 @@ import click
 
 from registry.adapters import DEFAULT_ALIAS, AdapterRef
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.release import dry_run_option, finish_with_plan
 from registry.commands.tables import print_json, print_table, time_text
 from registry.errors import InvalidReference, InvalidRequest
 from registry.moves import served_at
@@ -28,21 +29,36 @@ def _alias_of(text: str) -> tuple[str, str]:
     epilog=example(
         "hotswap alias team/sql@prod 7 --why 'better on dates'",
         "hotswap alias team/sql@prod 7 --expect 6",
+        "hotswap alias team/sql@prod 7 --dry-run",
     )
 )
 @click.argument("ref")
 @click.argument("number", type=click.IntRange(min=1))
 @click.option("--expect", type=int, help="Only if the alias points to this version now.")
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
+@dry_run_option
 @registry_option
 @json_option
+@click.pass_context
 def alias(
-    ref: str, number: int, expect: int | None, why: str, location: str | None, as_json: bool
+    ctx: click.Context,
+    ref: str,
+    number: int,
+    expect: int | None,
+    why: str,
+    dry_run: bool,
+    location: str | None,
+    as_json: bool,
 ) -> None:
     """Point the alias REF (team/sql@prod) to version NUMBER."""
     name, alias_name = _alias_of(ref)
+    by = read_user()
     with open_registry_at(location) as registry:
-        move = registry.move_alias(name, alias_name, number, by=read_user(), why=why, expect=expect)
+        if dry_run:
+            plan = registry.plan_move(name, alias_name, number, by=by, why=why, expect=expect)
+            finish_with_plan(ctx, plan, as_json=as_json)
+            return
+        move = registry.move_alias(name, alias_name, number, by=by, why=why, expect=expect)
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
@@ -89,15 +105,29 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
 )
 @click.option("--expect", type=int, help="Only if the alias points to this version now.")
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
+@dry_run_option
 @registry_option
 @json_option
+@click.pass_context
 def rollback(
-    ref: str, to: int | None, expect: int | None, why: str, location: str | None, as_json: bool
+    ctx: click.Context,
+    ref: str,
+    to: int | None,
+    expect: int | None,
+    why: str,
+    dry_run: bool,
+    location: str | None,
+    as_json: bool,
 ) -> None:
     """Move the alias REF (team/sql@prod) back to an earlier version."""
     name, alias_name = _alias_of(ref)
+    by = read_user()
     with open_registry_at(location) as registry:
-        move = registry.rollback(name, alias_name, by=read_user(), why=why, expect=expect, to=to)
+        if dry_run:
+            plan = registry.plan_rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
+            finish_with_plan(ctx, plan, as_json=as_json)
+            return
+        move = registry.rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:

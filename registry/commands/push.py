@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from registry.adapters import AdapterRef, check_name
 from registry.bundles.bundle import Bundle
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.release import dry_run_option, finish_with_plan
 from registry.commands.tables import print_json
 from registry.digests import Digest
 from registry.errors import InvalidRequest
@@ -59,9 +61,12 @@ def _numbers(
     "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
 )
 @click.option("--allow-no-effect", is_flag=True, help="Push an adapter whose B·A is zero.")
+@dry_run_option
 @registry_option
 @json_option
+@click.pass_context
 def push(
+    ctx: click.Context,
     source: str,
     name: str,
     alias: str | None,
@@ -76,6 +81,7 @@ def push(
     revision: str | None,
     base: Path | None,
     allow_no_effect: bool,
+    dry_run: bool,
     location: str | None,
     as_json: bool,
 ) -> None:
@@ -84,9 +90,12 @@ def push(
     SOURCE is a directory, a tar file, a snapshot in the hub's cache, or a hub id (owner/name).
     """
     from registry.bundles.sources import open_source
+    from registry.bundles.transfer import plan_push
     from registry.bundles.transfer import push as push_bundle
 
     check_name(name)
+    if dry_run and alias is None:
+        raise click.UsageError("--dry-run tells what an alias would do; give --alias")
     stated = _lineage(dataset_digest, run, revision)
     with open_source(source) as directory:
         bundle = Bundle.read(directory)
@@ -95,23 +104,24 @@ def push(
         fingerprint = _read_fingerprint(base) if base else None
         with open_registry_at(location) as registry:
             lineage = stated if parent is None else _parent(registry, name, parent).over(stated)
-            version = push_bundle(
-                registry,
-                name,
-                bundle,
-                bundle.manifest(
-                    base=fingerprint,
-                    metrics=metrics,
-                    description=description,
-                    tags=tags,
-                    lineage=lineage,
-                ),
-                by=read_user(),
-                alias=alias,
-                why=why,
-                allow_no_effect=allow_no_effect,
-                repair=repair,
+            manifest = bundle.manifest(
+                base=fingerprint,
+                metrics=metrics,
+                description=description,
+                tags=tags,
+                lineage=lineage,
             )
+            said: dict[str, Any] = {
+                "by": read_user(),
+                "alias": alias,
+                "why": why,
+                "allow_no_effect": allow_no_effect,
+            }
+            if dry_run:
+                plan = plan_push(registry, name, bundle, manifest, **said)
+                finish_with_plan(ctx, plan, as_json=as_json)
+                return
+            version = push_bundle(registry, name, bundle, manifest, repair=repair, **said)
     if as_json:
         print_json(version.model_dump(mode="json"))
         return

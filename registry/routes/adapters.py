@@ -15,13 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from registry.access.auth import principal_of
-from registry.access.scopes import Principal
+from registry.access.scopes import Principal, Verb
 from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
 from registry.bundles.bundle import MAX_FILE_BYTES
 from registry.digests import Descriptor, Digest
-from registry.errors import BlobNotFound, RequestTooLarge
+from registry.errors import BlobNotFound, InvalidRequest, RequestTooLarge
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
+from registry.release.policy import MovePlan, ReleasePolicy
 from registry.routes.access import add_access_routes
 from registry.routes.upkeep import add_upkeep_routes
 
@@ -31,10 +32,13 @@ BINARY = "application/octet-stream"
 
 
 class _Body(BaseModel):
+    """With `dry_run` the answer is a MovePlan and nothing is written."""
+
     model_config = ConfigDict(extra="forbid")
 
     by: str
     why: str = ""
+    dry_run: bool = False
 
 
 class CommitBody(_Body):
@@ -113,12 +117,15 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         return {"versions": registry.versions(name)}
 
     @router.post("/adapters/{name:path}/versions", status_code=201)
-    def commit(name: str, body: CommitBody, request: Request) -> AdapterVersion:
-        principal = principal_of(request)
+    def commit(name: str, body: CommitBody, request: Request) -> AdapterVersion | MovePlan:
+        by = principal_of(request).actor(body.by)
         if body.alias is not None:
-            principal.require("move", f"{name}@{body.alias}")
-        by = principal.actor(body.by)
-        return registry.commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
+            by = _mover(registry, request, name, body.alias, body.by)
+        if not body.dry_run:
+            return registry.commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
+        if body.alias is None:
+            raise InvalidRequest("dry_run tells what an alias would do; name one", param="alias")
+        return registry.plan_commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
 
 
 def _visible(
@@ -144,20 +151,32 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         return {"moves": registry.history(name, alias)}
 
     @router.post("/adapters/{name:path}/aliases/{alias}")
-    def move_alias(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove:
-        by = _mover(request, name, alias, body.by)
-        return registry.move_alias(name, alias, body.to, by=by, why=body.why, expect=body.expect)
+    def move_alias(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove | MovePlan:
+        by = _mover(registry, request, name, alias, body.by)
+        verb = registry.plan_move if body.dry_run else registry.move_alias
+        return verb(name, alias, body.to, by=by, why=body.why, expect=body.expect)
 
     @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
-    def rollback(name: str, alias: str, body: RollbackBody, request: Request) -> AliasMove:
-        by = _mover(request, name, alias, body.by)
-        return registry.rollback(name, alias, by=by, why=body.why, expect=body.expect, to=body.to)
+    def rollback(
+        name: str, alias: str, body: RollbackBody, request: Request
+    ) -> AliasMove | MovePlan:
+        by = _mover(registry, request, name, alias, body.by)
+        verb = registry.plan_rollback if body.dry_run else registry.rollback
+        return verb(name, alias, by=by, why=body.why, expect=body.expect, to=body.to)
+
+    @router.get("/policy")
+    def policy() -> ReleasePolicy:
+        return registry.policy()
 
 
-def _mover(request: Request, name: str, alias: str, said: str) -> str:
-    """Who moves the alias; raises Forbidden when the token may not."""
+def _mover(registry: AdapterRegistry, request: Request, name: str, alias: str, said: str) -> str:
+    """Who moves the alias; raises Forbidden when the token may not.
+
+    A protected alias needs `release`: `move` alone is what the policy takes away.
+    """
     principal = principal_of(request)
-    principal.require("move", f"{name}@{alias}")
+    verb: Verb = "release" if registry.policy().protects(name, alias) else "move"
+    principal.require(verb, f"{name}@{alias}")
     return principal.actor(said)
 
 

@@ -15,6 +15,7 @@ from registry.client import RegistryClient
 from registry.database.catalog import Catalog
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
+from registry.release.policy import ReleasePolicy
 from registry.settings import RegistrySettings
 from registry.storage import open_store
 from registry.storage.objects import ObjectStore
@@ -79,13 +80,21 @@ def _store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
     opened.close()
 
 
+@pytest.fixture
+def policy() -> ReleasePolicy:
+    """The rules of protected aliases; a suite that has some gives its own."""
+    return ReleasePolicy()
+
+
 @pytest.fixture(params=["in process", "over HTTP", "on SeaweedFS"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdapterRegistry]:
+def registry(
+    request: pytest.FixtureRequest, tmp_path: Path, policy: ReleasePolicy
+) -> Iterator[AdapterRegistry]:
     """An empty registry of each kind."""
     kind = "seaweedfs" if request.param == "on SeaweedFS" else "local"
     stores = _store(kind, request, tmp_path)
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
-    opened = Registry.open(next(stores), catalog)
+    opened = Registry.open(next(stores), catalog, policy=policy)
     if request.param == "over HTTP":
         with serving_app(assemble([registry_plane(opened)])) as url, RegistryClient(url) as client:
             yield client

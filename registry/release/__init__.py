@@ -1,0 +1,1 @@
+"""Protected aliases: which conditions a move must meet, and what a move would do."""
