@@ -17,25 +17,48 @@ Array = NDArray[np.float32]
 _DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
-def read_tensors(path: Path) -> Iterator[tuple[str, Array]]:
-    """Every tensor in float32, in order of name; the file's header must have been checked.
+class TensorFile:
+    """The tensors of a safetensors file, read when they are asked for; its header must have been
+    checked. Close it after use."""
 
-    Raises InvalidBundle for a type other than F32, F16 and BF16.
-    """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-        for name in sorted(header.keys() - {"__metadata__"}):
-            about = header[name]
-            if about["dtype"] not in _DTYPES:
-                raise InvalidBundle(
-                    f"{path.name}: {name} is of type {about['dtype']}; save it as one of "
-                    + ", ".join(_DTYPES)
-                )
-            start, end = about["data_offsets"]
-            file.seek(8 + length + start)
-            values = np.frombuffer(file.read(end - start), _DTYPES[about["dtype"]])
-            yield name, _widened(values, about["dtype"]).reshape(about["shape"])
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._file = path.open("rb")
+        (length,) = struct.unpack("<Q", self._file.read(8))
+        header: dict[str, Any] = json.loads(self._file.read(length))
+        header.pop("__metadata__", None)
+        self._header = header
+        self._start = 8 + length
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._header)
+
+    def read(self, name: str) -> Array:
+        """The tensor in float32; raises InvalidBundle for a type other than F32, F16 and BF16."""
+        about = self._header[name]
+        if about["dtype"] not in _DTYPES:
+            raise InvalidBundle(
+                f"{self._name}: {name} is of type {about['dtype']}; save it as one of "
+                + ", ".join(_DTYPES)
+            )
+        start, end = about["data_offsets"]
+        self._file.seek(self._start + start)
+        values = np.frombuffer(self._file.read(end - start), _DTYPES[about["dtype"]])
+        return _widened(values, about["dtype"]).reshape(about["shape"])
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, Array]]:
+    """Every tensor in order of name; raises as TensorFile.read."""
+    with TensorFile(path) as file:
+        for name in file.names:
+            yield name, file.read(name)
 
 
 def has_effect(path: Path) -> bool:

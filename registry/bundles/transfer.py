@@ -110,14 +110,15 @@ def fetch_files(registry: AdapterRegistry, manifest: Manifest, directory: Path) 
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         for descriptor in manifest.files:
-            _fetch(registry, descriptor, temporary / descriptor.file_name)
+            fetch_file(registry, descriptor, temporary / descriptor.file_name)
         temporary.chmod(0o755)
         _rename(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fetch(registry: AdapterRegistry, descriptor: Descriptor, path: Path) -> None:
+def fetch_file(registry: AdapterRegistry, descriptor: Descriptor, path: Path) -> None:
+    """Write one new file, verified and on disk; raises BlobNotFound or BlobCorrupted."""
     size_bytes = 0
     with path.open("xb") as file:
         for chunk in registry.open_blob(descriptor.digest):

@@ -9,6 +9,7 @@ import pytest
 
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.bundles.transfer import pull, push
+from registry.comparison import compare
 from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
@@ -26,7 +27,7 @@ from registry.errors import (
 )
 from registry.manifest import Lineage, Manifest
 from registry.protocol import AdapterRegistry
-from tests.registry.bundles import file_bytes, make_bundle, read_bundle
+from tests.registry.bundles import MODULE, file_bytes, make_bundle, read_bundle
 
 NAME = "team/sql"
 
@@ -427,3 +428,20 @@ def test_pull_into_a_directory_that_is_not_empty_is_refused(
     with pytest.raises(InvalidRequest, match="not empty"):
         pull(registry, AdapterRef.parse(f"{NAME}:1"), target)
     assert file_bytes(target) == before
+
+
+def test_versions_are_compared_through_any_registry(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        push_version(registry, tmp_path, seed)
+    first, second = (AdapterRef.parse(f"{NAME}:{number}") for number in (1, 2))
+    assert compare(registry, first, first).change == 0.0
+    found = compare(registry, first, second)
+    assert [layer.module for layer in found.layers] == [MODULE]
+    assert [change.field for change in found.files] == [
+        "files.README.md",
+        "files.adapter_model.safetensors",
+    ]
+    with pytest.raises(VersionNotFound):
+        compare(registry, first, AdapterRef.parse(f"{NAME}:3"))

@@ -104,6 +104,21 @@ def test_lineage_is_pushed_and_shown(shell: Shell) -> None:
     assert "revision:     3f2c9d1" in lines
 
 
+def test_diff_shows_what_differs(shell: Shell) -> None:
+    for seed, alpha in ((1, 8), (2, 16)):
+        make_bundle(shell.root / f"v{seed}", seed, lora_alpha=alpha)
+        shell.ok("push", f"v{seed}", "team/sql", "--metric", f"em=0.{seed}", "--alias", "prod")
+    text = shell.ok("diff", "team/sql:1", "team/sql@prod")
+    assert re.search(r"^lora.lora_alpha +8.0 +16.0$", text, re.MULTILINE)
+    assert re.search(r"^em +0.1 +0.2 +\+0.1$", text, re.MULTILINE)
+    document = json.loads(shell.ok("diff", "team/sql:1", "team/sql@prod", "--json"))
+    (layer,) = document["layers"]
+    line = rf"^{re.escape(layer['module'])} +{layer['change']:.4g} "
+    assert re.search(line, text, re.MULTILINE)
+    assert text.endswith(f"\nall layers: {document['change']:.4g}\n")
+    assert shell.ok("diff", "team/sql:1", "team/sql:1").endswith("\nall layers: 0\n")
+
+
 def test_tables_are_aligned(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
     for name in ("a", "a-much-longer-name"):
