@@ -5,11 +5,13 @@ A plane is a set of routes with a lifespan. One process can serve all planes on 
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -34,10 +36,13 @@ from registry.errors import (
     RequestTooLarge,
     Unavailable,
 )
-from registry.protocol import AdapterRegistry
 from registry.routes.adapters import registry_router
 
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
 MAX_BODY_BYTES = 2 << 20
+LEAVE_INTERVAL_S = 0.2
 BLOB_PATH = "/v1/blobs/"  # bodies of this path are limited by their own route
 
 
@@ -50,19 +55,34 @@ def _no_facts() -> dict[str, Any]:
     return {}
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Plane:
-    """Routes, what must live around them, and the facts they add to `/health` under `name`."""
+    """Routes, what must live around them, and the facts they add to `/health` under `name`.
+
+    `leave` ends requests that wait for something to happen. It is called when the server is about
+    to stop, again and again until every request has ended.
+    """
 
     name: str
     router: APIRouter
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = _no_lifespan
     health: Callable[[], dict[str, Any]] = _no_facts
+    leave: Callable[[], None] = _nothing
 
 
-def registry_plane(registry: AdapterRegistry) -> Plane:
+def registry_plane(registry: Registry) -> Plane:
     """The plane over a registry that is open already; who opened it closes it."""
-    return Plane(name="registry", router=registry_router(registry))
+    leaving = threading.Event()
+
+    def leave() -> None:
+        leaving.set()
+        registry.wake()
+
+    return Plane(name="registry", router=registry_router(registry, leaving), leave=leave)
 
 
 def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> FastAPI:
@@ -79,7 +99,7 @@ def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> Fa
             yield
 
     app = FastAPI(title="Hotswap", lifespan=lifespan)
-    app.state.plane_names = tuple(plane.name for plane in planes)
+    app.state.planes = tuple(planes)
     app.state.access = access
     app.add_middleware(BodyLimit)
     if access is not None:
@@ -116,25 +136,32 @@ def run(app: FastAPI, host: str, port: int) -> None:
             f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port"
         ) from None
     with listening:
-        names = ", ".join(app.state.plane_names)
+        names = ", ".join(plane.name for plane in app.state.planes)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        config = uvicorn.Config(app, log_level="warning", lifespan="on")
-        _Announcing(config, f"hotswap: listening on {where} ({names}){how}").run(
-            sockets=[listening]
-        )
+        line = f"hotswap: listening on {where} ({names}){how}"
+        Server(app, "warning", lambda: print(line, flush=True)).run(sockets=[listening])
 
 
-class _Announcing(uvicorn.Server):
-    """Prints its line once it is started, not before."""
+class Server(uvicorn.Server):
+    """Calls `on_start` once connections are accepted, and ends waiting requests when it stops."""
 
-    def __init__(self, config: uvicorn.Config, line: str) -> None:
-        super().__init__(config)
-        self._line = line
+    def __init__(self, app: FastAPI, log_level: str, on_start: Callable[[], None]) -> None:
+        super().__init__(uvicorn.Config(app, log_level=log_level, lifespan="on"))
+        self._planes: Sequence[Plane] = app.state.planes
+        self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print(self._line, flush=True)
+            self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        while not ending.done():
+            for plane in self._planes:
+                plane.leave()
+            await asyncio.wait({ending}, timeout=LEAVE_INTERVAL_S)
+        await ending
 
 
 class BodyLimit:

@@ -23,9 +23,10 @@ from registry.adapters import (
 from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, RegistryUnavailable
+from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
-from registry.transport import HttpTransport
+from registry.transport import TIMEOUT_S, HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
 CHUNK_BYTES = 1 << 20
@@ -146,6 +147,13 @@ class RegistryClient:
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._http.get_list(AliasMove, f"{_alias(name, alias)}/history", "moves")
+
+    def events(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
+        params = {"limit": limit, "wait_s": wait_s}
+        if after is not None:
+            params["after"] = after
+        response = self._http.get("/v1/events", params, timeout_s=wait_s + TIMEOUT_S)
+        return self._http.read(EventPage, response)
 
     def policy(self) -> ReleasePolicy:
         return self._http.read(ReleasePolicy, self._http.get("/v1/policy"))

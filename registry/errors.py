@@ -32,6 +32,7 @@
     │   ├── SweepInProgress                sweep_in_progress
     │   ├── NameTaken                      name_taken
     │   ├── TokenExists                    token_exists
+    │   ├── CursorAhead                    cursor_ahead
     │   └── BaseMismatch                   base_mismatch
     ├── NotServable                    422 adapter_not_servable
     │   ├── RankTooHigh                    rank_too_high
@@ -259,6 +260,12 @@ class TokenExists(Conflict):
     """The name belongs to a token already; names are never used twice, or the log would lie."""
 
     code = "token_exists"
+
+
+class CursorAhead(Conflict):
+    """The log of events ends before the cursor: the store was put back. Followers start over."""
+
+    code = "cursor_ahead"
 
 
 class BaseMismatch(Conflict):

@@ -7,6 +7,7 @@
     versions/<name>/<number>.json                   one AdapterVersion
     aliases/<name>/<alias>/<sequence>.json          one AliasMove
     states/<name>/<number>/<sequence>.json          one VersionState: yanked, deleted, …
+    events/<sequence>.json                          one Event: a record that is new, in one order
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
@@ -33,6 +34,7 @@ NAMES = "names/"
 VERSIONS = "versions/"
 ALIASES = "aliases/"
 STATES = "states/"
+EVENTS = "events/"
 BLOBS = "blobs/"
 MANIFESTS = "manifests/"
 CONDEMNED = "condemned/"
@@ -66,6 +68,10 @@ def move_key(name: str, alias: str, sequence: int) -> str:
 
 def state_key(name: str, number: int, sequence: int) -> str:
     return f"{STATES}{name}/{number:010}/{sequence:010}{_SUFFIX}"
+
+
+def event_key(sequence: int) -> str:
+    return f"{EVENTS}{sequence:010}{_SUFFIX}"
 
 
 def condemned_key(key: str) -> str:

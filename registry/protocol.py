@@ -16,6 +16,7 @@ from registry.adapters import (
     VersionState,
 )
 from registry.digests import Descriptor, Digest
+from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.upkeep.integrity import IntegrityReport
@@ -140,6 +141,15 @@ class AdapterRegistry(Protocol):
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of the alias, oldest first; raises AliasNotFound."""
+        ...
+
+    def events(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
+        """Up to `limit` events behind the cursor `after`, in order; waits up to `wait_s` seconds
+        when there is none, and may return early without any.
+
+        None is the end of the log: no events, only the cursor to go on from. Raises CursorAhead
+        when the log ends before `after`.
+        """
         ...
 
     def policy(self) -> ReleasePolicy:

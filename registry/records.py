@@ -1,4 +1,4 @@
-"""Version, alias and state records in the object store: written once, read back, never changed."""
+"""Version, alias, state and event records in the object store: written once, never changed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from registry.adapters import AdapterVersion, AliasMove, VersionState
 from registry.errors import BlobCorrupted
+from registry.events.event import Event, EventRecord, key_of
 from registry.layout import (
     ALIASES,
     STATES,
     STORE_KEY,
     VERSIONS,
+    event_key,
     move_key,
     name_key,
     parse_move_key,
@@ -57,6 +59,19 @@ class Records:
     def claim_state(self, state: VersionState) -> bool:
         """Whether the state's sequence number is now ours."""
         return self._claim(state_key(state.name, state.number, state.sequence), state)
+
+    def claim_event(self, event: Event) -> bool:
+        """Whether the event's sequence number is now ours."""
+        return self._claim(event_key(event.sequence), event)
+
+    def events_from(self, sequence: int) -> Iterator[Event]:
+        """The events from `sequence` on, up to the newest that exists now."""
+        while (data := self._read(event_key(sequence))) is not None:
+            yield _parse(Event, data, event_key(sequence))
+            sequence += 1
+
+    def has_event(self, sequence: int) -> bool:
+        return self._store.stat(event_key(sequence)) is not None
 
     def states_from(self, name: str, number: int, sequence: int) -> Iterator[VersionState]:
         """The version's states from `sequence` on, up to the newest that exists now."""
@@ -107,6 +122,9 @@ class Records:
     def state(self, name: str, number: int, sequence: int) -> VersionState:
         return self._listed(VersionState, state_key(name, number, sequence))
 
+    def event(self, sequence: int) -> Event:
+        return self._listed(Event, event_key(sequence))
+
     def store_id(self) -> str:
         """The store's own id, made by whoever opens it first."""
         if (data := self._read(STORE_KEY)) is None:
@@ -154,9 +172,7 @@ def _parse(kind: type[RecordT], data: bytes, key: str) -> RecordT:
 
 
 def _key_of(record: BaseModel) -> str:
-    if isinstance(record, AliasMove):
-        return move_key(record.name, record.alias, record.sequence)
-    if isinstance(record, VersionState):
-        return state_key(record.name, record.number, record.sequence)
-    assert isinstance(record, AdapterVersion)
-    return version_key(record.name, record.number)
+    if isinstance(record, Event):
+        return event_key(record.sequence)
+    assert isinstance(record, EventRecord)
+    return key_of(record)

@@ -1,8 +1,9 @@
 """The registry in process: the verbs over an object store (the truth) and a catalog (its index).
 
-Order of every write: blobs → manifest → version claim → row → alias claim → row. A crash leaves
-garbage, never a pointer to nothing; what was claimed but has no row yet is found by catching up,
-which comes before every decision. Several registries may share one store.
+Order of every write: blobs → manifest → version claim → row → event → alias claim → row → event. A
+crash leaves garbage, never a pointer to nothing; what was claimed but has no row yet is found by
+catching up, which comes before every decision; an event that is missing is appended at start.
+Several registries may share one store.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from registry.digests import Descriptor, Digest
 from registry.errors import (
     InvalidRequest,
 )
+from registry.events.event import EventPage
+from registry.events.log import EventLog
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
+from registry.reconcile import Reconciliation
 from registry.records import Records
 from registry.release.gate import ReleaseGate
 from registry.release.policy import MovePlan, ReleasePolicy
@@ -71,9 +75,11 @@ class Registry:
         self._records = Records(store)
         self._versions = Versions(self._records, catalog)
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
+        self._events = EventLog(self._records, catalog, self._versions.get, look_s=freshness_s)
+        self._reconciliation = Reconciliation(self._records, catalog, self._events)
         self._audit = AuditLog(store)
         self._states = VersionStates(
-            self._records, catalog, freshness_s, self._aliases.all, self._audit
+            self._records, catalog, freshness_s, self._aliases.all, self._audit, self._events
         )
         self._gate = ReleaseGate(
             policy or ReleasePolicy(), self._aliases, self._versions, self._states, self.manifest
@@ -105,23 +111,12 @@ class Registry:
         self._store.close()
 
     def sync(self) -> None:
-        """Add to the catalog what other processes, or a crash, left in the store alone."""
-        known_moves, known_versions = self._catalog.move_keys(), self._catalog.version_keys()
-        known_states, states = self._catalog.state_keys(), self._records.state_keys()
-        # Moves first: the version a listed move points to is then listed too.
-        moves, versions = self._records.move_keys(), self._records.version_keys()
-        if known_moves - moves or known_versions - versions or known_states - states:
-            self.rebuild()  # the store was put back to an earlier state
-            return
-        self._catalog.add(
-            [self._records.version(*key) for key in sorted(versions - known_versions)],
-            [self._records.move(*key) for key in sorted(moves - known_moves)],
-            [self._records.state(*key) for key in sorted(states - known_states)],
-        )
+        """Bring catalog and events up to date with what others, or a crash, left in the store."""
+        self._reconciliation.sync()
 
     def rebuild(self) -> None:
         """Make the catalog again from the store alone."""
-        self._catalog.replace(*self._records.everything())
+        self._reconciliation.rebuild()
 
     def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
         check = IntegrityCheck(self._store)
@@ -259,6 +254,13 @@ class Registry:
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._aliases.history(name, alias)
 
+    def events(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
+        return self._events.events(after, limit, wait_s)
+
+    def wake(self) -> None:
+        """End every wait for events now, because the server that waits is about to stop."""
+        self._events.wake()
+
     def policy(self) -> ReleasePolicy:
         return self._gate.policy
 
@@ -328,6 +330,7 @@ class Registry:
             )
             if self._records.claim_version(version):
                 self._catalog.add([version], [])
+                self._events.append([version])
                 self._audit.record("push", str(version.ref), who=by, after=str(digest))
                 return version
 
@@ -335,6 +338,7 @@ class Registry:
         claimed = self._records.claim_move(move)
         if claimed:
             self._catalog.add([], [move])
+            self._events.append([move])
             self._states.keep(move)
             self._audit.record(
                 action,

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
+
+from registry.app import Server
 
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret12345"
@@ -119,12 +120,7 @@ def serving_app(app: FastAPI) -> Iterator[str]:
     """A real uvicorn server on a free port in a thread; yields its URL."""
     started = threading.Event()
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    server = Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    server = Server(app, "error", started.set)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

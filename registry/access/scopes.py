@@ -171,6 +171,9 @@ _RULES: Sequence[_Rule] = (
     _rule("GET", "/v1/resolve", "pull"),
     _rule("GET", "/v1/verify", "pull", only_with_ref=True),  # the whole store: admin
     _rule("GET", "/v1/adapters", "pull"),
+    # Who may only move sees no event, but learns how far the log has come.
+    _rule("GET", "/v1/events", "pull"),
+    _rule("GET", "/v1/events", "move"),
     _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
     _rule("POST", "/v1/adapters/{name}/versions", "push"),

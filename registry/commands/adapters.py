@@ -10,6 +10,7 @@ import click
 from registry.adapters import AdapterRef, check_name
 from registry.commands.aliases import ALIAS_COMMANDS
 from registry.commands.compare import diff
+from registry.commands.events import EVENT_COMMANDS
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
 from registry.commands.push import push
 from registry.commands.tables import (
@@ -116,6 +117,7 @@ COMMANDS: tuple[click.Command, ...] = (
     show,
     diff,
     *ALIAS_COMMANDS,
+    *EVENT_COMMANDS,
     registry,
     *UPKEEP_COMMANDS,
 )

@@ -12,9 +12,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import SQLModel, create_engine
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
-from registry.database.schema import AliasMoveRow, StoreRow, VersionRow, VersionStateRow
+from registry.database.schema import AliasMoveRow, EventRow, StoreRow, VersionRow, VersionStateRow
 from registry.digests import Digest
 from registry.errors import InvalidSettings, StoreUnavailable
+from registry.events.event import Event
 
 BUSY_TIMEOUT_S = 30
 ROWS_A_STATEMENT = 500
@@ -24,6 +25,8 @@ _STORE: Any = SQLModel.metadata.tables[StoreRow.__tablename__]
 _VERSIONS: Any = SQLModel.metadata.tables[VersionRow.__tablename__]
 _MOVES: Any = SQLModel.metadata.tables[AliasMoveRow.__tablename__]
 _STATES: Any = SQLModel.metadata.tables[VersionStateRow.__tablename__]
+_EVENTS: Any = SQLModel.metadata.tables[EventRow.__tablename__]
+_TABLES = (_EVENTS, _STATES, _MOVES, _VERSIONS)  # what is referred to comes last
 
 
 class Catalog:
@@ -36,7 +39,7 @@ class Catalog:
         self._engine = _engine(url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         with self._write() as connection:
-            SQLModel.metadata.create_all(connection, tables=[_STORE, _VERSIONS, _MOVES, _STATES])
+            SQLModel.metadata.create_all(connection, tables=[_STORE, *_TABLES])
 
     def close(self) -> None:
         self._engine.dispose()
@@ -46,7 +49,7 @@ class Catalog:
         with self._write() as connection:
             if connection.scalars(select(_STORE.c.store_id)).all() == [store_id]:
                 return
-            for table in (_STATES, _MOVES, _VERSIONS, _STORE):
+            for table in (*_TABLES, _STORE):
                 connection.execute(delete(table))
             connection.execute(insert(_STORE).values(store_id=store_id))
 
@@ -65,12 +68,34 @@ class Catalog:
         versions: Iterable[AdapterVersion],
         moves: Iterable[AliasMove],
         states: Iterable[VersionState],
+        events: Iterable[Event] = (),
     ) -> None:
         """Make these the only rows, in one transaction."""
         with self._write() as connection:
-            for table in (_STATES, _MOVES, _VERSIONS):
+            for table in _TABLES:
                 connection.execute(delete(table))
             _insert_missing(connection, versions, moves, states)
+            _insert_events(connection, events)
+
+    def add_events(self, events: Iterable[Event]) -> None:
+        """Note which records the events tell of."""
+        with self._write() as connection:
+            _insert_events(connection, events)
+
+    def last_event(self) -> int:
+        """The highest sequence number of an event, 0 when there is none."""
+        with self._read() as connection:
+            return connection.scalar(select(func.max(_EVENTS.c.sequence))) or 0
+
+    def has_event(self, record_key: str) -> bool:
+        statement = select(_EVENTS.c.sequence).where(_EVENTS.c.record_key == record_key).limit(1)
+        with self._read() as connection:
+            return connection.execute(statement).first() is not None
+
+    def event_keys(self) -> set[str]:
+        """The keys of all records that have an event."""
+        with self._read() as connection:
+            return set(connection.scalars(select(_EVENTS.c.record_key)))
 
     def version_keys(self) -> set[tuple[str, int]]:
         with self._read() as connection:
@@ -245,6 +270,11 @@ def _insert_missing(
     _insert_rows(connection, _VERSIONS, [_version_row(version) for version in versions])
     _insert_rows(connection, _MOVES, [move.model_dump() for move in moves])
     _insert_rows(connection, _STATES, [state.model_dump() for state in states])
+
+
+def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
+    rows = [{"sequence": e.sequence, "record_key": e.record_key} for e in events]
+    _insert_rows(connection, _EVENTS, rows)
 
 
 def _insert_rows(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:

@@ -66,6 +66,15 @@ class VersionStateRow(SQLModel, table=True):
     why: str
 
 
+class EventRow(SQLModel, table=True):
+    """Which record the event of a sequence number tells of."""
+
+    __tablename__ = "events"
+
+    sequence: int = Field(primary_key=True)
+    record_key: str = Field(index=True)
+
+
 class AliasMoveRow(SQLModel, table=True):
     """One AliasMove; the row with the highest sequence of an alias is current."""
 

@@ -4,6 +4,7 @@ the one handler in `registry.app`."""
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Annotated, Any
@@ -24,6 +25,7 @@ from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.routes.access import add_access_routes
+from registry.routes.events import add_event_routes
 from registry.routes.upkeep import add_upkeep_routes
 
 SPOOL_BYTES = 8 << 20
@@ -56,14 +58,15 @@ class RollbackBody(_Body):
     to: int | None = None
 
 
-def registry_router(registry: AdapterRegistry) -> APIRouter:
-    """Every route of the registry plane."""
+def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIRouter:
+    """Every route of the registry plane; once `leaving` is set, none waits any more."""
     router = APIRouter(prefix="/v1", tags=["registry"])
     _add_blob_routes(router, registry)
     _add_adapter_routes(router, registry)
     _add_alias_routes(router, registry)
     add_upkeep_routes(router, registry)
     add_access_routes(router, registry.access)
+    add_event_routes(router, registry, leaving)
     return router
 
 

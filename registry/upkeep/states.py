@@ -16,6 +16,7 @@ from registry.access.audit import AuditLog
 from registry.adapters import AdapterRef, AliasMove, StateVerb, VersionState
 from registry.database.catalog import Catalog
 from registry.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
+from registry.events.log import EventLog
 from registry.records import Records
 
 State = Literal["active", "yanked", "deleted", "purged"]
@@ -49,12 +50,14 @@ class VersionStates:
         freshness_s: float,
         aliases: Callable[[str], Iterable[AliasMove]],
         audit: AuditLog,
+        events: EventLog,
     ) -> None:
         self._records = records
         self._audit = audit
         self._catalog = catalog
         self._freshness_s = freshness_s
         self._aliases = aliases
+        self._events = events
         self._checked: dict[tuple[str, int], tuple[float, VersionState | None]] = {}
 
     def current(self, name: str, number: int) -> State:
@@ -158,6 +161,7 @@ class VersionStates:
             return None
         self._catalog.add([], [], [state])
         self._checked[name, number] = (time.monotonic(), state)
+        self._events.append([state])
         audit_state(self._audit, action, current, state)
         return state
 

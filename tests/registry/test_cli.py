@@ -317,3 +317,35 @@ def test_token_from_the_environment_opens_a_closed_server(
 
 def test_open_server_refuses_other_addresses_than_loopback(shell: Shell) -> None:
     assert "hotswap token create" in shell.fails("registry", "--host", "0.0.0.0", "--port", "0")
+
+
+def test_events_prints_what_happened_and_goes_on_behind_a_cursor(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod", "--why", "release")
+    shell.ok("yank", "team/sql:1", "--why", "slow")
+    lines = [line.split("  ", 2)[::2] for line in shell.ok("events").splitlines()]
+    assert lines == [
+        ["1", "team/sql:1 was pushed, by ann"],
+        ["2", "team/sql@prod points to version 1, by ann: release"],
+        ["3", "team/sql:2 was pushed, by ann"],
+        ["4", "team/sql@prod points to version 2 (was 1), by ann: release"],
+        ["5", "team/sql:1 is yanked, by ann: slow"],
+    ]
+    printed = shell.ok("events", "--after", "3", "--json").splitlines()
+    assert [json.loads(line)["sequence"] for line in printed] == [4, 5]
+    assert "start at the end" in shell.fails("events", "--after", "9")
+
+
+def test_events_that_are_followed_are_printed_when_they_come(shell: Shell, server: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "registry", "events", "--follow", "--after", "0"],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "HOTSWAP_REGISTRY_URL": server},
+    ) as following:  # fmt: skip
+        assert following.stdout is not None
+        make_bundle(shell.root / "v1")
+        shell.ok("push", "v1", "team/sql", "--alias", "prod", "--registry", server)
+        printed = [following.stdout.readline() for _ in range(2)]
+        following.terminate()
+    assert "team/sql:1 was pushed" in printed[0]
+    assert "team/sql@prod points to version 1" in printed[1]

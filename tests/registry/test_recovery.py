@@ -21,8 +21,9 @@ from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 
 NAME = "team/sql"
-# blobs 3, pin, manifest, version and its audit entry, alias move and its audit entry
-NUM_WRITES = 10
+# blobs 3, pin, name, manifest, version with its event and audit entry, alias move with its event
+# and audit entry
+NUM_WRITES = 12
 
 
 class FailingStore:
@@ -120,6 +121,7 @@ def test_crash_at_any_write_leaves_nothing_dangling_and_the_push_can_be_repeated
     push(reopened, NAME, bundle, manifest, by="ann", alias="prod")
     assert [version.number for version in reopened.versions(NAME)] == [1]
     assert [move.to_number for move in reopened.history(NAME, "prod")] == [1]
+    assert [event.kind for event in reopened.events(0).events] == ["version", "move"]
 
 
 def test_push_makes_the_number_of_writes_that_are_tested(

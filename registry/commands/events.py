@@ -1,0 +1,53 @@
+"""The command that prints the feed of events."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import time_text
+from registry.events.event import MAX_WAIT_S, Event
+
+
+@click.command(epilog=example("hotswap events --follow", "hotswap events --after 120 --json"))
+@click.option("--after", type=click.IntRange(min=0), help="Only what came after this number.")
+@click.option("--follow", is_flag=True, help="Go on with what happens, from now if no --after.")
+@registry_option
+@json_option
+def events(after: int | None, follow: bool, location: str | None, as_json: bool) -> None:
+    """Print what happened, oldest first: pushes, alias moves, changes of state."""
+    with open_registry_at(location) as registry:
+        cursor = after if after is not None or follow else 0
+        while True:
+            page = registry.events(cursor, wait_s=MAX_WAIT_S if follow else 0)
+            for event in page.events:
+                click.echo(_json(event) if as_json else _line(event))
+            if not follow and page.cursor == cursor:
+                return
+            cursor = page.cursor
+
+
+def _json(event: Event) -> str:
+    return json.dumps(event.model_dump(mode="json"), ensure_ascii=False)
+
+
+def _line(event: Event) -> str:
+    return f"{event.sequence}  {time_text(event.at)}  {_what(event)}"
+
+
+def _what(event: Event) -> str:
+    version, move, state = event.version, event.move, event.state
+    if move is not None:
+        before = f" (was {move.from_number})" if move.from_number else ""
+        what = f"{move.name}@{move.alias} points to version {move.to_number}{before}"
+        by, why = move.moved_by, move.why
+    elif state is not None:
+        what, by, why = f"{version.ref} is {state.state}", state.changed_by, state.why
+    else:
+        what, by, why = f"{version.ref} was pushed", version.created_by, ""
+    return f"{what}, by {by}" + (f": {' '.join(why.split())}" if why else "")
+
+
+EVENT_COMMANDS: tuple[click.Command, ...] = (events,)

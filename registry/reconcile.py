@@ -1,0 +1,63 @@
+"""Makes the catalog and the log of events say what the store's records say."""
+
+from __future__ import annotations
+
+from registry.database.catalog import Catalog
+from registry.events.log import EventLog
+from registry.layout import move_key, state_key, version_key
+from registry.records import Records
+
+
+class Reconciliation:
+    """After `sync` or `rebuild` every record that was stored before has its row and its event."""
+
+    def __init__(self, records: Records, catalog: Catalog, events: EventLog) -> None:
+        self._records = records
+        self._catalog = catalog
+        self._events = events
+
+    def sync(self) -> None:
+        """Add what other processes, or a crash, left in the store alone."""
+        known_moves, known_versions = self._catalog.move_keys(), self._catalog.version_keys()
+        known_states, states = self._catalog.state_keys(), self._records.state_keys()
+        # Moves first: the version a listed move points to is then listed too.
+        moves, versions = self._records.move_keys(), self._records.version_keys()
+        is_put_back = known_moves - moves or known_versions - versions or known_states - states
+        if is_put_back or not self._events.is_stored():
+            self.rebuild()
+            return
+        self._catalog.add(
+            [self._records.version(*key) for key in sorted(versions - known_versions)],
+            [self._records.move(*key) for key in sorted(moves - known_moves)],
+            [self._records.state(*key) for key in sorted(states - known_states)],
+        )
+        self._tell_missing(versions, moves, states)
+
+    def rebuild(self) -> None:
+        """Make the catalog again from the store alone."""
+        versions, moves, states = self._records.everything()
+        self._events.read_again(
+            lambda events: self._catalog.replace(versions, moves, states, events)
+        )
+        self._tell_missing(
+            {(v.name, v.number) for v in versions},
+            {(m.name, m.alias, m.sequence) for m in moves},
+            {(s.name, s.number, s.sequence) for s in states},
+        )
+
+    def _tell_missing(
+        self,
+        versions: set[tuple[str, int]],
+        moves: set[tuple[str, str, int]],
+        states: set[tuple[str, int, int]],
+    ) -> None:
+        """Append the events that a crash, or registries that had no log, left out."""
+        told = self._events.told()
+        records = self._records
+        self._events.append(
+            [
+                *(records.version(*key) for key in versions if version_key(*key) not in told),
+                *(records.move(*key) for key in moves if move_key(*key) not in told),
+                *(records.state(*key) for key in states if state_key(*key) not in told),
+            ]
+        )
