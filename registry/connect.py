@@ -57,13 +57,19 @@ def open_registry(
         catalog.close()
 
 
+def configured_catalog(settings: RegistrySettings, home: Home) -> str:
+    """The URL of the configured store's catalog."""
+    return settings.catalog or _sqlite_url(home.catalog)
+
+
 def _catalog_url(location: str, is_configured: bool, settings: RegistrySettings, home: Home) -> str:
     """The configured catalog belongs to the configured store; other stores get their own."""
-    if is_configured and settings.catalog is not None:
-        return settings.catalog
-    path = home.catalog
-    if not is_configured:
-        place = location if "://" in location else str(Path(location).expanduser().absolute())
-        path = home.root / "catalogs" / f"{Digest.of(place.encode()).short}.sqlite"
+    if is_configured:
+        return configured_catalog(settings, home)
+    place = location if "://" in location else str(Path(location).expanduser().absolute())
+    return _sqlite_url(home.root / "catalogs" / f"{Digest.of(place.encode()).short}.sqlite")
+
+
+def _sqlite_url(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{path}"

@@ -42,6 +42,7 @@
     └── Unavailable                    503 unavailable
         ├── StoreUnavailable               store_unavailable
         ├── StoreUnsuitable                store_unsuitable
+        ├── SchemaMismatch                 schema_mismatch
         └── RegistryUnavailable            registry_unavailable
 
 The HTTP handler writes `body()`; the HTTP client rebuilds the same class with `from_body()`.
@@ -315,6 +316,12 @@ class StoreUnsuitable(Unavailable):
     """The object store does not honour create-once writes, so versions could be lost."""
 
     code = "store_unsuitable"
+
+
+class SchemaMismatch(Unavailable):
+    """The catalog's tables are those of another version of hotswap."""
+
+    code = "schema_mismatch"
 
 
 class RegistryUnavailable(Unavailable):

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
+
+from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,20 @@ def _threads_fit_the_model(request: pytest.FixtureRequest) -> None:
 
         is_real = request.node.get_closest_marker("real") is not None
         torch.set_num_threads(os.cpu_count() or 1 if is_real else 1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real server, one a test session."""
+    programs = postgresql_bin()
+    if programs is None:
+        give_up("needs PostgreSQL: apt-get install postgresql")
+    with postgresql(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty database on PostgreSQL."""
+    with postgres_server.database() as url:
+        yield url

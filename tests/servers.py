@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import NoReturn
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import create_engine
 
 from registry.app import Server
 
@@ -113,6 +118,91 @@ def wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:
             else:
                 return
     raise AssertionError(f"{url} did not answer within {START_TIMEOUT_S} s")
+
+
+def postgresql_bin() -> Path | None:
+    """Where `initdb` and `postgres` are: on the path, or where Debian hides them."""
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        return Path(on_path).resolve().parent
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+class PostgresServer:
+    """A running server. Invariant: every database it hands out is new and empty."""
+
+    def __init__(self, socket_directory: Path, user: str) -> None:
+        self._socket_directory = socket_directory
+        self._user = user
+
+    def url(self, database: str, password: str = "") -> str:
+        secret = f":{password}" if password else ""
+        where = f"{database}?host={self._socket_directory}"
+        return f"postgresql+psycopg://{self._user}{secret}@/{where}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new database, dropped at the end."""
+        name = f"hotswap_{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name}")
+        yield self.url(name)
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+        engine.dispose()
+
+
+@contextmanager
+def postgresql(programs: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server on a socket in a directory of its own. Its databases sort text as
+    English does, so that an order of bytes is the product's doing."""
+    user = _server_user()
+    # Not below pytest's directory, which only its owner may enter.
+    directory = Path(tempfile.mkdtemp(prefix="hotswap-pg-"))
+    shutil.chown(directory, user)
+    data = directory / "data"
+    as_user = {"user": user} if os.geteuid() == 0 else {}
+    initdb = [
+        programs / "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--username=hotswap",
+        "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US", "--pgdata", data,
+    ]  # fmt: skip
+    command = [
+        programs / "postgres", "-D", data, "-k", directory,
+        "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200",
+    ]  # fmt: skip
+    with (directory / "log").open("wb") as log:
+        subprocess.run(initdb, check=True, stdout=log, stderr=log, cwd=directory, **as_user)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, **as_user)
+        try:
+            _wait_until_ready(programs, directory, process)
+            yield PostgresServer(directory, "hotswap")
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: connections are cut
+            process.wait()
+            shutil.rmtree(directory)
+
+
+def _server_user() -> str:
+    """Who runs the server: initdb refuses root."""
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in known)
+
+
+def _wait_until_ready(programs: Path, directory: Path, process: subprocess.Popen[bytes]) -> None:
+    tick = threading.Event()
+    for _ in range(START_TIMEOUT_S * 10):
+        assert process.poll() is None, (directory / "log").read_text()
+        asked = subprocess.run([programs / "pg_isready", "-q", "-h", directory], check=False)
+        if asked.returncode == 0:
+            return
+        tick.wait(0.1)
+    raise AssertionError(f"PostgreSQL was not ready within {START_TIMEOUT_S} s")
 
 
 @contextmanager

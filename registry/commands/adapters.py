@@ -9,6 +9,7 @@ import click
 
 from registry.adapters import AdapterRef, check_name
 from registry.commands.aliases import ALIAS_COMMANDS
+from registry.commands.catalog import CATALOG_COMMANDS
 from registry.commands.compare import diff
 from registry.commands.events import EVENT_COMMANDS
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
@@ -120,4 +121,5 @@ COMMANDS: tuple[click.Command, ...] = (
     *EVENT_COMMANDS,
     registry,
     *UPKEEP_COMMANDS,
+    *CATALOG_COMMANDS,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, ForeignKeyConstraint, Index
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, String
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
 
@@ -31,6 +31,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class KeyText(TypeDecorator[str]):
+    """Text in the order of its bytes on both databases. PostgreSQL's default follows the
+    cluster's language, and pages of names would differ."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        is_postgresql = dialect.name == "postgresql"
+        return dialect.type_descriptor(String(collation="C" if is_postgresql else None))
+
+
 class StoreRow(SQLModel, table=True):
     """The one store whose records this catalog indexes."""
 
@@ -45,8 +57,8 @@ class VersionRow(SQLModel, table=True):
     __tablename__ = "versions"
     __table_args__ = (Index("versions_by_digest", "name", "manifest_digest"),)
 
-    name: str = Field(primary_key=True)
-    number: int = Field(primary_key=True)
+    name: str = Field(primary_key=True, sa_type=KeyText)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
     manifest_digest: str
     created_by: str
     created_at: datetime = Field(sa_type=UtcDateTime)
@@ -57,9 +69,9 @@ class VersionStateRow(SQLModel, table=True):
 
     __tablename__ = "version_states"
 
-    name: str = Field(primary_key=True)
-    number: int = Field(primary_key=True)
-    sequence: int = Field(primary_key=True)
+    name: str = Field(primary_key=True, sa_type=KeyText)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
     state: str
     changed_by: str
     changed_at: datetime = Field(sa_type=UtcDateTime)
@@ -71,7 +83,9 @@ class EventRow(SQLModel, table=True):
 
     __tablename__ = "events"
 
-    sequence: int = Field(primary_key=True)
+    sequence: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
     record_key: str = Field(index=True)
 
 
@@ -83,11 +97,14 @@ class AliasMoveRow(SQLModel, table=True):
         ForeignKeyConstraint(["name", "to_number"], ["versions.name", "versions.number"]),
     )
 
-    name: str = Field(primary_key=True)
-    alias: str = Field(primary_key=True)
-    sequence: int = Field(primary_key=True)
-    from_number: int | None
-    to_number: int
+    name: str = Field(primary_key=True, sa_type=KeyText)
+    alias: str = Field(primary_key=True, sa_type=KeyText)
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    from_number: int | None = Field(sa_type=BigInteger)
+    to_number: int = Field(sa_type=BigInteger)
     moved_by: str
     moved_at: datetime = Field(sa_type=UtcDateTime)
     why: str
+
+
+METADATA = SQLModel.metadata

@@ -1,0 +1,43 @@
+"""The command that brings a catalog's schema up to date."""
+
+from __future__ import annotations
+
+import click
+
+from registry.commands.parts import example, json_option
+from registry.commands.tables import print_json
+from registry.settings import RegistrySettings, read_home, read_section
+
+
+@click.command(
+    epilog=example(
+        "hotswap migrate",
+        "hotswap migrate --catalog postgresql://hotswap:PASSWORD@db.example/hotswap",
+    )
+)
+@click.option("--catalog", metavar="URL", help="SQLAlchemy URL; goes before the settings.")
+@json_option
+def migrate(catalog: str | None, as_json: bool) -> None:
+    """Bring the catalog's tables to what this version of hotswap needs.
+
+    A catalog on PostgreSQL needs it once after an upgrade; SQLite files are migrated when opened.
+    """
+    from registry.connect import configured_catalog
+    from registry.database.database import Database
+    from registry.database.revisions import HEAD, upgrade
+
+    settings = read_section("registry", RegistrySettings, {"catalog": catalog})
+    database = Database(configured_catalog(settings, read_home()))
+    try:
+        before = upgrade(database)
+    finally:
+        database.close()
+    if as_json:
+        print_json({"catalog": database.place, "from": before, "to": HEAD})
+    elif before == HEAD:
+        click.echo(f"{database.place} is at schema {HEAD} already")
+    else:
+        click.echo(f"{database.place}: {before or 'no schema'} → {HEAD}")
+
+
+CATALOG_COMMANDS: tuple[click.Command, ...] = (migrate,)
