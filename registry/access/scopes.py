@@ -168,7 +168,7 @@ _RULES: Sequence[_Rule] = (
     _rule("PUT", "/v1/blobs/[^/]+", "push"),
     _rule("GET HEAD", "/v1/blobs/[^/]+", "pull"),
     _rule("GET", "/v1/manifests/[^/]+", "pull"),
-    _rule("GET", "/v1/resolve", "pull"),
+    _rule("GET", "/v1/(resolve|card)", "pull"),
     _rule("GET", "/v1/verify", "pull", only_with_ref=True),  # the whole store: admin
     _rule("GET", "/v1/adapters", "pull"),
     # Who may only move sees no event, but learns how far the log has come.

@@ -22,6 +22,7 @@ from registry.commands.tables import (
     version_rows,
 )
 from registry.commands.upkeep import UPKEEP_COMMANDS
+from registry.errors import InvalidRequest
 from registry.protocol import AdapterRegistry
 from registry.settings import RegistrySettings, read_home, read_section
 
@@ -75,14 +76,28 @@ def _all_adapters(registry: AdapterRegistry) -> list[Any]:
     return found
 
 
-@click.command(epilog=example("hotswap show team/sql@prod", "hotswap show team/sql:7 --json"))
+@click.command(
+    epilog=example(
+        "hotswap show team/sql@prod",
+        "hotswap show team/sql:7 --json",
+        "hotswap show team/sql:7 --card > README.md",
+    )
+)
 @click.argument("ref")
+@click.option("--card", is_flag=True, help="Print the model card, in Markdown.")
 @registry_option
 @json_option
-def show(ref: str, location: str | None, as_json: bool) -> None:
+def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
     """Show what the adapter REF is: its base, shape, files and metrics."""
     wanted = AdapterRef.parse(ref)
+    if card and as_json:
+        raise InvalidRequest("--card is Markdown and --json is not; give one of them")
     with open_registry_at(location) as registry:
+        if card:
+            from registry.card import make_card
+
+            click.echo(make_card(registry, wanted), nl=False)
+            return
         version = registry.resolve(wanted)
         manifest = registry.manifest(version.manifest_digest)
         moves = registry.aliases(version.name)

@@ -19,6 +19,7 @@ from registry.access.auth import principal_of
 from registry.access.scopes import Principal, Verb
 from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
 from registry.bundles.bundle import MAX_FILE_BYTES
+from registry.card import make_card
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, InvalidRequest, RequestTooLarge
 from registry.manifest import Manifest
@@ -108,6 +109,10 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.get("/resolve")
     def resolve(ref: str) -> AdapterVersion:
         return registry.resolve(AdapterRef.parse(ref))
+
+    @router.get("/card")
+    def card(ref: str) -> Response:
+        return Response(make_card(registry, AdapterRef.parse(ref)), media_type="text/markdown")
 
     @router.get("/adapters")
     def list_adapters(

@@ -104,6 +104,15 @@ def test_lineage_is_pushed_and_shown(shell: Shell) -> None:
     assert "revision:     3f2c9d1" in lines
 
 
+def test_card_is_printed_alone(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql", "--metric", "em=0.5")
+    card = shell.ok("show", "team/sql:1", "--card")
+    assert card.startswith("---\nbase_model: tiny\n")
+    assert "| em | 0.5 |" in card
+    assert "one of them" in shell.fails("show", "team/sql:1", "--card", "--json")
+
+
 def test_diff_shows_what_differs(shell: Shell) -> None:
     for seed, alpha in ((1, 8), (2, 16)):
         make_bundle(shell.root / f"v{seed}", seed, lora_alpha=alpha)
