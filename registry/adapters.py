@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from registry.digests import Digest
 from registry.errors import InvalidDigest, InvalidReference
+from registry.signatures import Signature
 
 DEFAULT_ALIAS = "prod"
 MAX_NAME_LENGTH = 128
@@ -135,6 +136,8 @@ class AliasMove(_Record):
     moved_by: str
     moved_at: datetime
     why: str
+    signature: Signature | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of `signatures.move_statement`. Left out of the JSON when there is none."""
 
 
 class VersionState(_Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from registry.errors import BlobCorrupted, RegistryUnavailable
 from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
+from registry.signatures import MoveSignature, Signature
 from registry.transport import TIMEOUT_S, HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
@@ -77,9 +78,21 @@ class RegistryClient:
             yield from as_stored(digest, response.iter_bytes(CHUNK_BYTES), self._http.url)
 
     def commit(
-        self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
+        self,
+        name: str,
+        manifest: Manifest,
+        *,
+        by: str,
+        alias: str | None = None,
+        why: str = "",
+        signatures: Sequence[Signature] = (),
+        move_signature: MoveSignature | None = None,
     ) -> AdapterVersion:
         body = _commit_body(manifest, by, alias, why)
+        if signatures:
+            body["signatures"] = [signature.model_dump(mode="json") for signature in signatures]
+        if move_signature is not None:
+            body["move_signature"] = move_signature.model_dump(mode="json")
         return self._http.post(AdapterVersion, f"{_adapter(name)}/versions", body)
 
     def manifest(self, digest: Digest) -> Manifest:
@@ -119,6 +132,13 @@ class RegistryClient:
     def aliases(self, name: str) -> list[AliasMove]:
         return self._http.get_list(AliasMove, f"{_adapter(name)}/aliases", "aliases")
 
+    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
+        path = f"{_adapter(name)}/versions/{manifest}/signatures"
+        return self._http.get_list(Signature, path, "signatures")
+
+    def current_move(self, name: str, alias: str) -> AliasMove:
+        return self._http.read(AliasMove, self._http.get(_alias(name, alias)))
+
     def move_alias(
         self,
         name: str,
@@ -128,8 +148,9 @@ class RegistryClient:
         by: str,
         why: str = "",
         expect: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
-        body = {"to": to, "by": by, "why": why, "expect": expect}
+        body = {"to": to, "by": by, "why": why, "expect": expect, **_signed(signature)}
         return self._http.post(AliasMove, _alias(name, alias), body)
 
     def rollback(
@@ -141,8 +162,9 @@ class RegistryClient:
         why: str = "",
         expect: int | None = None,
         to: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
-        body = {"by": by, "why": why, "expect": expect, "to": to}
+        body = {"by": by, "why": why, "expect": expect, "to": to, **_signed(signature)}
         return self._http.post(AliasMove, f"{_alias(name, alias)}/rollback", body)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
@@ -194,6 +216,10 @@ class RegistryClient:
 def _commit_body(manifest: Manifest, by: str, alias: str | None, why: str) -> dict[str, Any]:
     manifest.canonical_json()  # raises InvalidManifest here, not after the way over the wire
     return {"manifest": manifest.model_dump(mode="json"), "by": by, "alias": alias, "why": why}
+
+
+def _signed(signature: MoveSignature | None) -> dict[str, Any]:
+    return {} if signature is None else {"signature": signature.model_dump(mode="json")}
 
 
 def _adapter(name: str) -> str:

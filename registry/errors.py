@@ -37,6 +37,9 @@
     ├── NotServable                    422 adapter_not_servable
     │   ├── RankTooHigh                    rank_too_high
     │   └── ProbeMismatch                  probe_mismatch
+    ├── Untrusted                      422 untrusted
+    │   ├── SignatureInvalid               signature_invalid
+    │   └── StalePointer                   stale_pointer
     ├── ServerBusy                     429 server_busy
     ├── BlobCorrupted                  500 blob_corrupted
     └── Unavailable                    503 unavailable
@@ -290,6 +293,25 @@ class ProbeMismatch(NotServable):
     """The adapter does not do here what it did where it was trained."""
 
     code = "probe_mismatch"
+
+
+class Untrusted(HotswapError):
+    """What was asked for is not signed by a key that is trusted with it; names those that are."""
+
+    code = "untrusted"
+    status = 422
+
+
+class SignatureInvalid(Untrusted):
+    """A signature does not fit what it is said to sign."""
+
+    code = "signature_invalid"
+
+
+class StalePointer(Untrusted):
+    """An alias's move is older than, or another than, one that was seen before: a replay."""
+
+    code = "stale_pointer"
 
 
 class ServerBusy(HotswapError):

@@ -8,6 +8,7 @@
     aliases/<name>/<alias>/<sequence>.json          one AliasMove
     states/<name>/<number>/<sequence>.json          one VersionState: yanked, deleted, …
     events/<sequence>.json                          one Event: a record that is new, in one order
+    signatures/<name>/<64 hex of the manifest>/<key id>.json    one key's VersionSignature
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
@@ -35,6 +36,7 @@ VERSIONS = "versions/"
 ALIASES = "aliases/"
 STATES = "states/"
 EVENTS = "events/"
+SIGNATURES = "signatures/"
 BLOBS = "blobs/"
 MANIFESTS = "manifests/"
 CONDEMNED = "condemned/"
@@ -72,6 +74,14 @@ def state_key(name: str, number: int, sequence: int) -> str:
 
 def event_key(sequence: int) -> str:
     return f"{EVENTS}{sequence:010}{_SUFFIX}"
+
+
+def signatures_prefix(name: str, manifest: Digest) -> str:
+    return f"{SIGNATURES}{name}/{manifest.hex}/"
+
+
+def signature_key(name: str, manifest: Digest, key_id: str) -> str:
+    return f"{signatures_prefix(name, manifest)}{key_id}{_SUFFIX}"
 
 
 def condemned_key(key: str) -> str:

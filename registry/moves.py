@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from registry.adapters import AliasMove
 from registry.errors import AliasConflict, AliasNotFound, InvalidRequest, NothingToRollBack
+from registry.signatures import MoveSignature, Signature
 
 MAX_ACTOR_LENGTH = 128
 MAX_WHY_LENGTH = 2000
@@ -39,7 +40,13 @@ def conflict(current: AliasMove | None, what: str) -> AliasConflict:
 
 
 def next_move(
-    name: str, alias: str, current: AliasMove | None, to: int, by: str, why: str
+    name: str,
+    alias: str,
+    current: AliasMove | None,
+    to: int,
+    by: str,
+    why: str,
+    signature: Signature | None = None,
 ) -> AliasMove:
     """The move that follows `current`. Its time is never before the one it follows, whatever
     this machine's clock says: `served_at` needs times in the order of the history."""
@@ -53,7 +60,32 @@ def next_move(
         moved_by=by,
         moved_at=max(now, current.moved_at) if current else now,
         why=why,
+        signature=signature,
     )
+
+
+def check_sequence(
+    name: str, alias: str, current: AliasMove | None, signed: MoveSignature | None
+) -> None:
+    """A signed move is made as the number it was signed for or not at all: raises AliasConflict."""
+    following = current.sequence + 1 if current else 1
+    if signed is not None and signed.sequence != following:
+        raise conflict(
+            current,
+            f"{name}@{alias}: the signature is for move {signed.sequence}, the next one is "
+            f"{following}",
+        )
+
+
+def is_done(current: AliasMove | None, to: int, signature: Signature | None) -> bool:
+    """Whether there is nothing to do: the alias points to `to`, signed by this key if by any.
+
+    A move to where the alias points is made when it brings another key's signature.
+    """
+    if current is None or current.to_number != to:
+        return False
+    signed_by = None if current.signature is None else current.signature.key
+    return signature is None or signature.key == signed_by
 
 
 def rollback_target(

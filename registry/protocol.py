@@ -3,7 +3,7 @@ implement it with the same errors; one contract suite runs on both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from registry.access.scopes import AccessControl
@@ -19,6 +19,7 @@ from registry.digests import Descriptor, Digest
 from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
+from registry.signatures import MoveSignature, Signature
 from registry.upkeep.integrity import IntegrityReport
 
 
@@ -48,13 +49,22 @@ class AdapterRegistry(Protocol):
         ...
 
     def commit(
-        self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
+        self,
+        name: str,
+        manifest: Manifest,
+        *,
+        by: str,
+        alias: str | None = None,
+        why: str = "",
+        signatures: Sequence[Signature] = (),
+        move_signature: MoveSignature | None = None,
     ) -> AdapterVersion:
         """Make the manifest a version of `name` and, if given, move `alias` to it.
 
         The same manifest again gives the same version. Raises BlobNotFound when a file of the
         manifest is not stored, AliasConflict when the alias was moved meanwhile, PolicyViolation
-        when the alias is protected and may not move to it: no version is made then.
+        when the alias is protected and may not move to it: no version is made then. Signatures
+        are stored before the version is made; raises SignatureInvalid when one does not fit.
         """
         ...
 
@@ -98,8 +108,18 @@ class AdapterRegistry(Protocol):
         raises BlobCorrupted only for a damaged record, without which nothing can be listed."""
         ...
 
+    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
+        """The signatures of the version of `name` with this manifest; none when there is none.
+
+        They fitted when they were stored. Whoever relies on them checks them himself."""
+        ...
+
     def aliases(self, name: str) -> list[AliasMove]:
         """The current move of every alias of `name`, in order of alias."""
+        ...
+
+    def current_move(self, name: str, alias: str) -> AliasMove:
+        """The alias's newest move, with its signature if it has one; raises AliasNotFound."""
         ...
 
     def move_alias(
@@ -111,6 +131,7 @@ class AdapterRegistry(Protocol):
         by: str,
         why: str = "",
         expect: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
         """Point the alias to version number `to`.
 
@@ -118,6 +139,8 @@ class AdapterRegistry(Protocol):
         already points returns the current move and writes nothing. Raises VersionYanked or
         VersionDeleted when no alias may move there, PolicyViolation when the alias is protected
         and the version it would replace, the new one or the reason do not meet its conditions.
+        A signed move is made at the sequence number it was signed for, else AliasConflict; it is
+        also made to where the alias points when the current move is not signed by that key.
         """
         ...
 
@@ -130,6 +153,7 @@ class AdapterRegistry(Protocol):
         why: str = "",
         expect: int | None = None,
         to: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
         """Move the alias to the last different target of its own history that is active, or to its
         earlier target `to`.

@@ -1,4 +1,5 @@
-"""Version, alias, state and event records in the object store: written once, never changed."""
+"""Version, alias, state, event and signature records in the object store: written once, never
+changed."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from registry.adapters import AdapterVersion, AliasMove, VersionState
+from registry.digests import Digest
 from registry.errors import BlobCorrupted
 from registry.events.event import Event, EventRecord, key_of
 from registry.layout import (
     ALIASES,
+    SIGNATURES,
     STATES,
     STORE_KEY,
     VERSIONS,
@@ -23,10 +26,13 @@ from registry.layout import (
     parse_move_key,
     parse_state_key,
     parse_version_key,
+    signature_key,
+    signatures_prefix,
     state_key,
     version_key,
 )
 from registry.manifest import first_problem
+from registry.signatures import VersionSignature, key_id
 from registry.storage.objects import ObjectMissing, ObjectStore
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -72,6 +78,26 @@ class Records:
 
     def has_event(self, sequence: int) -> bool:
         return self._store.stat(event_key(sequence)) is not None
+
+    def keep_signature(self, signature: VersionSignature) -> bool:
+        """Store it; False when it was there. Raises BlobCorrupted when something else is."""
+        key = _key_of(signature)
+        if self._claim(key, signature):
+            return True
+        if self.signature(key) != signature:
+            raise BlobCorrupted(
+                f"{self._store.location}, {key}: holds another signature by the same key, which "
+                "cannot be; find out who wrote it, remove the object and push again"
+            )
+        return False
+
+    def signature_keys(self, name: str = "", manifest: Digest | None = None) -> list[str]:
+        """Where the signatures are stored: of all versions, or of one."""
+        prefix = SIGNATURES if manifest is None else signatures_prefix(name, manifest)
+        return sorted(self._store.list(prefix))
+
+    def signature(self, key: str) -> VersionSignature:
+        return self._listed(VersionSignature, key)
 
     def states_from(self, name: str, number: int, sequence: int) -> Iterator[VersionState]:
         """The version's states from `sequence` on, up to the newest that exists now."""
@@ -174,5 +200,7 @@ def _parse(kind: type[RecordT], data: bytes, key: str) -> RecordT:
 def _key_of(record: BaseModel) -> str:
     if isinstance(record, Event):
         return event_key(record.sequence)
+    if isinstance(record, VersionSignature):
+        return signature_key(record.name, record.manifest_digest, key_id(record.signature.key))
     assert isinstance(record, EventRecord)
     return key_of(record)

@@ -8,7 +8,7 @@ Several registries may share one store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from registry.access.audit import AuditLog
@@ -35,11 +35,14 @@ from registry.events.event import EventPage
 from registry.events.log import EventLog
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
-from registry.moves import check_actor, check_expected, conflict, next_move, rollback_target
+from registry.moves import check_actor
 from registry.reconcile import Reconciliation
 from registry.records import Records
 from registry.release.gate import ReleaseGate
+from registry.release.mover import AliasMover
 from registry.release.policy import MovePlan, ReleasePolicy
+from registry.release.signing import check_signatures
+from registry.signatures import MoveSignature, Signature, VersionSignature
 from registry.storage.objects import ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, pinned, utc_now
@@ -84,6 +87,16 @@ class Registry:
         self._gate = ReleaseGate(
             policy or ReleasePolicy(), self._aliases, self._versions, self._states, self.manifest
         )
+        self._mover = AliasMover(
+            self._records,
+            catalog,
+            self._aliases,
+            self._versions,
+            self._states,
+            self._gate,
+            self._events,
+            self._audit,
+        )
         self.access = Tokens(store, self._audit, freshness_s=freshness_s)
 
     @classmethod
@@ -121,10 +134,17 @@ class Registry:
     def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
         check = IntegrityCheck(self._store)
         if ref is not None:
-            check.versions([self.resolve(ref)])
+            version = self.resolve(ref)
+            check.versions([version])
+            check.signatures(self._records.signature_keys(version.name, version.manifest_digest))
         else:
             self.rebuild()  # every record is read, and named when it is damaged
             check.versions(self._catalog.all_versions())
+            check.signatures(self._records.signature_keys())
+            check.moves(
+                (move, self._versions.get(move.name, move.to_number).manifest_digest)
+                for move in self._catalog.signed_moves()
+            )
             check.everything_stored()
         return check.report()
 
@@ -143,7 +163,15 @@ class Registry:
         return self._blobs.open(digest)
 
     def commit(
-        self, name: str, manifest: Manifest, *, by: str, alias: str | None = None, why: str = ""
+        self,
+        name: str,
+        manifest: Manifest,
+        *,
+        by: str,
+        alias: str | None = None,
+        why: str = "",
+        signatures: Sequence[Signature] = (),
+        move_signature: MoveSignature | None = None,
     ) -> AdapterVersion:
         check_name(name)
         if alias is not None:
@@ -152,10 +180,15 @@ class Registry:
         data = manifest.canonical_json()
         if alias is not None:
             self._gate.require_commit(name, alias, manifest, why)
-        version = self._claim_version(name, manifest, data, by)
+        signed = check_signatures(name, Digest.of(data), signatures)
+        version = self._claim_version(name, manifest, data, by, signed)
         if alias is not None:
-            self.move_alias(name, alias, version.number, by=by, why=why)
+            self.move_alias(name, alias, version.number, by=by, why=why, signature=move_signature)
         return version
+
+    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
+        keys = self._records.signature_keys(check_name(name), manifest)
+        return [self._records.signature(key).signature for key in keys]
 
     def manifest(self, digest: Digest) -> Manifest:
         return Manifest.parse(self.manifest_bytes(digest))
@@ -199,6 +232,9 @@ class Registry:
     def aliases(self, name: str) -> list[AliasMove]:
         return self._aliases.all(name)
 
+    def current_move(self, name: str, alias: str) -> AliasMove:
+        return self._aliases.target(name, alias)
+
     def move_alias(
         self,
         name: str,
@@ -208,19 +244,10 @@ class Registry:
         by: str,
         why: str = "",
         expect: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
         check_actor(by, why)
-        while True:
-            current = self._aliases.current(name, alias)
-            version = self._versions.get(name, to)
-            check_expected(name, alias, current, expect)
-            if current is not None and current.to_number == to:
-                return current
-            self._states.require_movable(name, to)
-            self._gate.require(version, alias, current, why)
-            move = next_move(name, alias, current, to, by, why)
-            if self._claim_move(move, "move"):
-                return move
+        return self._mover.move(name, alias, to, by, why, expect, signature)
 
     def rollback(
         self,
@@ -231,25 +258,10 @@ class Registry:
         why: str = "",
         expect: int | None = None,
         to: int | None = None,
+        signature: MoveSignature | None = None,
     ) -> AliasMove:
         check_actor(by, why)
-        current = self._aliases.current(name, alias)
-        if current is None:
-            raise self._versions.no_alias(name, alias)
-        check_expected(name, alias, current, expect)
-        target = rollback_target(
-            self._catalog.history(name, alias),
-            to,
-            lambda number: self._states.is_movable(name, number),
-        )
-        self._states.require_movable(name, target)
-        move = next_move(name, alias, current, target, by, why)
-        if not self._claim_move(move, "rollback"):
-            # Rolling back what the other one did would be a second rollback nobody asked for.
-            raise conflict(
-                self._aliases.current(name, alias), f"{name}@{alias} was moved meanwhile"
-            )
-        return move
+        return self._mover.rollback(name, alias, by, why, expect, to, signature)
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         return self._aliases.history(name, alias)
@@ -296,19 +308,34 @@ class Registry:
         check_actor(by, why)
         return self._gate.plan_rollback(name, alias, to, expect)
 
-    def _claim_version(self, name: str, manifest: Manifest, data: bytes, by: str) -> AdapterVersion:
+    def _claim_version(
+        self,
+        name: str,
+        manifest: Manifest,
+        data: bytes,
+        by: str,
+        signed: Sequence[VersionSignature],
+    ) -> AdapterVersion:
         digest = Digest.of(data)
         self._versions.catch_up(name)
         version = self._catalog.version_by_digest(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:
             self._manifests.heal(digest, data)
+            self._keep(signed, by)
             return version
         keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
         with pinned(self._store, keys, self._now):
             verify_manifest(manifest, self._blobs)
             self._versions.claim_name(name)
             self._manifests.heal(digest, data)
+            self._keep(signed, by)  # before the claim: no version is seen without them
             return self._claim_number(name, digest, by)
+
+    def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
+        for record in signed:
+            if self._records.keep_signature(record):
+                what = f"{record.name}@{record.manifest_digest}"
+                self._audit.record("sign", what, who=by, after=record.signature.key)
 
     def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
         """The content is stored and pinned: take the next number, or the one it has already."""
@@ -333,19 +360,3 @@ class Registry:
                 self._events.append([version])
                 self._audit.record("push", str(version.ref), who=by, after=str(digest))
                 return version
-
-    def _claim_move(self, move: AliasMove, action: str) -> bool:
-        claimed = self._records.claim_move(move)
-        if claimed:
-            self._catalog.add([], [move])
-            self._events.append([move])
-            self._states.keep(move)
-            self._audit.record(
-                action,
-                f"{move.name}@{move.alias}",
-                who=move.moved_by,
-                before=move.from_number,
-                after=move.to_number,
-                why=move.why,
-            )
-        return claimed

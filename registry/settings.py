@@ -43,6 +43,8 @@ class RegistrySettings(Settings):
     """Where the client commands find the registry's HTTP API."""
     token: SecretStr | None = None
     """What the client commands, and serving as a client, show the registry."""
+    sign_key: Path | None = None
+    """PEM file of the Ed25519 key with which push, alias and rollback sign."""
     policy: Path | None = None
     """TOML file with the rules of protected aliases; see `registry.release.policy`."""
 

@@ -176,6 +176,8 @@ _RULES: Sequence[_Rule] = (
     _rule("GET", "/v1/events", "move"),
     _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
+    _rule("GET", "/v1/adapters/{name}/versions/[^/]+/signatures", "pull"),
+    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+", "pull"),
     _rule("POST", "/v1/adapters/{name}/versions", "push"),
     # Which of the two an alias needs is for the policy, and so for the route, to say.
     _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
 from registry.bundles.bundle import CHUNK_BYTES, Bundle
@@ -22,6 +23,10 @@ from registry.errors import (
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
 from registry.release.policy import MovePlan
+from registry.release.signed import commit_signed
+
+if TYPE_CHECKING:
+    from registry.release.signing import SigningKey
 
 # How long a push waits before it looks again when a sweep was deleting what it needs.
 PAUSES_S = (0.1, 0.5, 2.0, 5.0)
@@ -38,11 +43,13 @@ def push(
     why: str = "",
     allow_no_effect: bool = False,
     repair: bool = False,
+    key: SigningKey | None = None,
 ) -> AdapterVersion:
     """Upload the blobs that are missing, then make the manifest a version.
 
-    With `repair` every blob is uploaded, also in place of one that is stored but damaged. When a
-    sweep deletes an old blob between the look and the commit, both are repeated.
+    With a `key` the version is signed, and the alias's move too. With `repair` every blob is
+    uploaded, also in place of one that is stored but damaged. When a sweep deletes an old blob
+    between the look and the commit, both are repeated.
 
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
@@ -53,7 +60,9 @@ def push(
             if repair or not registry.has_blob(descriptor.digest):
                 registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
         try:
-            return registry.commit(name, manifest, by=by, alias=alias, why=why)
+            if key is None:
+                return registry.commit(name, manifest, by=by, alias=alias, why=why)
+            return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
         except (BlobNotFound, SweepInProgress):
             if pause_s is None:
                 raise

@@ -14,6 +14,7 @@ from registry.commands.compare import diff
 from registry.commands.events import EVENT_COMMANDS
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
 from registry.commands.push import push
+from registry.commands.release import RELEASE_COMMANDS
 from registry.commands.tables import (
     print_json,
     print_table,
@@ -137,4 +138,5 @@ COMMANDS: tuple[click.Command, ...] = (
     registry,
     *UPKEEP_COMMANDS,
     *CATALOG_COMMANDS,
+    *RELEASE_COMMANDS,
 )

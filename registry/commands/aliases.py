@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from registry.adapters import DEFAULT_ALIAS, AdapterRef
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.release import dry_run_option, finish_with_plan
+from registry.commands.release import (
+    dry_run_option,
+    finish_with_plan,
+    read_signing_key,
+    sign_key_option,
+)
 from registry.commands.tables import print_json, print_table, time_text
 from registry.errors import InvalidReference, InvalidRequest
 from registry.moves import served_at
+from registry.release.signed import move_signed, rollback_signed
 from registry.settings import read_user
 
 
@@ -30,12 +37,14 @@ def _alias_of(text: str) -> tuple[str, str]:
         "hotswap alias team/sql@prod 7 --why 'better on dates'",
         "hotswap alias team/sql@prod 7 --expect 6",
         "hotswap alias team/sql@prod 7 --dry-run",
+        "hotswap alias team/sql@prod 7 --sign-key release.pem",
     )
 )
 @click.argument("ref")
 @click.argument("number", type=click.IntRange(min=1))
 @click.option("--expect", type=int, help="Only if the alias points to this version now.")
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
+@sign_key_option
 @dry_run_option
 @registry_option
 @json_option
@@ -46,6 +55,7 @@ def alias(
     number: int,
     expect: int | None,
     why: str,
+    sign_key: Path | None,
     dry_run: bool,
     location: str | None,
     as_json: bool,
@@ -58,7 +68,13 @@ def alias(
             plan = registry.plan_move(name, alias_name, number, by=by, why=why, expect=expect)
             finish_with_plan(ctx, plan, as_json=as_json)
             return
-        move = registry.move_alias(name, alias_name, number, by=by, why=why, expect=expect)
+        key = read_signing_key(sign_key)
+        if key is None:
+            move = registry.move_alias(name, alias_name, number, by=by, why=why, expect=expect)
+        else:
+            move = move_signed(
+                registry, key, name, alias_name, number, by=by, why=why, expect=expect
+            )
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
@@ -105,6 +121,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
 )
 @click.option("--expect", type=int, help="Only if the alias points to this version now.")
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
+@sign_key_option
 @dry_run_option
 @registry_option
 @json_option
@@ -115,6 +132,7 @@ def rollback(
     to: int | None,
     expect: int | None,
     why: str,
+    sign_key: Path | None,
     dry_run: bool,
     location: str | None,
     as_json: bool,
@@ -127,7 +145,13 @@ def rollback(
             plan = registry.plan_rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
             finish_with_plan(ctx, plan, as_json=as_json)
             return
-        move = registry.rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
+        key = read_signing_key(sign_key)
+        if key is None:
+            move = registry.rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
+        else:
+            move = rollback_signed(
+                registry, key, name, alias_name, by=by, why=why, expect=expect, to=to
+            )
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:

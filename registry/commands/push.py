@@ -11,7 +11,12 @@ from pydantic import ValidationError
 from registry.adapters import AdapterRef, check_name
 from registry.bundles.bundle import Bundle
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.release import dry_run_option, finish_with_plan
+from registry.commands.release import (
+    dry_run_option,
+    finish_with_plan,
+    read_signing_key,
+    sign_key_option,
+)
 from registry.commands.tables import print_json
 from registry.digests import Digest
 from registry.errors import InvalidRequest
@@ -61,6 +66,7 @@ def _numbers(
     "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
 )
 @click.option("--allow-no-effect", is_flag=True, help="Push an adapter whose B·A is zero.")
+@sign_key_option
 @dry_run_option
 @registry_option
 @json_option
@@ -81,6 +87,7 @@ def push(
     revision: str | None,
     base: Path | None,
     allow_no_effect: bool,
+    sign_key: Path | None,
     dry_run: bool,
     location: str | None,
     as_json: bool,
@@ -121,7 +128,8 @@ def push(
                 plan = plan_push(registry, name, bundle, manifest, **said)
                 finish_with_plan(ctx, plan, as_json=as_json)
                 return
-            version = push_bundle(registry, name, bundle, manifest, repair=repair, **said)
+            key = read_signing_key(sign_key)
+            version = push_bundle(registry, name, bundle, manifest, repair=repair, key=key, **said)
     if as_json:
         print_json(version.model_dump(mode="json"))
         return

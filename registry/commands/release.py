@@ -1,14 +1,20 @@
-"""What the commands that move aliases share: the dry run."""
+"""Keys, and what the commands that move aliases share: the dry run and the signing key."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from registry.commands.parts import example
 from registry.commands.tables import print_json, print_table
 from registry.release.policy import MovePlan
+from registry.settings import RegistrySettings, read_section
+
+if TYPE_CHECKING:
+    from registry.release.signing import SigningKey
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -17,6 +23,49 @@ def dry_run_option(function: CommandT) -> CommandT:
     return click.option(
         "--dry-run", is_flag=True, help="Only say what would happen and why not; status 1 if not."
     )(function)
+
+
+def sign_key_option(function: CommandT) -> CommandT:
+    return click.option(
+        "--sign-key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Sign with this key; default: HOTSWAP_REGISTRY_SIGN_KEY, if set.",
+    )(function)
+
+
+def read_signing_key(path: Path | None) -> SigningKey | None:
+    """The key of the option, else of the settings; None when neither names one."""
+    path = path or read_section("registry", RegistrySettings).sign_key
+    if path is None:
+        return None
+    from registry.release.signing import SigningKey  # takes 40 ms
+
+    return SigningKey.load(path.expanduser())
+
+
+@click.group("key", epilog=example("hotswap key new release.pem"))
+def key_group() -> None:
+    """Make and look at keys that sign versions and alias moves."""
+
+
+@key_group.command(epilog=example("hotswap key new release.pem"))
+@click.argument("file", type=click.Path(path_type=Path))
+def new(file: Path) -> None:
+    """Make an Ed25519 key in the new FILE and print its public key."""
+    from registry.release.signing import SigningKey
+
+    click.echo(SigningKey.create(file).public)
+    click.echo(f"{file} is secret; the public key goes into the servers' trust files", err=True)
+
+
+@key_group.command(epilog=example("hotswap key show release.pem"))
+@click.argument("file", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """Print the public key of the key in FILE."""
+    from registry.release.signing import SigningKey
+
+    click.echo(SigningKey.load(file).public)
 
 
 def finish_with_plan(ctx: click.Context, plan: MovePlan, *, as_json: bool) -> None:
@@ -46,3 +95,6 @@ def _sentence(plan: MovePlan) -> str:
     new = "the new version" if plan.is_new_version else "version"
     start = "be created at" if plan.from_number is None else f"move from {plan.from_number} to"
     return f"dry run: {where} would {start} {new} {plan.to_number}"
+
+
+RELEASE_COMMANDS: tuple[click.Command, ...] = (key_group,)

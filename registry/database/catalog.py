@@ -169,6 +169,12 @@ class Catalog:
         with self._read() as connection:
             return list(_current_moves(connection, [name]))
 
+    def signed_moves(self) -> list[AliasMove]:
+        """Every move of every alias that carries a signature."""
+        statement = select(_MOVES).where(_MOVES.c.signature_key.is_not(None))
+        with self._read() as connection:
+            return [_move(row) for row in connection.execute(statement)]
+
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of the alias, oldest first."""
         statement = select(_MOVES).where(_MOVES.c.name == name, _MOVES.c.alias == alias)
@@ -216,7 +222,7 @@ def _insert_missing(
     states: Iterable[VersionState],
 ) -> None:
     _insert_rows(connection, _VERSIONS, [_version_row(version) for version in versions])
-    _insert_rows(connection, _MOVES, [move.model_dump() for move in moves])
+    _insert_rows(connection, _MOVES, [_move_row(move) for move in moves])
     _insert_rows(connection, _STATES, [state.model_dump() for state in states])
 
 
@@ -258,8 +264,21 @@ def _version(row: Row[Any]) -> AdapterVersion:
     return AdapterVersion.model_validate(dict(row._mapping))
 
 
+def _move_row(move: AliasMove) -> dict[str, Any]:
+    signature = move.signature
+    return {
+        **move.model_dump(exclude={"signature"}),
+        "signature_key": None if signature is None else signature.key,
+        "signature_value": None if signature is None else signature.value,
+    }
+
+
 def _move(row: Row[Any]) -> AliasMove:
-    return AliasMove.model_validate(dict(row._mapping))
+    fields = dict(row._mapping)
+    key, value = fields.pop("signature_key"), fields.pop("signature_value")
+    if key is not None:
+        fields["signature"] = {"key": key, "value": value}
+    return AliasMove.model_validate(fields)
 
 
 def _summary(row: Row[Any], moves: Sequence[AliasMove]) -> AdapterSummary:

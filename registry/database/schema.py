@@ -105,6 +105,8 @@ class AliasMoveRow(SQLModel, table=True):
     moved_by: str
     moved_at: datetime = Field(sa_type=UtcDateTime)
     why: str
+    signature_key: str | None = None
+    signature_value: str | None = None
 
 
 METADATA = SQLModel.metadata

@@ -36,7 +36,12 @@ class ReleaseGate:
     def require(
         self, version: AdapterVersion, alias: str, current: AliasMove | None, why: str
     ) -> None:
-        """Raises PolicyViolation unless the alias may move from `current` to the version."""
+        """Raises PolicyViolation unless the alias may move from `current` to the version.
+
+        A move to where it points only signs it, and asks nothing.
+        """
+        if current is not None and current.to_number == version.number:
+            return
         conditions = self._judge_version(version, alias, current, why)
         require_all(_refusal(version.name, alias, version.number), conditions)
 

@@ -28,6 +28,7 @@ from registry.release.policy import MovePlan, ReleasePolicy
 from registry.routes.access import add_access_routes
 from registry.routes.events import add_event_routes
 from registry.routes.upkeep import add_upkeep_routes
+from registry.signatures import MoveSignature, Signature
 
 SPOOL_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
@@ -47,16 +48,20 @@ class _Body(BaseModel):
 class CommitBody(_Body):
     manifest: Manifest
     alias: str | None = None
+    signatures: tuple[Signature, ...] = ()
+    move_signature: MoveSignature | None = None
 
 
 class MoveBody(_Body):
     to: int
     expect: int | None = None
+    signature: MoveSignature | None = None
 
 
 class RollbackBody(_Body):
     expect: int | None = None
     to: int | None = None
+    signature: MoveSignature | None = None
 
 
 def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIRouter:
@@ -129,11 +134,27 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         by = principal_of(request).actor(body.by)
         if body.alias is not None:
             by = _mover(registry, request, name, body.alias, body.by)
-        if not body.dry_run:
-            return registry.commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
-        if body.alias is None:
-            raise InvalidRequest("dry_run tells what an alias would do; name one", param="alias")
-        return registry.plan_commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
+        if body.dry_run:
+            return _plan_commit(registry, name, body, by)
+        return registry.commit(
+            name,
+            body.manifest,
+            by=by,
+            alias=body.alias,
+            why=body.why,
+            signatures=body.signatures,
+            move_signature=body.move_signature,
+        )
+
+    @router.get("/adapters/{name:path}/versions/{digest}/signatures")
+    def list_signatures(name: str, digest: str) -> dict[str, Any]:
+        return {"signatures": registry.signatures(name, Digest.parse(digest))}
+
+
+def _plan_commit(registry: AdapterRegistry, name: str, body: CommitBody, by: str) -> MovePlan:
+    if body.alias is None:
+        raise InvalidRequest("dry_run tells what an alias would do; name one", param="alias")
+    return registry.plan_commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
 
 
 def _visible(
@@ -154,6 +175,10 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     def list_aliases(name: str) -> dict[str, Any]:
         return {"aliases": registry.aliases(name)}
 
+    @router.get("/adapters/{name:path}/aliases/{alias}")
+    def current_move(name: str, alias: str) -> AliasMove:
+        return registry.current_move(name, alias)
+
     @router.get("/adapters/{name:path}/aliases/{alias}/history")
     def history(name: str, alias: str) -> dict[str, Any]:
         return {"moves": registry.history(name, alias)}
@@ -161,16 +186,20 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.post("/adapters/{name:path}/aliases/{alias}")
     def move_alias(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove | MovePlan:
         by = _mover(registry, request, name, alias, body.by)
-        verb = registry.plan_move if body.dry_run else registry.move_alias
-        return verb(name, alias, body.to, by=by, why=body.why, expect=body.expect)
+        said: dict[str, Any] = {"by": by, "why": body.why, "expect": body.expect}
+        if body.dry_run:
+            return registry.plan_move(name, alias, body.to, **said)
+        return registry.move_alias(name, alias, body.to, **said, signature=body.signature)
 
     @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
     def rollback(
         name: str, alias: str, body: RollbackBody, request: Request
     ) -> AliasMove | MovePlan:
         by = _mover(registry, request, name, alias, body.by)
-        verb = registry.plan_rollback if body.dry_run else registry.rollback
-        return verb(name, alias, by=by, why=body.why, expect=body.expect, to=body.to)
+        said: dict[str, Any] = {"by": by, "why": body.why, "expect": body.expect, "to": body.to}
+        if body.dry_run:
+            return registry.plan_rollback(name, alias, **said)
+        return registry.rollback(name, alias, **said, signature=body.signature)
 
     @router.get("/policy")
     def policy() -> ReleasePolicy:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.adapters import AdapterVersion
+from registry.adapters import AdapterVersion, AliasMove
 from registry.digests import Digest, Hasher
-from registry.errors import InvalidManifest
-from registry.layout import BLOBS, MANIFESTS, blob_key, digest_of_key, manifest_key
+from registry.errors import BlobCorrupted, InvalidManifest, SignatureInvalid
+from registry.layout import BLOBS, MANIFESTS, blob_key, digest_of_key, manifest_key, move_key
 from registry.manifest import Manifest
+from registry.records import Records
+from registry.release.signing import check_move, check_version_signature
 from registry.storage.objects import ObjectMissing, ObjectStore
 
 NOTHING = "nothing"
@@ -41,6 +43,7 @@ class IntegrityCheck:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._records = Records(store)
         self._seen: dict[str, Damage | None] = {}
         self._size_bytes = 0
         self._damage: list[Damage] = []
@@ -64,6 +67,27 @@ class IntegrityCheck:
                 else:
                     self._check(key, digest)
 
+    def signatures(self, keys: Iterable[str]) -> None:
+        """Check that each stored signature was made by its key for what its place says."""
+        for key in keys:
+            try:
+                record = self._records.signature(key)
+                check_version_signature(record.signature, record.name, record.manifest_digest)
+            except (BlobCorrupted, SignatureInvalid) as error:
+                self._note(key, Damage(key=key, expected="a version's signature", got=str(error)))
+            else:
+                self._note(key, None)
+
+    def moves(self, moves: Iterable[tuple[AliasMove, Digest]]) -> None:
+        """Check the signature of each signed move, given with the digest of its target."""
+        for move, to in moves:
+            key, damage = move_key(move.name, move.alias, move.sequence), None
+            try:
+                check_move(move, to)
+            except SignatureInvalid as error:
+                damage = Damage(key=key, expected="a signed move", got=str(error))
+            self._note(key, damage)
+
     def report(self) -> IntegrityReport:
         return IntegrityReport(
             num_objects=len(self._seen), size_bytes=self._size_bytes, damage=tuple(self._damage)
@@ -75,10 +99,13 @@ class IntegrityCheck:
             damage = (
                 None if found == str(digest) else Damage(key=key, expected=str(digest), got=found)
             )
-            self._seen[key] = damage
-            if damage is not None:
-                self._report(damage)
+            self._note(key, damage)
         return self._seen[key]
+
+    def _note(self, key: str, damage: Damage | None) -> None:
+        self._seen[key] = damage
+        if damage is not None:
+            self._report(damage)
 
     def _hash(self, key: str) -> str:
         hasher = Hasher()
