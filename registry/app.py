@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -82,7 +82,12 @@ def registry_plane(registry: Registry) -> Plane:
         leaving.set()
         registry.wake()
 
-    return Plane(name="registry", router=registry_router(registry, leaving), leave=leave)
+    return Plane(
+        name="registry",
+        router=registry_router(registry, leaving),
+        health=lambda: {"store": asdict(registry.capabilities)},
+        leave=leave,
+    )
 
 
 def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> FastAPI:

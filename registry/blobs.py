@@ -7,21 +7,34 @@ from collections.abc import Iterable, Iterator
 from registry.digests import Descriptor, Digest, Hasher
 from registry.errors import BlobCorrupted, BlobNotFound, DigestMismatch
 from registry.layout import blob_key, manifest_key
-from registry.storage.objects import ObjectMissing, ObjectStat, ObjectStore
+from registry.storage.objects import Capabilities, ObjectMissing, ObjectStat, ObjectStore
 
 
 class BlobStore:
     """Invariant: whoever reads a blob to its end has the bytes of the digest he asked for."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, capabilities: Capabilities) -> None:
         self._store = store
+        self._capabilities = capabilities
 
     def stat(self, digest: Digest) -> ObjectStat | None:
         return self._store.stat(blob_key(digest))
 
     def put(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
-        """Raises DigestMismatch when the bytes are others; nothing is stored then."""
+        """Raises DigestMismatch when the bytes are others, nothing is stored then; BlobCorrupted
+        when the store kept others than it was sent, they are removed."""
         self._store.put(blob_key(descriptor.digest), as_announced(descriptor, chunks))
+        if not self._capabilities.enforces_checksums:
+            self.verify(descriptor.digest)
+
+    def verify(self, digest: Digest) -> None:
+        """Read the blob to its end; bytes that are others are removed and BlobCorrupted raised."""
+        try:
+            for _ in self.open(digest):
+                pass
+        except BlobCorrupted:
+            self._store.delete(blob_key(digest))
+            raise
 
     def open(self, digest: Digest) -> Iterator[bytes]:
         """Raises BlobNotFound, or BlobCorrupted before the last chunk is handed on."""

@@ -27,6 +27,7 @@ from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
+from registry.storage.objects import Capabilities
 from registry.transport import TIMEOUT_S, HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
@@ -59,6 +60,12 @@ class RegistryClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        response = self._http.get("/health")
+        with self._http.understood(response):
+            return Capabilities(**response.json()["registry"]["store"])
 
     def has_blob(self, digest: Digest) -> bool:
         status = self._http.head(f"/v1/blobs/{digest}")

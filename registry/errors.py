@@ -31,6 +31,7 @@
     │   ├── VersionYanked                  version_yanked
     │   ├── SweepInProgress                sweep_in_progress
     │   ├── NameTaken                      name_taken
+    │   ├── UploadInterrupted              upload_interrupted
     │   ├── TokenExists                    token_exists
     │   ├── CursorAhead                    cursor_ahead
     │   └── BaseMismatch                   base_mismatch
@@ -258,6 +259,12 @@ class NameTaken(Conflict):
     """The name could be taken for another adapter's, which was there first."""
 
     code = "name_taken"
+
+
+class UploadInterrupted(Conflict):
+    """Another upload completed this one, or a sweep aborted it; the same push goes on with it."""
+
+    code = "upload_interrupted"
 
 
 class TokenExists(Conflict):

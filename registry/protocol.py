@@ -20,6 +20,7 @@ from registry.events.event import EventPage
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
+from registry.storage.objects import Capabilities
 from registry.upkeep.integrity import IntegrityReport
 
 
@@ -33,6 +34,11 @@ class AdapterRegistry(Protocol):
     @property
     def access(self) -> AccessControl:
         """Who may do what here, and the log of who did."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the store below was measured to do."""
         ...
 
     def has_blob(self, digest: Digest) -> bool:

@@ -43,7 +43,7 @@ from registry.release.mover import AliasMover
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.release.signing import check_signatures
 from registry.signatures import MoveSignature, Signature, VersionSignature
-from registry.storage.objects import ObjectStore, probe
+from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, pinned, utc_now
 from registry.upkeep.states import GONE, VersionStates
@@ -69,11 +69,13 @@ class Registry:
         freshness_s: float = 1.0,
         now: Clock = utc_now,
         policy: ReleasePolicy | None = None,
+        capabilities: Capabilities = UNPROBED,
     ) -> None:
         self._now = now
         self._store = store
         self._catalog = catalog
-        self._blobs = BlobStore(store)
+        self.capabilities = capabilities
+        self._blobs = BlobStore(store, capabilities)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
         self._versions = Versions(self._records, catalog)
@@ -112,8 +114,10 @@ class Registry:
 
         Raises StoreUnsuitable when the store does not honour create-once writes.
         """
-        probe(store)
-        registry = cls(store, catalog, freshness_s=freshness_s, policy=policy)
+        capabilities = probe(store)
+        registry = cls(
+            store, catalog, freshness_s=freshness_s, policy=policy, capabilities=capabilities
+        )
         catalog.bind(registry._records.store_id())
         registry.sync()
         return registry
@@ -146,7 +150,7 @@ class Registry:
                 for move in self._catalog.signed_moves()
             )
             check.everything_stored()
-        return check.report()
+        return check.report(self.capabilities)
 
     def has_blob(self, digest: Digest) -> bool:
         if self._blobs.stat(digest) is None:

@@ -10,13 +10,14 @@ import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from registry.errors import InvalidSettings
 from registry.manifest import first_problem
 
+MIN_PART_BYTES = 5 << 20  # S3's own limit
 PREFIX = "HOTSWAP_"
 SECTIONS = ("registry", "serving", "training")
 
@@ -37,6 +38,13 @@ class RegistrySettings(Settings):
     s3_endpoint: str | None = None
     """URL of an S3-compatible server; None is AWS."""
     s3_region: str = "us-east-1"
+    s3_checksums: Literal["when_required", "when_supported"] = "when_required"
+    """Where boto3 adds checksums of its own. Writes carry their SHA-256 and reads are hashed in
+    either mode; older servers do not understand what `when_supported` sends."""
+    s3_multipart_bytes: int = Field(default=32 << 20, ge=MIN_PART_BYTES)
+    """From this size on an object is sent in parts."""
+    s3_part_bytes: int = Field(default=16 << 20, ge=MIN_PART_BYTES)
+    """Size of a part; an upload holds at most this and s3_multipart_bytes in memory."""
     catalog: str | None = None
     """SQLAlchemy URL of the index; None is SQLite below HOTSWAP_HOME."""
     url: str = "http://127.0.0.1:8000"

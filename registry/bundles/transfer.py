@@ -19,6 +19,7 @@ from registry.errors import (
     InvalidBundle,
     InvalidRequest,
     SweepInProgress,
+    UploadInterrupted,
 )
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
@@ -49,21 +50,21 @@ def push(
 
     With a `key` the version is signed, and the alias's move too. With `repair` every blob is
     uploaded, also in place of one that is stored but damaged. When a sweep deletes an old blob
-    between the look and the commit, both are repeated.
+    between the look and the commit, or the same file is uploaded twice at a time, both are repeated.
 
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
     """
     _check_push(name, bundle, alias, allow_no_effect)
     for pause_s in (*PAUSES_S, None):
-        for descriptor in manifest.files:
-            if repair or not registry.has_blob(descriptor.digest):
-                registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
         try:
+            for descriptor in manifest.files:
+                if repair or not registry.has_blob(descriptor.digest):
+                    registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
             if key is None:
                 return registry.commit(name, manifest, by=by, alias=alias, why=why)
             return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
-        except (BlobNotFound, SweepInProgress):
+        except (BlobNotFound, SweepInProgress, UploadInterrupted):
             if pause_s is None:
                 raise
             time.sleep(pause_s)

@@ -12,6 +12,7 @@ from registry.commands.tables import print_json, print_table, size_text
 from registry.digests import Digest
 from registry.errors import InvalidReference
 from registry.settings import RegistrySettings, read_home, read_section, read_user
+from registry.storage.objects import Capabilities
 from registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
 
 
@@ -41,8 +42,22 @@ def verify(
             + (f"{len(report.damage)} damaged; heal with `hotswap push --repair`"
                if report.damage else "all intact")
         )  # fmt: skip
+        click.echo(_store_text(report.store))
     if report.damage:
         ctx.exit(1)
+
+
+def _store_text(store: Capabilities) -> str:
+    return "the store " + "; ".join(
+        (
+            "refuses wrong checksums"
+            if store.enforces_checksums
+            else "ignores checksums, so uploads are read and hashed again",
+            "completes multipart uploads once"
+            if store.create_once_multipart
+            else "overwrites on multipart completion",
+        )
+    )
 
 
 def _digests(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[Digest]:

@@ -22,5 +22,13 @@ def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
         )
     # boto3 takes a third of a second to import; a directory does not need it.
     from registry.storage.s3 import S3Store
+    from registry.storage.s3_client import S3Options
 
-    return S3Store(bucket, prefix, endpoint=settings.s3_endpoint, region=settings.s3_region)
+    options = S3Options(
+        region=settings.s3_region,
+        endpoint=settings.s3_endpoint,
+        checksums=settings.s3_checksums,
+        multipart_bytes=settings.s3_multipart_bytes,
+        part_bytes=settings.s3_part_bytes,
+    )
+    return S3Store(bucket, prefix, options)

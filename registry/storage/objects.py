@@ -39,7 +39,22 @@ class Unfinished:
 
     name: str
     size_bytes: int
-    started_at: datetime
+    active_at: datetime
+    """When the last of them were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store was measured to do beyond create-once, without which it is not used at all."""
+
+    create_once_multipart: bool
+    """A multipart upload can be completed on condition that nothing has its key."""
+    enforces_checksums: bool
+    """Bytes that do not have the SHA-256 they were sent with are refused, in parts too. Where this
+    is False, what was uploaded is read and hashed again before it is relied on."""
+
+
+UNPROBED = Capabilities(create_once_multipart=False, enforces_checksums=False)
 
 
 class ObjectStore(Protocol):
@@ -90,6 +105,10 @@ class ObjectStore(Protocol):
         """Remove what such a write left; one that still runs fails. Repeating is no error."""
         ...
 
+    def measure(self, key: str) -> Capabilities:
+        """Find out what the store does by writing to the free `key`, which is free afterwards."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -100,19 +119,23 @@ def check_key(key: str) -> str:
     return key
 
 
-def probe(store: ObjectStore) -> None:
-    """Prove that create-once holds, one after the other and in a race; leaves nothing behind.
+def probe(store: ObjectStore) -> Capabilities:
+    """Prove that create-once holds, one after the other and in a race, and measure the rest;
+    leaves nothing behind.
 
     Raises StoreUnsuitable when a second writer wins or the first one's bytes are lost.
     """
     key = f"probe/{uuid.uuid4().hex}"
     racing_key = f"{key}-race"
-    try:
-        _probe_in_order(store, key)
-        _probe_race(store, racing_key)
-    finally:
-        store.delete(key)
-        store.delete(racing_key)
+    with ThreadPoolExecutor(1) as pool:
+        measured = pool.submit(store.measure, f"{key}-measure")
+        try:
+            _probe_in_order(store, key)
+            _probe_race(store, racing_key)
+        finally:
+            store.delete(key)
+            store.delete(racing_key)
+        return measured.result()
 
 
 def _probe_in_order(store: ObjectStore, key: str) -> None:

@@ -1,74 +1,66 @@
-"""The object store in an S3 bucket. The only file that knows boto3.
-
-Credentials come from boto3's own chain (AWS_ACCESS_KEY_ID and the rest).
-"""
+"""The object store in an S3 bucket. boto3 is known to the s3 files of this directory only."""
 
 from __future__ import annotations
 
-import tempfile
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
-import boto3
 from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from registry.errors import StoreUnavailable
 from registry.storage.objects import (
     CHUNK_BYTES,
+    Capabilities,
     ObjectMissing,
     ObjectStat,
     Unfinished,
     check_key,
 )
-
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-MAX_ATTEMPTS = 4
-MAX_CONNECTIONS = 32
-SPOOL_BYTES = 8 << 20
-MULTIPART_BYTES = 64 << 20
-
-_TRANSFER = TransferConfig(
-    multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, use_threads=False
+from registry.storage.s3_client import (
+    MAX_ATTEMPTS,
+    S3Options,
+    checksum,
+    code_of,
+    make_client,
+    status_of,
 )
-_NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
+from registry.storage.s3_multipart import NO_UPLOAD, in_parts, stored_parts, upload_in_parts
+from registry.storage.s3_probe import measure
+
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
 class S3Store:
     """A bucket, or the part of it below a prefix. Raises no error of botocore's."""
 
-    def __init__(
-        self, bucket: str, prefix: str = "", *, endpoint: str | None = None, region: str
-    ) -> None:
+    def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._endpoint = endpoint
+        self._options = options
         with self._explained(""):
-            self._client: Any = _client(endpoint, region)
+            self._client: Any = make_client(options)
 
     @property
     def location(self) -> str:
-        at = f" at {self._endpoint}" if self._endpoint else ""
+        at = f" at {self._options.endpoint}" if self._options.endpoint else ""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/") + at
 
     def create(self, key: str, data: bytes) -> bool:
-        place = self._place(key)
+        request = {**self._place(key), "Body": data, "ChecksumSHA256": checksum(data)}
         with self._explained(key):
             for attempt in range(MAX_ATTEMPTS):
                 try:
-                    self._client.put_object(**place, Body=data, IfNoneMatch="*")
+                    self._client.put_object(**request, IfNoneMatch="*")
                 except ClientError as error:
-                    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                    if status == 412:
+                    if status_of(error) == 412:
                         return False
                     # 409: another conditional write of this key is under way; ask again.
-                    if status != 409 or attempt == MAX_ATTEMPTS - 1:
+                    if status_of(error) != 409 or attempt == MAX_ATTEMPTS - 1:
                         raise
                     time.sleep(0.05 * 2**attempt)
                 else:
@@ -76,19 +68,22 @@ class S3Store:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
-        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-            for chunk in chunks:
-                spool.write(chunk)
-            spool.seek(0)
-            with self._explained(key):
-                self._client.upload_fileobj(spool, **self._place(key), Config=_TRANSFER)
+        place = self._place(key)
+        with self._explained(key):
+            parts = in_parts(chunks, self._options.part_bytes)
+            first, is_whole = _first_bytes(parts, self._options.multipart_bytes)
+            if is_whole:
+                data = b"".join(first)
+                self._client.put_object(**place, Body=data, ChecksumSHA256=checksum(data))
+            else:
+                upload_in_parts(self._client, place, chain(_drained(first), parts))
 
     def open(self, key: str) -> Iterator[bytes]:
         with self._explained(key):
             try:
                 body = self._client.get_object(**self._place(key))["Body"]
             except ClientError as error:
-                if error.response["Error"]["Code"] in _MISSING:
+                if code_of(error) in _MISSING:
                     raise ObjectMissing(key) from None
                 raise
             try:
@@ -101,7 +96,7 @@ class S3Store:
             try:
                 head = self._client.head_object(**self._place(key))
             except ClientError as error:
-                if error.response["Error"]["Code"] in _MISSING:
+                if code_of(error) in _MISSING:
                     return None
                 raise
         return ObjectStat(head["ContentLength"], head["LastModified"])
@@ -126,10 +121,16 @@ class S3Store:
             )
             for page in pages:
                 for upload in page.get("Uploads", ()):
-                    key = upload["Key"].removeprefix(self._prefix)
-                    size_bytes = sum(part["Size"] for part in self._parts(key, upload["UploadId"]))
-                    name = f"{key}?uploadId={upload['UploadId']}"
-                    yield Unfinished(name, size_bytes, upload["Initiated"])
+                    yield self._unfinished(upload)
+
+    def _unfinished(self, upload: dict[str, Any]) -> Unfinished:
+        key, upload_id = upload["Key"].removeprefix(self._prefix), upload["UploadId"]
+        parts = stored_parts(self._client, self._place(key), upload_id).values()
+        return Unfinished(
+            f"{key}?uploadId={upload_id}",
+            sum(part["Size"] for part in parts),
+            max([upload["Initiated"], *(part["LastModified"] for part in parts)]),
+        )
 
     def discard(self, unfinished: Unfinished) -> None:
         key, _, upload_id = unfinished.name.partition("?uploadId=")
@@ -137,20 +138,12 @@ class S3Store:
             try:
                 self._client.abort_multipart_upload(**self._place(key), UploadId=upload_id)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in _NO_UPLOAD:
+                if code_of(error) not in NO_UPLOAD:
                     raise
 
-    def _parts(self, key: str, upload_id: str) -> Iterator[dict[str, Any]]:
-        """The parts that are stored; none when the upload ended meanwhile."""
-        try:
-            pages = self._client.get_paginator("list_parts").paginate(
-                **self._place(key), UploadId=upload_id
-            )
-            for page in pages:
-                yield from page.get("Parts", ())
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _NO_UPLOAD:
-                raise
+    def measure(self, key: str) -> Capabilities:
+        with self._explained(key):
+            return measure(self._client, self._place(key))
 
     def close(self) -> None:
         self._client.close()
@@ -169,7 +162,7 @@ class S3Store:
                 "AWS_SECRET_ACCESS_KEY"
             ) from None
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = code_of(error)
             if code == "NoSuchBucket":
                 raise StoreUnavailable(
                     f"there is no bucket {self._bucket!r} ({self.location}); create it first"
@@ -179,17 +172,17 @@ class S3Store:
             raise StoreUnavailable(f"{what} cannot be reached: {error}") from error
 
 
-def _client(endpoint: str | None, region: str) -> Any:
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=region,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
-            max_pool_connections=MAX_CONNECTIONS,
-            # Servers under one host name do not resolve bucket.host.
-            s3={"addressing_style": "path" if endpoint else "auto"},
-        ),
-    )
+def _first_bytes(parts: Iterator[bytes], size_bytes: int) -> tuple[deque[bytes], bool]:
+    """Parts of together `size_bytes`, or all of them and True when they are fewer bytes."""
+    first: deque[bytes] = deque()
+    for part in parts:
+        first.append(part)
+        if sum(map(len, first)) >= size_bytes:
+            return first, False
+    return first, True
+
+
+def _drained(parts: deque[bytes]) -> Iterator[bytes]:
+    """The parts, each forgotten here when it is handed on."""
+    while parts:
+        yield parts.popleft()

@@ -13,7 +13,7 @@ from registry.layout import BLOBS, MANIFESTS, blob_key, digest_of_key, manifest_
 from registry.manifest import Manifest
 from registry.records import Records
 from registry.release.signing import check_move, check_version_signature
-from registry.storage.objects import ObjectMissing, ObjectStore
+from registry.storage.objects import Capabilities, ObjectMissing, ObjectStore
 
 NOTHING = "nothing"
 
@@ -36,6 +36,8 @@ class IntegrityReport(_Report):
     num_objects: int
     size_bytes: int
     damage: tuple[Damage, ...]
+    store: Capabilities
+    """What the store was measured to do when the registry was opened."""
 
 
 class IntegrityCheck:
@@ -88,9 +90,12 @@ class IntegrityCheck:
                 damage = Damage(key=key, expected="a signed move", got=str(error))
             self._note(key, damage)
 
-    def report(self) -> IntegrityReport:
+    def report(self, capabilities: Capabilities) -> IntegrityReport:
         return IntegrityReport(
-            num_objects=len(self._seen), size_bytes=self._size_bytes, damage=tuple(self._damage)
+            num_objects=len(self._seen),
+            size_bytes=self._size_bytes,
+            damage=tuple(self._damage),
+            store=capabilities,
         )
 
     def _check(self, key: str, digest: Digest) -> Damage | None:

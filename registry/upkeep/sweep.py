@@ -224,7 +224,7 @@ class Sweep:
     def _tidy(self, report: SweepReport, *, delete: bool) -> None:
         """Remove what crashes left: unfinished writes, pins, announcements, marks of nothing."""
         for unfinished in self._store.unfinished():
-            if self._is_old(unfinished.started_at):
+            if self._is_old(unfinished.active_at):
                 report.unfinished.append(
                     Swept(key=unfinished.name, size_bytes=unfinished.size_bytes)
                 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -88,16 +90,21 @@ ON_RADOSGW = pytest.param("radosgw", marks=pytest.mark.radosgw)
 @pytest.fixture(params=["local", "moto", "seaweedfs", ON_RADOSGW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store of each kind."""
-    yield from _store(request.param, request, tmp_path)
+    with store_at(request.param, request, tmp_path) as opened:
+        yield opened
 
 
-def _store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
+@contextmanager
+def store_at(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, **settings: Any
+) -> Iterator[ObjectStore]:
+    """An empty store of a kind, closed at the end."""
     if kind == "local":
         opened = open_store(str(tmp_path / "store"), RegistrySettings())
     else:
         endpoint = request.getfixturevalue(f"{kind}_url")
-        settings = RegistrySettings(s3_endpoint=endpoint)
-        opened = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", settings)
+        location = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        opened = open_store(location, RegistrySettings(s3_endpoint=endpoint, **settings))
     yield opened
     opened.close()
 
@@ -114,13 +121,13 @@ def registry(
 ) -> Iterator[AdapterRegistry]:
     """An empty registry of each kind."""
     kind = "seaweedfs" if request.param == "on SeaweedFS" else "local"
-    stores = _store(kind, request, tmp_path)
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
-    opened = Registry.open(next(stores), catalog, policy=policy)
-    if request.param == "over HTTP":
-        with serving_app(assemble([registry_plane(opened)])) as url, RegistryClient(url) as client:
-            yield client
-    else:
-        yield opened
-    opened.close()
-    next(stores, None)
+    with store_at(kind, request, tmp_path) as store:
+        opened = Registry.open(store, catalog, policy=policy)
+        if request.param == "over HTTP":
+            app = assemble([registry_plane(opened)])
+            with serving_app(app) as url, RegistryClient(url) as client:
+                yield client
+        else:
+            yield opened
+        opened.close()

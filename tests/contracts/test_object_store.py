@@ -132,3 +132,4 @@ def test_key_that_is_no_key_is_refused(store: ObjectStore, key: str) -> None:
 def test_probe_accepts_the_store_and_leaves_nothing(store: ObjectStore) -> None:
     probe(store)
     assert list(store.list("")) == []
+    assert list(store.unfinished()) == []

@@ -1,18 +1,30 @@
-"""What is different between S3 servers, and that the store knows it."""
+"""What is different between S3 servers, and that the store knows it and makes up for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from registry.errors import StoreUnsuitable
+from registry.blobs import BlobStore
+from registry.digests import Descriptor, Digest
+from registry.errors import BlobCorrupted, StoreUnsuitable
+from registry.layout import blob_key
+from registry.protocol import AdapterRegistry
 from registry.settings import RegistrySettings
 from registry.storage import open_store
-from registry.storage.objects import ObjectStore, probe
+from registry.storage.objects import Capabilities, ObjectStore, probe
+from registry.storage.s3 import S3Store
+from registry.storage.s3_client import S3Options
 from tests import s3rver
-from tests.contracts.conftest import BUCKET
+from tests.contracts.conftest import BUCKET, ON_RADOSGW, store_at
+
+MEASURED = {
+    "local": Capabilities(create_once_multipart=True, enforces_checksums=True),
+    "seaweedfs": Capabilities(create_once_multipart=True, enforces_checksums=True),
+    "radosgw": Capabilities(create_once_multipart=False, enforces_checksums=False),
+}
 
 
 @pytest.fixture
@@ -32,3 +44,48 @@ def test_server_that_overwrites_is_refused_with_the_reason(overwriting_store: Ob
     with pytest.raises(StoreUnsuitable, match="does not honour create-once writes"):
         probe(overwriting_store)
     assert list(overwriting_store.list("")) == []
+
+
+@pytest.mark.parametrize("kind", ["local", "seaweedfs", ON_RADOSGW])
+def test_probe_measures_what_the_server_does(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with store_at(kind, request, tmp_path) as store:
+        assert probe(store) == MEASURED[kind]
+
+
+@pytest.mark.parametrize("mode", ["when_required", "when_supported"])
+@pytest.mark.parametrize("kind", ["seaweedfs", ON_RADOSGW])
+def test_every_checksum_mode_of_boto3_works(
+    kind: str, mode: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with store_at(kind, request, tmp_path, s3_checksums=mode) as store:
+        store.put("blobs/x", [b"bytes"])
+        assert b"".join(store.open("blobs/x")) == b"bytes"
+
+
+class Flipping(S3Store):
+    """Sends other bytes than it was given once, as a bad wire would."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        super().put(key, [b"".join(chunks).replace(b"good", b"gOod")])
+
+
+@pytest.mark.radosgw
+def test_bytes_that_changed_on_the_way_are_found_where_the_server_does_not_look(
+    radosgw_url: str, request: pytest.FixtureRequest
+) -> None:
+    options = S3Options("us-east-1", radosgw_url, "when_required", 32 << 20, 16 << 20)
+    store = Flipping(BUCKET, request.node.name, options)
+    descriptor = Descriptor(
+        digest=Digest.of(b"good bytes"), size_bytes=10, media_type="x", file_name="x"
+    )
+    with pytest.raises(BlobCorrupted, match="expected"):
+        BlobStore(store, probe(store)).put(descriptor, [b"good bytes"])
+    assert store.stat(blob_key(descriptor.digest)) is None
+    store.close()
+
+
+def test_registry_says_what_its_store_can_do(registry: AdapterRegistry) -> None:
+    assert registry.capabilities == MEASURED["local"]
+    assert registry.verify().store == registry.capabilities

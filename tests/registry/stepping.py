@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from registry.storage.objects import ObjectMissing, ObjectStat, Unfinished
+from registry.storage.objects import Capabilities, ObjectMissing, ObjectStat, Unfinished
 
 TIMEOUT_S = 30
 
@@ -48,6 +48,9 @@ class MemoryStore:
         yield from ()
 
     def discard(self, unfinished: Unfinished) -> None: ...
+
+    def measure(self, key: str) -> Capabilities:
+        return Capabilities(create_once_multipart=True, enforces_checksums=True)
 
     def close(self) -> None: ...
 
@@ -95,6 +98,9 @@ class SteppedStore:
         yield from ()
 
     def discard(self, unfinished: Unfinished) -> None: ...
+
+    def measure(self, key: str) -> Capabilities:
+        return Capabilities(create_once_multipart=True, enforces_checksums=True)
 
     def close(self) -> None: ...
 

@@ -74,6 +74,11 @@ def test_body_of_unknown_length_that_is_too_large_is_refused(http: httpx.Client)
     assert error_of(response)[:2] == (413, "request_too_large")
 
 
+def test_health_says_what_the_store_was_measured_to_do(http: httpx.Client) -> None:
+    facts = http.get("/health").json()["registry"]
+    assert facts == {"store": {"create_once_multipart": True, "enforces_checksums": True}}
+
+
 def test_bug_is_an_internal_error_without_details() -> None:
     router = APIRouter()
 

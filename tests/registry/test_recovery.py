@@ -16,7 +16,7 @@ from registry.layout import blob_key, manifest_key
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
 from registry.storage.local import LocalStore
-from registry.storage.objects import ObjectStat, ObjectStore, probe
+from registry.storage.objects import Capabilities, ObjectStat, ObjectStore, probe
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 
@@ -61,6 +61,9 @@ class FailingStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         return self._store.list(prefix)
+
+    def measure(self, key: str) -> Capabilities:
+        return self._store.measure(key)
 
     def close(self) -> None:
         self._store.close()

@@ -286,7 +286,9 @@ def push_over(store: object, world: World) -> None:
     """A push through a registry of its own, as another process would do it."""
     catalog = Catalog("sqlite://")
     try:
-        registry = Registry(store, catalog, freshness_s=0, now=world.clock)  # type: ignore[arg-type]
+        registry = Registry(  # type: ignore[arg-type]
+            store, catalog, freshness_s=0, now=world.clock, capabilities=store.measure("probe")
+        )
         push(registry, NAME, *world.bundles[1], by="bob", alias="prod")
     finally:
         catalog.close()
