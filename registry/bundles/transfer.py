@@ -50,7 +50,7 @@ def push(
 
     With a `key` the version is signed, and the alias's move too. With `repair` every blob is
     uploaded, also in place of one that is stored but damaged. When a sweep deletes an old blob
-    between the look and the commit, or the same file is uploaded twice at a time, both are repeated.
+    between the look and the commit, or someone else ends the same upload, both are repeated.
 
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
