@@ -66,6 +66,7 @@ class Home:
         self.catalog = root / "catalog.sqlite"
         self.bases = root / "bases"
         self.adapter_cache = root / "cache" / "adapters"
+        self.seen_moves = root / "seen-moves"
         self.runs = root / "runs"
 
 

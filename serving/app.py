@@ -13,6 +13,7 @@ from registry.app import Plane
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
 from registry.settings import Home
+from registry.tomlfile import read_toml
 from serving.adapter_cache import AdapterCache
 from serving.api import serving_router
 from serving.base_model import BaseDirectory, provide_base
@@ -25,14 +26,19 @@ from serving.probes import check_text
 from serving.resolver import Resolver, Servable
 from serving.runner import ModelRunner
 from serving.scheduler import Limits
+from serving.seen_moves import SeenMoves
 from serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
+from serving.trust import Trust, TrustPolicy
 
 
 class Serving:
     """One base, its engine and the adapters around it. `start` before use, `stop` after."""
 
     def __init__(self, settings: ServingSettings, registry: AdapterRegistry, home: Home) -> None:
-        """Loads and quantizes the base; raises BaseNotFound."""
+        """Loads and quantizes the base; raises BaseNotFound, or InvalidSettings for the trust
+        file."""
+        policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
+        trust = Trust(policy, registry, SeenMoves(home.seen_moves))
         num_threads = settings.num_threads or torch.get_num_threads()
         _use_one_thread()  # here and wherever adapters are read: see ModelRunner.attach
         self.base = provide_base(settings.base, home.bases)
@@ -61,7 +67,7 @@ class Serving:
         self.adapters.on_arrival = self.engine.wake
         self.inference = Inference(
             base=self.base,
-            resolver=_resolver(settings, self.base, model, registry),
+            resolver=_resolver(settings, self.base, model, registry, trust),
             engine=self.engine,
             prefetch=self.adapters.prefetch,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens),
@@ -115,7 +121,11 @@ def _limits(settings: ServingSettings) -> Limits:
 
 
 def _resolver(
-    settings: ServingSettings, base: BaseDirectory, model: Llama, registry: AdapterRegistry
+    settings: ServingSettings,
+    base: BaseDirectory,
+    model: Llama,
+    registry: AdapterRegistry,
+    trust: Trust,
 ) -> Resolver:
     servable = Servable(
         base_name=base.model_id,
@@ -123,7 +133,7 @@ def _resolver(
         modules={module for slots in model.lora_slots for module in slots.part_of},
         max_lora_rank=settings.max_lora_rank,
     )
-    return Resolver(registry, servable, base.prompt_format())
+    return Resolver(registry, trust, servable, base.prompt_format())
 
 
 def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:

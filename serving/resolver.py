@@ -17,6 +17,7 @@ from registry.errors import AdapterNotFound, BaseMismatch, NotServable, RankTooH
 from registry.manifest import BaseFingerprint, Manifest
 from registry.prompts import PromptFormat
 from registry.protocol import AdapterRegistry
+from serving.trust import Trust
 
 _MAX_MANIFESTS = 4096
 
@@ -80,9 +81,14 @@ class Resolver:
     """Resolves names against the registry and remembers manifests, which never change."""
 
     def __init__(
-        self, registry: AdapterRegistry, servable: Servable, base_prompt: PromptFormat
+        self,
+        registry: AdapterRegistry,
+        trust: Trust,
+        servable: Servable,
+        base_prompt: PromptFormat,
     ) -> None:
         self._registry = registry
+        self._trust = trust
         self.servable = servable
         self._base_prompt = base_prompt
         self._manifest = lru_cache(_MAX_MANIFESTS)(registry.manifest)
@@ -96,17 +102,19 @@ class Resolver:
         """The base for its own name, else the adapter version the reference means now.
 
         Raises InvalidReference, AdapterNotFound, VersionNotFound, AliasNotFound or what
-        Servable.check raises.
+        Trust.verified and Servable.check raise.
         """
         if model == self.servable.base_name:
             return Target(self._base_prompt)
+        ref = AdapterRef.parse(model)
         try:
-            version = self._registry.resolve(AdapterRef.parse(model))
+            version = self._registry.resolve(ref)
         except AdapterNotFound as error:
             raise AdapterNotFound(
                 f"{error.message}; the base is called {self.servable.base_name!r}",
                 **{**error.fields, "param": "model"},
             ) from None
+        version = self._trust.verified(ref, version)
         manifest = self._manifest(version.manifest_digest)
         self.servable.check(version, manifest)
         return Target(manifest.prompt or self._base_prompt, version)

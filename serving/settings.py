@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -62,6 +63,8 @@ class ServingSettings(Settings):
     """Cores the engine computes on; all of them when it is not given."""
     probe_tolerance: float | None = Field(None, gt=0)
     """How far (KL, nats) an adapter's probes may be from its trainer's; by quantization if None."""
+    trust: Path | None = None
+    """TOML file with the keys that must have signed what is served; nothing is required without."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
 

@@ -1,0 +1,188 @@
+"""What a server believes: which keys must have signed what it serves, checked when it resolves.
+
+    [[rules]]
+    match = "team/*"               # names; with '@…' only these aliases of them
+    keys = ["ed25519:…"]           # as `hotswap key new` and `hotswap key show` print them
+    require = ["version", "move"]  # one of the keys signed the version, and the alias's move to it
+
+Every rule that matches must hold; a name that no rule matches needs no signature, so write one for
+`*` to serve nothing unsigned. A move is asked of aliases only, not of `team/sql:7`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from registry.access.scopes import covers, is_alias_pattern
+from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.digests import Digest
+from registry.errors import SignatureInvalid, StalePointer, Untrusted
+from registry.protocol import AdapterRegistry
+from registry.release.signing import check_move, check_version_signature
+from registry.signatures import PublicKey, Signature
+from serving.seen_moves import SeenMoves
+
+# Registries behind one address may be behind each other by their freshness, a second: an older
+# answer is asked for again before it counts as a replay.
+PAUSES_S = (0.3, 0.5, 1.0)
+_MAX_VERSIONS = 65536
+
+Kind = Literal["version", "move"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrustRule(_Part):
+    """One of `keys` must have signed what `require` names, for whatever `match` covers."""
+
+    match: str
+    keys: tuple[PublicKey, ...] = Field(min_length=1)
+    require: tuple[Kind, ...] = Field(min_length=1)
+
+    @field_validator("match")
+    @classmethod
+    def _is_pattern(cls, text: str) -> str:
+        if not is_alias_pattern(text):
+            raise ValueError(f"{text!r} is not a pattern of names (example: 'team/*')")
+        return text
+
+
+class TrustPolicy(_Part):
+    """All rules; none requires nothing."""
+
+    rules: tuple[TrustRule, ...] = ()
+
+    def keys(self, kind: Kind, name: str, alias: str | None) -> list[frozenset[str]]:
+        """The trusted keys of each rule that asks for a signature of this kind."""
+        target = name if alias is None else f"{name}@{alias}"
+        return [
+            frozenset(rule.keys)
+            for rule in self.rules
+            if kind in rule.require and covers(rule.match, target)
+        ]
+
+
+class _Pointer(NamedTuple):
+    sequence: int
+    version: AdapterVersion
+
+
+class Trust:
+    """Invariant: what `verified` returns fulfils every rule, and no alias goes back to a move
+    before one it has returned. Thread-safe."""
+
+    def __init__(
+        self,
+        policy: TrustPolicy,
+        registry: AdapterRegistry,
+        seen: SeenMoves,
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        self._policy = policy
+        self._registry = registry
+        self._seen = seen
+        self._pauses_s = pauses_s
+        self._pointers: dict[tuple[str, str], _Pointer] = {}
+        self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        # Only what holds is remembered: an exception is not cached.
+        self._require_version = lru_cache(_MAX_VERSIONS)(self._check_version)
+
+    def verified(self, ref: AdapterRef, version: AdapterVersion) -> AdapterVersion:
+        """The version to serve for `ref`, which was resolved to `version`: another one only when
+        the alias was moved meanwhile.
+
+        Raises Untrusted, SignatureInvalid or StalePointer.
+        """
+        alias = ref.effective_alias
+        if alias is not None and (keys := self._policy.keys("move", ref.name, alias)):
+            version = self._pointed_to(alias, version, keys)
+        if keys := self._policy.keys("version", ref.name, alias):
+            self._require_version(ref.name, version.manifest_digest, tuple(keys))
+        return version
+
+    def _pointed_to(
+        self, alias: str, version: AdapterVersion, keys: list[frozenset[str]]
+    ) -> AdapterVersion:
+        """One question to the registry a move; nothing is asked while the alias stays."""
+        place = version.name, alias
+        known = self._pointers.get(place)
+        if known is not None and known.version == version:
+            return version
+        with self._locks[place]:
+            self._pointers[place] = pointer = self._ask(alias, version, keys)
+        return pointer.version
+
+    def _ask(self, alias: str, version: AdapterVersion, keys: list[frozenset[str]]) -> _Pointer:
+        for pause_s in (*self._pauses_s, None):
+            move = self._registry.current_move(version.name, alias)
+            if move.to_number != version.number:
+                ref = AdapterRef(version.name, number=move.to_number)
+                version = self._registry.resolve(ref)
+            _check_move(move, version.manifest_digest, keys)
+            try:
+                self._seen.accept(version.name, alias, move.sequence, version.manifest_digest)
+            except StalePointer:
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return _Pointer(move.sequence, version)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _check_version(
+        self, name: str, manifest: Digest, rules: tuple[frozenset[str], ...]
+    ) -> None:
+        signatures = self._registry.signatures(name, manifest)
+        for trusted in rules:
+            _require_one(
+                f"{name} with manifest {manifest}",
+                signatures,
+                trusted,
+                lambda signature: check_version_signature(signature, name, manifest),
+            )
+
+
+def _check_move(move: AliasMove, to: Digest, rules: list[frozenset[str]]) -> None:
+    for trusted in rules:
+        _require_one(
+            f"move {move.sequence} of {move.name}@{move.alias}",
+            [] if move.signature is None else [move.signature],
+            trusted,
+            lambda _: check_move(move, to),
+        )
+
+
+def _require_one(
+    what: str,
+    signatures: Sequence[Signature],
+    trusted: frozenset[str],
+    check: Callable[[Signature], None],
+) -> None:
+    """Raises Untrusted when no trusted key signed, SignatureInvalid when only wrongly."""
+    by_trusted = [signature for signature in signatures if signature.key in trusted]
+    if not by_trusted:
+        signed = ", ".join(signature.key for signature in signatures)
+        raise Untrusted(
+            f"{what} is {f'signed by {signed} only' if signed else 'not signed'}; this server asks "
+            f"for a signature by {' or '.join(sorted(trusted))}: sign it with that key, or change "
+            "the server's trust file",
+            param="model",
+        )
+    for last, signature in enumerate(by_trusted, start=1):
+        try:
+            check(signature)
+        except SignatureInvalid:
+            if last == len(by_trusted):
+                raise
+        else:
+            return

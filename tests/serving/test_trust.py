@@ -1,0 +1,434 @@
+"""What a server refuses to serve when the store, or who moves aliases, cannot be believed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.bundles.bundle import Bundle
+from registry.bundles.transfer import push
+from registry.database.catalog import Catalog
+from registry.digests import Digest
+from registry.errors import (
+    BlobCorrupted,
+    InvalidSettings,
+    SignatureInvalid,
+    StalePointer,
+    Untrusted,
+)
+from registry.layout import manifest_key, move_key, signature_key, version_key
+from registry.registry import Registry
+from registry.release.signed import move_signed, rollback_signed
+from registry.release.signing import SigningKey
+from registry.settings import Home
+from registry.signatures import Signature, key_id
+from registry.storage.local import LocalStore
+from registry.tomlfile import read_toml
+from serving.app import Serving
+from serving.seen_moves import SeenMoves
+from serving.settings import ServingSettings
+from serving.trust import Trust, TrustPolicy, TrustRule
+from tests.registry.bundles import read_bundle
+
+NAME = "team/sql"
+PROD = AdapterRef(NAME, alias="prod")
+Open = Callable[[], Registry]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> SigningKey:
+    return SigningKey.create(tmp_path / "key.pem")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> SigningKey:
+    return SigningKey.create(tmp_path / "other.pem")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def open_again(store: Path, tmp_path: Path) -> Iterator[Open]:
+    """Opens the store as a registry does that has never seen it: with an empty catalog."""
+    with ExitStack() as stack:
+        names = iter(range(100))
+
+        def opened() -> Registry:
+            catalog = Catalog(f"sqlite:///{tmp_path}/catalog-{next(names)}.sqlite")
+            found = Registry.open(LocalStore(store), catalog, freshness_s=0)
+            stack.callback(found.close)
+            return found
+
+        yield opened
+
+
+@pytest.fixture
+def signed(open_again: Open) -> Registry:
+    return open_again()
+
+
+def push_signed(
+    registry: Registry, tmp_path: Path, seed: int, key: SigningKey | None, name: str = NAME
+) -> AdapterVersion:
+    bundle, manifest = read_bundle(tmp_path / f"{name.replace('/', '-')}-{seed}", seed)
+    return push(registry, name, bundle, manifest, by="ann", alias="prod", key=key)
+
+
+def rule(*keys: SigningKey, match: str = "team/*", require: str = "version move") -> TrustRule:
+    return TrustRule.model_validate(
+        {"match": match, "keys": [key.public for key in keys], "require": require.split()}
+    )
+
+
+def trust(registry: Registry, tmp_path: Path, *rules: TrustRule, seen: str = "seen") -> Trust:
+    policy = TrustPolicy(rules=rules)
+    return Trust(policy, registry, SeenMoves(tmp_path / seen), pauses_s=())
+
+
+def resolve(trust: Trust, registry: Registry, ref: AdapterRef = PROD) -> AdapterVersion:
+    return trust.verified(ref, registry.resolve(ref))
+
+
+def test_signed_version_and_move_are_served(
+    signed: Registry, tmp_path: Path, key: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    server = trust(signed, tmp_path, rule(key))
+    for ref in (PROD, AdapterRef(NAME), version.ref):
+        assert resolve(server, signed, ref) == version
+
+
+def test_without_rules_nothing_is_required_and_nothing_is_written(
+    signed: Registry, tmp_path: Path
+) -> None:
+    version = push_signed(signed, tmp_path, 1, None)
+    assert resolve(trust(signed, tmp_path), signed) == version
+    assert not (tmp_path / "seen").exists()
+
+
+def test_name_that_no_rule_matches_needs_no_signature(
+    signed: Registry, tmp_path: Path, key: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, None)
+    assert resolve(trust(signed, tmp_path, rule(key, match="other/*")), signed) == version
+
+
+def test_unsigned_version_is_refused_naming_the_trusted_keys(
+    signed: Registry, tmp_path: Path, key: SigningKey, other: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, None)
+    server = trust(signed, tmp_path, rule(key, other, require="version"))
+    with pytest.raises(Untrusted, match="is not signed") as refused:
+        resolve(server, signed, version.ref)
+    for each in (key.public, other.public, NAME, str(version.manifest_digest)):
+        assert each in refused.value.message
+    assert refused.value.status == 422
+
+
+def test_unsigned_move_is_refused_although_the_version_is_signed(
+    signed: Registry, tmp_path: Path, key: SigningKey
+) -> None:
+    push_signed(signed, tmp_path, 1, key)
+    version = push_signed(signed, tmp_path, 2, key)
+    signed.move_alias(NAME, "prod", 1, by="mallory")
+    server = trust(signed, tmp_path, rule(key))
+    with pytest.raises(Untrusted, match="move 3 of team/sql@prod is not signed"):
+        resolve(server, signed)
+    assert resolve(server, signed, version.ref) == version
+
+
+def test_key_that_is_not_trusted_is_named(
+    signed: Registry, tmp_path: Path, key: SigningKey, other: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, other)
+    for require in ("version", "move"):
+        with pytest.raises(Untrusted) as refused:
+            resolve(trust(signed, tmp_path, rule(key, require=require)), signed)
+        assert f"signed by {other.public} only" in refused.value.message
+        assert f"by {key.public}" in refused.value.message
+    assert resolve(trust(signed, tmp_path, rule(key, other)), signed) == version
+
+
+def test_every_rule_that_matches_asks_for_a_key_of_its_own(
+    signed: Registry, tmp_path: Path, key: SigningKey, other: SigningKey
+) -> None:
+    rules = (rule(key, require="version"), rule(other, match="*@prod", require="move"))
+    version = push_signed(signed, tmp_path, 1, key)
+    server = trust(signed, tmp_path, *rules)
+    with pytest.raises(Untrusted, match="move 1"):
+        resolve(server, signed)
+    move_signed(signed, other, NAME, "prod", 1, by="release")
+    assert resolve(server, signed) == version
+
+
+def test_signature_copied_to_another_name_is_refused(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    copied = push_signed(signed, tmp_path, 1, None, name="team/other")
+    assert copied.manifest_digest == version.manifest_digest
+    source = store / signature_key(NAME, version.manifest_digest, key_id(key.public))
+    target = store / signature_key("team/other", version.manifest_digest, key_id(key.public))
+    target.parent.mkdir(parents=True)
+    server = trust(signed, tmp_path, rule(key, require="version"))
+    shutil.copy(source, target)
+    with pytest.raises(BlobCorrupted, match="holds the record of"):
+        resolve(server, signed, copied.ref)
+    target.write_text(source.read_text().replace(f'"{NAME}"', '"team/other"'))
+    with pytest.raises(SignatureInvalid, match="'team/other' with manifest"):
+        resolve(server, signed, copied.ref)
+
+
+def test_replaced_manifest_is_refused(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey, open_again: Open
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    evil = push_signed(signed, tmp_path, 2, None, name="team/evil")
+    record = store / version_key(NAME, 1)
+    changed = record.read_text().replace(str(version.manifest_digest), str(evil.manifest_digest))
+    record.write_text(changed)
+    tampered = open_again()
+    for require, kind in (("version", Untrusted), ("move", SignatureInvalid)):
+        with pytest.raises(kind):
+            resolve(trust(tampered, tmp_path, rule(key, require=require)), tampered)
+    # The bytes under the signed digest cannot be others either.
+    stored = store / manifest_key(version.manifest_digest)
+    stored.write_bytes((store / manifest_key(evil.manifest_digest)).read_bytes())
+    with pytest.raises(BlobCorrupted):
+        signed.manifest(version.manifest_digest)
+
+
+def test_rollback_is_served(signed: Registry, tmp_path: Path, key: SigningKey) -> None:
+    one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
+    server = trust(signed, tmp_path, rule(key))
+    assert resolve(server, signed) == two
+    rollback_signed(signed, key, NAME, "prod", by="ann")
+    assert resolve(server, signed) == one
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_old_pointer_that_is_put_back_is_refused_also_after_a_restart(
+    signed: Registry,
+    tmp_path: Path,
+    store: Path,
+    key: SigningKey,
+    open_again: Open,
+    is_restarted: bool,
+) -> None:
+    one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
+    server = trust(signed, tmp_path, rule(key))
+    assert resolve(server, signed) == two
+    (store / move_key(NAME, "prod", 2)).unlink()
+    if is_restarted:
+        put_back = open_again()
+        server = trust(put_back, tmp_path, rule(key))
+    else:
+        put_back = signed
+        put_back.rebuild()
+    assert put_back.resolve(PROD) == one
+    with pytest.raises(StalePointer, match="shows move 1, but this server has seen move 2"):
+        resolve(server, put_back)
+    # A server that has never seen the later move has nothing to compare with.
+    fresh = trust(put_back, tmp_path, rule(key), seen="fresh")
+    assert resolve(fresh, put_back) == one
+
+
+def test_old_move_written_on_top_of_the_history_is_refused(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey, open_again: Open
+) -> None:
+    for seed in (1, 2):
+        push_signed(signed, tmp_path, seed, key)
+    first = (store / move_key(NAME, "prod", 1)).read_text()
+    later = store / move_key(NAME, "prod", 3)
+    later.write_text(first.replace('"sequence": 1', '"sequence": 3'))
+    with pytest.raises(SignatureInvalid, match="move 3 of team/sql@prod"):
+        resolve(trust(signed, tmp_path, rule(key)), open_again())
+
+
+def test_other_target_under_a_number_that_was_seen_is_refused(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey, open_again: Open
+) -> None:
+    one = push_signed(signed, tmp_path, 1, key)
+    two = push_signed(signed, tmp_path, 2, key)
+    assert resolve(trust(signed, tmp_path, rule(key)), signed) == two
+    record = store / move_key(NAME, "prod", 2)
+    twice = key.sign_move(NAME, "prod", 2, one.manifest_digest).signature
+    document = json.loads(record.read_text())
+    record.write_text(json.dumps({**document, "to_number": 1, "signature": twice.model_dump()}))
+    again = open_again()
+    with pytest.raises(StalePointer, match="two moves were signed for one number"):
+        resolve(trust(again, tmp_path, rule(key)), again)
+
+
+def test_move_that_is_refused_is_not_remembered(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey, open_again: Open
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    forged = store / move_key(NAME, "prod", 2)
+    first = (store / move_key(NAME, "prod", 1)).read_text()
+    forged.write_text(first.replace('"sequence": 1', '"sequence": 2'))
+    server = trust(open_again(), tmp_path, rule(key))
+    with pytest.raises(SignatureInvalid):
+        resolve(server, signed)
+    forged.unlink()
+    healed = open_again()
+    assert resolve(trust(healed, tmp_path, rule(key)), healed) == version
+
+
+def test_one_valid_signature_by_a_trusted_key_is_enough(
+    signed: Registry, tmp_path: Path, store: Path, key: SigningKey, other: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    manifest = signed.manifest(version.manifest_digest)
+    both = [other.sign_version(NAME, manifest.digest)]
+    signed.commit(NAME, manifest, by="bob", signatures=both)
+    for damaged in (key, other):
+        place = store / signature_key(NAME, manifest.digest, key_id(damaged.public))
+        good = place.read_text()
+        wrong = damaged.sign_version("x", manifest.digest).value
+        place.write_text(good.replace(damaged.sign_version(NAME, manifest.digest).value, wrong))
+        server = trust(signed, tmp_path, rule(key, other, require="version"))
+        assert resolve(server, signed) == version
+        place.write_text(good)
+
+
+class Counting(Registry):
+    """Counts what serving asks for the sake of signatures."""
+
+    num_asked = 0
+
+    def current_move(self, name: str, alias: str) -> AliasMove:
+        self.num_asked += 1
+        return super().current_move(name, alias)
+
+    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
+        self.num_asked += 1
+        return super().signatures(name, manifest)
+
+
+def test_what_was_verified_is_not_asked_for_again(
+    store: Path, tmp_path: Path, key: SigningKey
+) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/counting.sqlite")
+    registry = Counting.open(LocalStore(store), catalog, freshness_s=0)
+    assert isinstance(registry, Counting)
+    server = trust(registry, tmp_path, rule(key))
+    for seed, num_asked in ((1, 2), (2, 4)):
+        push_signed(registry, tmp_path, seed, key)
+        for _ in range(3):
+            resolve(server, registry)
+        assert registry.num_asked == num_asked
+    rollback_signed(registry, key, NAME, "prod", by="ann")
+    resolve(server, registry)
+    assert registry.num_asked == 5
+    registry.close()
+
+
+class Replicas(Registry):
+    """Two registries behind one address: the first question goes to the one that is behind."""
+
+    behind: Registry
+
+    def current_move(self, name: str, alias: str) -> AliasMove:
+        asked, self.behind = self.behind, self
+        if asked is self:
+            return super().current_move(name, alias)
+        return asked.current_move(name, alias)
+
+
+def test_registry_that_is_behind_is_asked_again_before_it_counts_as_a_replay(
+    store: Path, tmp_path: Path, key: SigningKey
+) -> None:
+    slow, fast = (
+        kind.open(
+            LocalStore(store), Catalog(f"sqlite:///{tmp_path}/{kind.__name__}"), freshness_s=1e9
+        )
+        for kind in (Registry, Replicas)
+    )
+    assert isinstance(fast, Replicas)
+    fast.behind = slow
+    push_signed(slow, tmp_path, 1, key)
+    assert slow.current_move(NAME, "prod").sequence == 1
+    two = push_signed(fast, tmp_path, 2, key)
+    assert slow.current_move(NAME, "prod").sequence == 1
+    SeenMoves(tmp_path / "seen").accept(NAME, "prod", 2, two.manifest_digest)
+    policy = TrustPolicy(rules=(rule(key),))
+    patient = Trust(policy, fast, SeenMoves(tmp_path / "seen"), pauses_s=(0,))
+    assert resolve(patient, fast) == two
+    slow.close()
+    fast.close()
+
+
+def test_alias_that_was_moved_after_it_was_resolved_gives_the_verified_target(
+    signed: Registry, tmp_path: Path, key: SigningKey
+) -> None:
+    one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
+    assert trust(signed, tmp_path, rule(key)).verified(PROD, one) == two
+
+
+def test_only_the_highest_move_is_kept_on_disk(tmp_path: Path) -> None:
+    seen = SeenMoves(tmp_path / "seen")
+    for sequence in (1, 2, 5, 5):
+        seen.accept(NAME, "prod", sequence, Digest.of(b"x"))
+    kept = [path for path in (tmp_path / "seen").rglob("*.json") if path.is_file()]
+    assert [path.name for path in kept] == ["0000000005.json"]
+    with pytest.raises(StalePointer):
+        SeenMoves(tmp_path / "seen").accept(NAME, "prod", 4, Digest.of(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[rules]]\nmatch='*'\nkeys=[]\nrequire=['version']", "rules.0.keys"),
+        ("[[rules]]\nmatch='*'\nkeys=['ed25519:AAAA']\nrequire=['version']", "rules.0.keys.0"),
+        ("[[rules]]\nmatch='a b'\nkeys=['KEY']\nrequire=['version']", "not a pattern"),
+        ("[[rules]]\nmatch='*'\nkeys=['KEY']\nrequire=[]", "rules.0.require"),
+        ("[[rules]]\nmatch='*'\nkeys=['KEY']\nrequire=['all']", "rules.0.require.0"),
+        ("[[rules]]\nmatch='*'\nkeys=['KEY']\nrequire=['move']\nextra=1", "rules.0.extra"),
+    ],
+)
+def test_broken_trust_file_is_an_error_that_names_file_and_key(
+    tmp_path: Path, key: SigningKey, text: str, words: str
+) -> None:
+    path = tmp_path / "trust.toml"
+    path.write_text(text.replace("KEY", key.public))
+    with pytest.raises(InvalidSettings) as refused:
+        read_toml(path, TrustPolicy)
+    assert "trust.toml" in refused.value.message
+    assert words in refused.value.message
+
+
+def test_server_serves_only_what_its_trust_file_allows(
+    registry: Registry,
+    serving: Serving,
+    adapter_dirs: list[Path],
+    tmp_path: Path,
+    key: SigningKey,
+) -> None:
+    path = tmp_path / "trust.toml"
+    path.write_text(
+        f"[[rules]]\nmatch = '*'\nkeys = ['{key.public}']\nrequire = ['version', 'move']\n"
+    )
+    settings = ServingSettings(
+        base=str(serving.base.path), max_loras=2, max_lora_rank=8, max_num_seqs=8,
+        max_num_batched_tokens=64, prefill_chunk=16, kv_cache_tokens=2048, trust=path,
+    )  # fmt: skip
+    strict = Serving(settings, registry, Home(tmp_path / "strict")).inference.resolver
+    bundle = Bundle.read(adapter_dirs[0])
+    manifest = bundle.manifest()
+    push(registry, "team/a", bundle, manifest, by="ann", alias="prod")
+    assert serving.inference.resolver.resolve("team/a").adapter == manifest.digest
+    with pytest.raises(Untrusted, match=r"move 1 of team/a@prod is not signed"):
+        strict.resolve("team/a")
+    push(registry, "team/a", bundle, manifest, by="ann", alias="prod", key=key)
+    assert strict.resolve("team/a").adapter == manifest.digest
+    assert strict.resolve(strict.servable.base_name).adapter is None
