@@ -35,9 +35,10 @@ class Reconciliation:
 
     def rebuild(self) -> None:
         """Make the catalog again from the store alone."""
+        before = self._catalog.keys()
         versions, moves, states = self._records.everything()
         self._events.read_again(
-            lambda events: self._catalog.replace(versions, moves, states, events)
+            lambda events: self._catalog.replace(before, versions, moves, states, events)
         )
         self._tell_missing(
             {(v.name, v.number) for v in versions},

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from registry.database.database import Database
+from registry.database.revisions import upgrade
 from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
 
@@ -33,4 +35,22 @@ def postgres_server() -> Iterator[PostgresServer]:
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """An empty database on PostgreSQL."""
     with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The name of a database that has the catalog's tables, to be copied."""
+    name = "hotswap_template"
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    database = Database(postgres_server.url(name))
+    upgrade(database)
+    database.close()
+    return name
+
+
+@pytest.fixture
+def postgres_catalog(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A catalog without rows on PostgreSQL."""
+    with postgres_server.database(postgres_template) as url:
         yield url

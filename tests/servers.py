@@ -130,7 +130,7 @@ def postgresql_bin() -> Path | None:
 
 
 class PostgresServer:
-    """A running server. Invariant: every database it hands out is new and empty."""
+    """A running server. Invariant: every database it hands out is new."""
 
     def __init__(self, socket_directory: Path, user: str) -> None:
         self._socket_directory = socket_directory
@@ -142,14 +142,14 @@ class PostgresServer:
         return f"postgresql+psycopg://{self._user}{secret}@/{where}"
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new database, dropped at the end."""
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a new database like `template`, dropped at the end."""
         name = f"hotswap_{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield self.url(name)
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
         engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(statement)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
@@ -19,6 +20,9 @@ from registry.events.event import Event
 
 ROWS_A_STATEMENT = 500
 NUM_SUGGESTIONS = 5
+
+Keys = dict[str, set[tuple[Any, ...]]]
+"""By table, the primary keys of its rows."""
 
 _STORE: Any = SQLModel.metadata.tables[StoreRow.__tablename__]
 _VERSIONS: Any = SQLModel.metadata.tables[VersionRow.__tablename__]
@@ -69,17 +73,27 @@ class Catalog:
 
     def replace(
         self,
+        before: Keys,
         versions: Iterable[AdapterVersion],
         moves: Iterable[AliasMove],
         states: Iterable[VersionState],
         events: Iterable[Event] = (),
     ) -> None:
-        """Make these the only rows, in one transaction."""
+        """Make these the only rows, in one transaction. What others have added since `before` was
+        taken stays: the records may have been read before theirs were written."""
         with self._alone() as connection:
+            late = {table: _rows_since(connection, table, before) for table in _TABLES}
             for table in _TABLES:
                 connection.execute(delete(table))
             _insert_missing(connection, versions, moves, states)
             _insert_events(connection, events)
+            for table in reversed(_TABLES):
+                _insert_rows(connection, table, late[table])
+
+    def keys(self) -> Keys:
+        """The key of every row, to be taken before the records are read for `replace`."""
+        with self._read() as connection:
+            return {table.name: _keys(connection, table) for table in _TABLES}
 
     def add_events(self, events: Iterable[Event]) -> None:
         """Note which records the events tell of."""
@@ -231,16 +245,29 @@ def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
     _insert_rows(connection, _EVENTS, rows)
 
 
-def _insert_rows(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:
-    keys = list(table.primary_key)
-    for start in range(0, len(rows), ROWS_A_STATEMENT):
-        part = rows[start : start + ROWS_A_STATEMENT]
-        wanted = [tuple(row[key.name] for key in keys) for row in part]
-        found = connection.execute(select(*keys).where(tuple_(*keys).in_(wanted)))
-        present = {tuple(row) for row in found}
-        missing = [row for row, key in zip(part, wanted, strict=True) if key not in present]
-        if missing:
-            connection.execute(insert(table), missing)
+def _insert_rows(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) -> None:
+    """Add the rows whose key is not there. All writers insert in order of key: two that add the
+    same rows at the same time wait for each other in one direction only."""
+    keys = [key.name for key in table.primary_key]
+    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
+    if ordered:
+        insert_into = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        statement = insert_into(table).on_conflict_do_nothing(index_elements=keys)
+        connection.execute(statement, ordered)
+
+
+def _keys(connection: Connection, table: Any) -> set[tuple[Any, ...]]:
+    return {tuple(row) for row in connection.execute(select(*table.primary_key))}
+
+
+def _rows_since(connection: Connection, table: Any, before: Keys) -> list[dict[str, Any]]:
+    late = sorted(_keys(connection, table) - before[table.name])
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(late), ROWS_A_STATEMENT):
+        key = tuple_(*table.primary_key)
+        statement = select(table).where(key.in_(late[start : start + ROWS_A_STATEMENT]))
+        found += [dict(row._mapping) for row in connection.execute(statement)]
+    return found
 
 
 def _current_moves(connection: Connection, names: Sequence[str]) -> Iterator[AliasMove]:

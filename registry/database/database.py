@@ -14,11 +14,12 @@ from sqlmodel import create_engine
 from registry.errors import InvalidSettings, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30
-CONNECT_TIMEOUT_S = 10
 EXAMPLES = "give one like sqlite:////path/file or postgresql://user:password@host/database"
 _POSTGRESQL_DRIVERS = ("postgres", "postgresql", "postgresql+psycopg")
 _LOCK = 0x686F7473776170  # one advisory lock a database; the number reads "hotswap"
 _WRITES = "hotswap_writes"
+# Options of libpq; a URL that states one goes first.
+_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": BUSY_TIMEOUT_S * 1000}
 
 
 class Database:
@@ -32,6 +33,12 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _sqlite(self._url) if self.is_sqlite else _postgresql(self._url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
+        # One snapshot for all statements of a read, as SQLite gives it anyway.
+        self._reader = (
+            self._engine
+            if self.is_sqlite
+            else self._engine.execution_options(isolation_level="REPEATABLE READ")
+        )
 
     @property
     def place(self) -> str:
@@ -43,7 +50,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._explained(), self._engine.begin() as connection:
+        with self._explained(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
@@ -136,11 +143,7 @@ def _postgresql(url: URL) -> Engine:
             url,
             pool_pre_ping=True,  # a server that was restarted costs no request
             pool_timeout=BUSY_TIMEOUT_S,
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "tcp_user_timeout": BUSY_TIMEOUT_S * 1000,
-                **url.query,
-            },
+            connect_args={k: v for k, v in _LIMITS.items() if k not in url.query},
         )
     except ImportError as error:
         raise InvalidSettings(

@@ -115,15 +115,17 @@ def policy() -> ReleasePolicy:
     return ReleasePolicy()
 
 
-@pytest.fixture(params=["in process", "over HTTP", "on SeaweedFS"])
+@pytest.fixture(params=["in process", "over HTTP", "on SeaweedFS", "on PostgreSQL"])
 def registry(
     request: pytest.FixtureRequest, tmp_path: Path, policy: ReleasePolicy
 ) -> Iterator[AdapterRegistry]:
     """An empty registry of each kind."""
     kind = "seaweedfs" if request.param == "on SeaweedFS" else "local"
-    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
+    catalog = f"sqlite:///{tmp_path}/catalog.sqlite"
+    if request.param == "on PostgreSQL":
+        catalog = request.getfixturevalue("postgres_catalog")
     with store_at(kind, request, tmp_path) as store:
-        opened = Registry.open(store, catalog, policy=policy)
+        opened = Registry.open(store, Catalog(catalog), policy=policy)
         if request.param == "over HTTP":
             app = assemble([registry_plane(opened)])
             with serving_app(app) as url, RegistryClient(url) as client:

@@ -230,6 +230,14 @@ def test_unknown_version_error_names_the_versions_there_are(
         registry.resolve(AdapterRef.parse(f"{NAME}:9"))
 
 
+def test_highest_number_a_reference_may_have_is_only_unknown(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    push_version(registry, tmp_path, 1)
+    with pytest.raises(VersionNotFound, match="no version 9999999999"):
+        registry.resolve(AdapterRef.parse(f"{NAME}:9999999999"))
+
+
 def test_unknown_adapter_error_names_adapters_there_are(
     registry: AdapterRegistry, tmp_path: Path
 ) -> None:

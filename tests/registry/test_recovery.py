@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -185,67 +184,6 @@ def test_deleted_catalog_is_made_again_the_same(
     for path in tmp_path.glob("catalog.sqlite*"):
         path.unlink()
     assert state(open_registry()) == before
-
-
-def test_rebuild_changes_nothing(open_registry: OpenRegistry, tmp_path: Path) -> None:
-    opened = open_registry()
-    fill(opened, tmp_path)
-    before = state(opened)
-    opened.rebuild()
-    assert state(opened) == before
-
-
-def test_catalog_of_another_store_is_not_believed(
-    open_registry: OpenRegistry, tmp_path: Path
-) -> None:
-    fill(open_registry(), tmp_path)
-    other = open_registry(store=LocalStore(tmp_path / "other store"))
-    assert other.adapters() == []
-
-
-def test_store_put_back_to_an_earlier_state_is_believed(
-    open_registry: OpenRegistry, tmp_path: Path
-) -> None:
-    opened = open_registry()
-    fill(opened, tmp_path)
-    opened.close()
-    store = LocalStore(tmp_path / "store")
-    for key in list(store.list("aliases/other/")) + list(store.list("versions/other/")):
-        store.delete(key)
-    assert [summary.name for summary in open_registry().adapters()] == [NAME]
-
-
-def test_registries_with_one_store_see_each_others_claims(
-    open_registry: OpenRegistry, tmp_path: Path
-) -> None:
-    one, two = open_registry("one"), open_registry("two")
-    bundle, manifest = read_bundle(tmp_path / "a", 1)
-    other_bundle, other_manifest = read_bundle(tmp_path / "b", 2)
-    first = push(one, NAME, bundle, manifest, by="ann", alias="prod")
-    second = push(two, NAME, other_bundle, other_manifest, by="bob", alias="prod")
-    assert (first.number, second.number) == (1, 2)
-    assert one.resolve(AdapterRef.parse(NAME)) == second
-    assert one.rollback(NAME, "prod", by="ann").to_number == 1
-    assert two.resolve(AdapterRef.parse(NAME)) == first
-    assert one.aliases(NAME) == two.aliases(NAME)
-
-
-def test_concurrent_pushes_through_several_registries_lose_nothing(
-    open_registry: OpenRegistry, tmp_path: Path
-) -> None:
-    registries = [open_registry(f"catalog{i}") for i in range(4)]
-    bundles = [read_bundle(tmp_path / str(seed), seed) for seed in range(20)]
-
-    def push_one(i: int) -> int:
-        bundle, manifest = bundles[i]
-        return push(registries[i % 4], NAME, bundle, manifest, by="ann", alias="prod").number
-
-    with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(push_one, range(20)))
-    assert sorted(numbers) == list(range(1, 21))
-    sequences = [move.sequence for move in registries[0].history(NAME, "prod")]
-    assert sequences == list(range(1, 21))
-    assert state(registries[0]) == state(open_registry("fresh"))
 
 
 def corrupt(store_root: Path, key: str) -> None:
