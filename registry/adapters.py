@@ -140,6 +140,13 @@ class AliasMove(_Record):
     """Of `signatures.move_statement`. Left out of the JSON when there is none."""
 
 
+class AliasTarget(_Record):
+    """Where an alias points, with the move that made it so; `move.sequence` tells what is newer."""
+
+    move: AliasMove
+    version: AdapterVersion
+
+
 class VersionState(_Record):
     """One row of a version's append-only states; without any it is active.
 

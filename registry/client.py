@@ -15,6 +15,7 @@ from registry.adapters import (
     AdapterSummary,
     AdapterVersion,
     AliasMove,
+    AliasTarget,
     StateVerb,
     VersionState,
     check_alias,
@@ -24,6 +25,7 @@ from registry.blobs import as_announced, as_stored
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, RegistryUnavailable
 from registry.events.event import EventPage
+from registry.events.servers import ServerInfo, ServerReport, check_server_id
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
@@ -114,6 +116,9 @@ class RegistryClient:
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
         return self._http.read(AdapterVersion, self._http.get("/v1/resolve", {"ref": str(ref)}))
 
+    def target(self, name: str, alias: str) -> AliasTarget:
+        return self._http.read(AliasTarget, self._http.get(f"{_alias(name, alias)}/target"))
+
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
         params = {"after": after, "limit": limit}
         return self._http.get_list(AdapterSummary, "/v1/adapters", "adapters", params)
@@ -184,6 +189,17 @@ class RegistryClient:
         response = self._http.get("/v1/events", params, timeout_s=wait_s + TIMEOUT_S)
         return self._http.read(EventPage, response)
 
+    def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:
+        del by  # our token tells
+        return self._http.post(ServerInfo, _server(server_id), report.model_dump(mode="json"))
+
+    def forget(self, server_id: str, *, by: str = "") -> None:
+        del by
+        self._http.delete(_server(server_id))
+
+    def servers(self) -> list[ServerInfo]:
+        return self._http.get_list(ServerInfo, "/v1/servers", "servers")
+
     def policy(self) -> ReleasePolicy:
         return self._http.read(ReleasePolicy, self._http.get("/v1/policy"))
 
@@ -235,3 +251,7 @@ def _adapter(name: str) -> str:
 
 def _alias(name: str, alias: str) -> str:
     return f"{_adapter(name)}/aliases/{quote(check_alias(alias))}"
+
+
+def _server(server_id: str) -> str:
+    return f"/v1/servers/{check_server_id(server_id)}"

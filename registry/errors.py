@@ -47,7 +47,8 @@
         ├── StoreUnavailable               store_unavailable
         ├── StoreUnsuitable                store_unsuitable
         ├── SchemaMismatch                 schema_mismatch
-        └── RegistryUnavailable            registry_unavailable
+        ├── RegistryUnavailable            registry_unavailable
+        └── NotAcknowledged                not_acknowledged
 
 The HTTP handler writes `body()`; the HTTP client rebuilds the same class with `from_body()`.
 A message says what was asked, what was found and what to do next.
@@ -355,3 +356,9 @@ class SchemaMismatch(Unavailable):
 
 class RegistryUnavailable(Unavailable):
     code = "registry_unavailable"
+
+
+class NotAcknowledged(Unavailable):
+    """Servers that follow the registry have not said in time that they applied a move."""
+
+    code = "not_acknowledged"

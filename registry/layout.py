@@ -12,15 +12,16 @@
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
+    servers/<server id>.json                        what a server holds, written again and again
     tokens/<token name>/token.json                  one TokenRecord: the hash, never the secret
     tokens/<token name>/revoked.json                its revocation
     audit/<yyyymmdd>/<hhmmss and microseconds>-<id>.json    one AuditEntry
 
-Every object is written once. Only condemned, pins and sweeps (working notes that no catalog is
-made from), and what a sweep finds unreferenced, are ever removed. `number` and `sequence` have 10
-digits, count from 1 without gaps and are claimed by creating the key. A name may contain '/', so
-record keys are read from the right; no segment of a name ends in '.json', so a record is never
-another name's directory.
+Every object but the servers' is written once. Only condemned, pins, sweeps and servers (working
+notes that no catalog is made from), and what a sweep finds unreferenced, are ever removed.
+`number` and `sequence` have 10 digits, count from 1 without gaps and are claimed by creating the
+key. A name may contain '/', so record keys are read from the right; no segment of a name ends in
+'.json', so a record is never another name's directory.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ MANIFESTS = "manifests/"
 CONDEMNED = "condemned/"
 PINS = "pins/"
 SWEEPS = "sweeps/"
+SERVERS = "servers/"
 TOKENS = "tokens/"
 AUDIT = "audit/"
 _SUFFIX = ".json"
@@ -91,6 +93,10 @@ def condemned_key(key: str) -> str:
 def parse_condemned_key(mark: str) -> str:
     """The key of the blob or manifest that is condemned."""
     return mark.removeprefix(CONDEMNED).removesuffix(_SUFFIX)
+
+
+def server_key(server_id: str) -> str:
+    return f"{SERVERS}{server_id}{_SUFFIX}"
 
 
 def digest_of_key(key: str) -> Digest:

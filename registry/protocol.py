@@ -12,11 +12,13 @@ from registry.adapters import (
     AdapterSummary,
     AdapterVersion,
     AliasMove,
+    AliasTarget,
     StateVerb,
     VersionState,
 )
 from registry.digests import Descriptor, Digest
 from registry.events.event import EventPage
+from registry.events.servers import ServerInfo, ServerReport
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
@@ -85,6 +87,10 @@ class AdapterRegistry(Protocol):
     def resolve(self, ref: AdapterRef) -> AdapterVersion:
         """The version a reference means now; raises AdapterNotFound, VersionNotFound,
         VersionDeleted or AliasNotFound, naming what there is instead."""
+        ...
+
+    def target(self, name: str, alias: str) -> AliasTarget:
+        """Where the alias points now, and the move that says so; raises AliasNotFound."""
         ...
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
@@ -180,6 +186,19 @@ class AdapterRegistry(Protocol):
         None is the end of the log: no events, only the cursor to go on from. Raises CursorAhead
         when the log ends before `after`.
         """
+        ...
+
+    def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:
+        """Tell which events a server has applied and what it holds; a server does so every
+        HEARTBEAT_S. Raises Forbidden when the id is another token's."""
+        ...
+
+    def forget(self, server_id: str, *, by: str = "") -> None:
+        """The server stops: nobody waits for it any more, and its own wait for events ends."""
+        ...
+
+    def servers(self) -> list[ServerInfo]:
+        """The servers that were heard of just now, in order of id."""
         ...
 
     def policy(self) -> ReleasePolicy:

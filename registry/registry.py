@@ -18,6 +18,7 @@ from registry.adapters import (
     AdapterSummary,
     AdapterVersion,
     AliasMove,
+    AliasTarget,
     StateVerb,
     VersionState,
     check_alias,
@@ -33,6 +34,7 @@ from registry.errors import (
 )
 from registry.events.event import EventPage
 from registry.events.log import EventLog
+from registry.events.servers import ServerInfo, ServerReport, Servers
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor
@@ -82,6 +84,7 @@ class Registry:
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
         self._events = EventLog(self._records, catalog, self._versions.get, look_s=freshness_s)
         self._reconciliation = Reconciliation(self._records, catalog, self._events)
+        self._servers = Servers(store, now)
         self._audit = AuditLog(store)
         self._states = VersionStates(
             self._records, catalog, freshness_s, self._aliases.all, self._audit, self._events
@@ -207,6 +210,10 @@ class Registry:
         self._states.require_present(ref.name, version.number)
         return version
 
+    def target(self, name: str, alias: str) -> AliasTarget:
+        move = self._aliases.target(name, alias)
+        return AliasTarget(move=move, version=self._versions.get(name, move.to_number))
+
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest(f"limit is {limit}; give 1 to {MAX_PAGE}", param="limit")
@@ -272,6 +279,16 @@ class Registry:
 
     def events(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         return self._events.events(after, limit, wait_s)
+
+    def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:
+        return self._servers.report(server_id, report, by)
+
+    def forget(self, server_id: str, *, by: str = "") -> None:
+        self._servers.forget(server_id, by)
+        self._events.wake()
+
+    def servers(self) -> list[ServerInfo]:
+        return self._servers.all()
 
     def wake(self) -> None:
         """End every wait for events now, because the server that waits is about to stop."""

@@ -66,6 +66,11 @@ class HttpTransport:
             response = self._http.put(path, content=content)
         return self._check(response)
 
+    def delete(self, path: str) -> None:
+        with self._explained():
+            response = self._http.delete(path)
+        self._check(response)
+
     def post(self, kind: type[ModelT], path: str, body: dict[str, Any]) -> ModelT:
         with self._explained():
             response = self._http.post(path, json=body)

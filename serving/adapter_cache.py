@@ -76,6 +76,11 @@ class AdapterCache(Generic[AdapterT]):
             if adapter not in self._memory and adapter not in self._fetching:
                 self._fetching[adapter] = self._pool.submit(self._fetch, adapter)
 
+    def held(self) -> set[Digest]:
+        """What is in memory, or on its way there."""
+        with self._lock:
+            return {*self._memory, *self._fetching}
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 

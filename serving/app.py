@@ -18,6 +18,7 @@ from serving.adapter_cache import AdapterCache
 from serving.api import serving_router
 from serving.base_model import BaseDirectory, provide_base
 from serving.engine import Engine
+from serving.follower import Follower
 from serving.inference import Inference
 from serving.lora import LoraWeights, read_lora_weights
 from serving.models import Llama
@@ -29,6 +30,7 @@ from serving.scheduler import Limits
 from serving.seen_moves import SeenMoves
 from serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
 from serving.trust import Trust, TrustPolicy
+from serving.version_table import VersionTable
 
 
 class Serving:
@@ -65,9 +67,15 @@ class Serving:
             max_num_waiting=settings.max_num_waiting,
         )
         self.adapters.on_arrival = self.engine.wake
+        versions = VersionTable(
+            registry, max_age_s=settings.alias_max_age_s, grace_s=settings.alias_grace_s
+        )
+        self.follower = Follower(
+            registry, versions, base=self.base.model_id, loaded=self.adapters.held
+        )
         self.inference = Inference(
             base=self.base,
-            resolver=_resolver(settings, self.base, model, registry, trust),
+            resolver=_resolver(settings, self.base, model, registry, versions, trust),
             engine=self.engine,
             prefetch=self.adapters.prefetch,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens),
@@ -86,8 +94,10 @@ class Serving:
 
     def start(self) -> None:
         self.engine.start()
+        self.follower.start()
 
     def stop(self) -> None:
+        self.follower.stop()
         self.engine.stop()
         self.adapters.close()
 
@@ -125,6 +135,7 @@ def _resolver(
     base: BaseDirectory,
     model: Llama,
     registry: AdapterRegistry,
+    versions: VersionTable,
     trust: Trust,
 ) -> Resolver:
     servable = Servable(
@@ -133,7 +144,7 @@ def _resolver(
         modules={module for slots in model.lora_slots for module in slots.part_of},
         max_lora_rank=settings.max_lora_rank,
     )
-    return Resolver(registry, trust, servable, base.prompt_format())
+    return Resolver(registry, versions, trust, servable, base.prompt_format())
 
 
 def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:

@@ -18,6 +18,7 @@ from registry.manifest import BaseFingerprint, Manifest
 from registry.prompts import PromptFormat
 from registry.protocol import AdapterRegistry
 from serving.trust import Trust
+from serving.version_table import VersionTable
 
 _MAX_MANIFESTS = 4096
 
@@ -78,16 +79,17 @@ class Servable:
 
 
 class Resolver:
-    """Resolves names against the registry and remembers manifests, which never change."""
+    """Resolves names through the version table and remembers manifests, which never change."""
 
     def __init__(
         self,
         registry: AdapterRegistry,
+        versions: VersionTable,
         trust: Trust,
         servable: Servable,
         base_prompt: PromptFormat,
     ) -> None:
-        self._registry = registry
+        self._versions = versions
         self._trust = trust
         self.servable = servable
         self._base_prompt = base_prompt
@@ -108,7 +110,7 @@ class Resolver:
             return Target(self._base_prompt)
         ref = AdapterRef.parse(model)
         try:
-            version = self._registry.resolve(ref)
+            version = self._versions.version(ref)
         except AdapterNotFound as error:
             raise AdapterNotFound(
                 f"{error.message}; the base is called {self.servable.base_name!r}",

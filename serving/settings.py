@@ -65,6 +65,10 @@ class ServingSettings(Settings):
     """How far (KL, nats) an adapter's probes may be from its trainer's; by quantization if None."""
     trust: Path | None = None
     """TOML file with the keys that must have signed what is served; nothing is required without."""
+    alias_max_age_s: float = Field(30, ge=0)
+    """How long an alias is used without asking the registry, although its events are followed."""
+    alias_grace_s: float = Field(600, ge=0)
+    """How long what was known last stays in use when the registry cannot be reached."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
 

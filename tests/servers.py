@@ -23,7 +23,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine
 
-from registry.app import Server
+from registry.app import Server, listen
 
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret12345"
@@ -211,7 +211,7 @@ def serving_app(app: FastAPI) -> Iterator[str]:
     started = threading.Event()
 
     server = Server(app, "error", started.set)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -174,10 +174,15 @@ _RULES: Sequence[_Rule] = (
     # Who may only move sees no event, but learns how far the log has come.
     _rule("GET", "/v1/events", "pull"),
     _rule("GET", "/v1/events", "move"),
-    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/history", "pull"),
+    _rule("GET", "/v1/events", "release"),
+    # Servers follow with `pull`, and say what they have applied. Who moves an alias waits for them.
+    _rule("POST DELETE", "/v1/servers/[^/]+", "pull"),
+    _rule("GET", "/v1/servers", "pull"),
+    _rule("GET", "/v1/servers", "move"),
+    _rule("GET", "/v1/servers", "release"),
+    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+(/history|/target)?", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
     _rule("GET", "/v1/adapters/{name}/versions/[^/]+/signatures", "pull"),
-    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+", "pull"),
     _rule("POST", "/v1/adapters/{name}/versions", "push"),
     # Which of the two an alias needs is for the policy, and so for the route, to say.
     _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),

@@ -15,6 +15,7 @@ from registry.commands.events import EVENT_COMMANDS
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
 from registry.commands.push import push
 from registry.commands.release import RELEASE_COMMANDS
+from registry.commands.servers import servers
 from registry.commands.tables import (
     print_json,
     print_table,
@@ -135,6 +136,7 @@ COMMANDS: tuple[click.Command, ...] = (
     diff,
     *ALIAS_COMMANDS,
     *EVENT_COMMANDS,
+    servers,
     registry,
     *UPKEEP_COMMANDS,
     *CATALOG_COMMANDS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from registry.adapters import DEFAULT_ALIAS, AdapterRef
+from registry.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
 from registry.commands.release import (
     dry_run_option,
@@ -15,9 +15,11 @@ from registry.commands.release import (
     read_signing_key,
     sign_key_option,
 )
+from registry.commands.servers import require_waitable, wait_for_servers, wait_options
 from registry.commands.tables import print_json, print_table, time_text
 from registry.errors import InvalidReference, InvalidRequest
 from registry.moves import served_at
+from registry.protocol import AdapterRegistry
 from registry.release.signed import move_signed, rollback_signed
 from registry.settings import read_user
 
@@ -46,6 +48,7 @@ def _alias_of(text: str) -> tuple[str, str]:
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
 @sign_key_option
 @dry_run_option
+@wait_options
 @registry_option
 @json_option
 @click.pass_context
@@ -57,6 +60,8 @@ def alias(
     why: str,
     sign_key: Path | None,
     dry_run: bool,
+    wait: bool,
+    timeout_s: float,
     location: str | None,
     as_json: bool,
 ) -> None:
@@ -68,6 +73,8 @@ def alias(
             plan = registry.plan_move(name, alias_name, number, by=by, why=why, expect=expect)
             finish_with_plan(ctx, plan, as_json=as_json)
             return
+        if wait:
+            require_waitable(registry)
         key = read_signing_key(sign_key)
         if key is None:
             move = registry.move_alias(name, alias_name, number, by=by, why=why, expect=expect)
@@ -75,10 +82,9 @@ def alias(
             move = move_signed(
                 registry, key, name, alias_name, number, by=by, why=why, expect=expect
             )
-    if as_json:
-        print_json(move.model_dump(mode="json"))
-    else:
-        click.echo(f"{name}@{alias_name} points to version {move.to_number}")
+        _finish(move, f"{name}@{alias_name} points to version {move.to_number}", as_json=as_json)
+        if wait:
+            _wait(registry, timeout_s, as_json=as_json)
 
 
 @click.command(epilog=example("hotswap history team/sql@prod"))
@@ -112,7 +118,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
 @click.command(
     epilog=example(
         "hotswap rollback team/sql@prod --why 'wrong dates since 7'",
-        "hotswap rollback team/sql@prod --to 3",
+        "hotswap rollback team/sql@prod --to 3 --wait",
     )
 )
 @click.argument("ref")
@@ -123,6 +129,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
 @click.option("--why", default="", help="The reason, kept in the alias's history.")
 @sign_key_option
 @dry_run_option
+@wait_options
 @registry_option
 @json_option
 @click.pass_context
@@ -134,6 +141,8 @@ def rollback(
     why: str,
     sign_key: Path | None,
     dry_run: bool,
+    wait: bool,
+    timeout_s: float,
     location: str | None,
     as_json: bool,
 ) -> None:
@@ -145,6 +154,8 @@ def rollback(
             plan = registry.plan_rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
             finish_with_plan(ctx, plan, as_json=as_json)
             return
+        if wait:
+            require_waitable(registry)
         key = read_signing_key(sign_key)
         if key is None:
             move = registry.rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
@@ -152,12 +163,24 @@ def rollback(
             move = rollback_signed(
                 registry, key, name, alias_name, by=by, why=why, expect=expect, to=to
             )
+        text = f"points to version {move.to_number} again (was {move.from_number})"
+        _finish(move, f"{name}@{alias_name} {text}", as_json=as_json)
+        if wait:
+            _wait(registry, timeout_s, as_json=as_json)
+
+
+def _finish(move: AliasMove, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
-        click.echo(
-            f"{name}@{alias_name} points to version {move.to_number} again (was {move.from_number})"
-        )
+        click.echo(text)
+
+
+def _wait(registry: AdapterRegistry, timeout_s: float, *, as_json: bool) -> None:
+    """The move is made and printed already; this may still fail."""
+    text = wait_for_servers(registry, timeout_s)
+    if not as_json:
+        click.echo(text)
 
 
 @click.command(epilog=example("hotswap served team/sql@prod --at 2026-11-24T09:30:00+01:00"))

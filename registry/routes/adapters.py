@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from registry.access.auth import principal_of
 from registry.access.scopes import Principal, Verb
-from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove
+from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove, AliasTarget
 from registry.bundles.bundle import MAX_FILE_BYTES
 from registry.card import make_card
 from registry.digests import Descriptor, Digest
@@ -27,6 +27,7 @@ from registry.protocol import AdapterRegistry
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.routes.access import add_access_routes
 from registry.routes.events import add_event_routes
+from registry.routes.servers import add_server_routes
 from registry.routes.upkeep import add_upkeep_routes
 from registry.signatures import MoveSignature, Signature
 
@@ -73,6 +74,7 @@ def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIR
     add_upkeep_routes(router, registry)
     add_access_routes(router, registry.access)
     add_event_routes(router, registry, leaving)
+    add_server_routes(router, registry)
     return router
 
 
@@ -178,6 +180,10 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.get("/adapters/{name:path}/aliases/{alias}")
     def current_move(name: str, alias: str) -> AliasMove:
         return registry.current_move(name, alias)
+
+    @router.get("/adapters/{name:path}/aliases/{alias}/target")
+    def target(name: str, alias: str) -> AliasTarget:
+        return registry.target(name, alias)
 
     @router.get("/adapters/{name:path}/aliases/{alias}/history")
     def history(name: str, alias: str) -> dict[str, Any]:

@@ -67,16 +67,11 @@ class _Feed:
     async def page(
         self, principal: Principal, after: int | None, limit: int, wait_s: float
     ) -> EventPage:
-        """The next events the principal may see; waits on while there are only others."""
-        deadline = time.monotonic() + wait_s
-        while True:
-            remaining = max(deadline - time.monotonic(), 0)
-            found = await self._read(after, limit, remaining)
-            seen = tuple(e for e in found.events if principal.allows("pull", e.version.name))
-            is_over = remaining == 0 or self._leaving.is_set()
-            if seen or not found.events or is_over or after is None:
-                return EventPage(events=seen, cursor=found.cursor)
-            after = found.cursor
+        """The next events the principal may see. Others end the wait too: the cursor of a server
+        that follows must pass them, or it would seem to be behind."""
+        found = await self._read(after, limit, 0 if self._leaving.is_set() else wait_s)
+        seen = tuple(e for e in found.events if principal.allows("pull", e.version.name))
+        return EventPage(events=seen, cursor=found.cursor)
 
     async def stream(self, principal: Principal, page: EventPage, limit: int) -> AsyncIterator[str]:
         """Server-sent events: the id is the cursor, comments keep the connection alive."""

@@ -21,11 +21,13 @@ from registry.access.audit import AuditLog
 from registry.adapters import AdapterVersion, VersionState
 from registry.digests import Digest
 from registry.errors import BlobCorrupted, InvalidRequest
+from registry.events.servers import read_servers
 from registry.layout import (
     BLOBS,
     CONDEMNED,
     MANIFESTS,
     PINS,
+    SERVERS,
     SWEEPS,
     blob_key,
     condemned_key,
@@ -92,8 +94,9 @@ class Sweep:
         loaded: Loaded = nothing_loaded,
         now: Clock = utc_now,
     ) -> None:
-        """`loaded` gives the manifest digests that servers hold now; it is asked before each
-        batch of deletions. Raises InvalidRequest for a grace period below MIN_GRACE."""
+        """`loaded` gives manifest digests that servers hold now beside those that report to a
+        registry of this store; it is asked before each batch of deletions. Raises InvalidRequest
+        for a grace period below MIN_GRACE."""
         if grace < MIN_GRACE:
             raise InvalidRequest(
                 f"the grace period is {grace}; give at least {MIN_GRACE}: a push must be able to "
@@ -140,7 +143,7 @@ class Sweep:
         old = [s for s in states if self._is_old(s.changed_at)]
         if not old:
             return
-        targets, loaded = self._history(), set(self._loaded())
+        targets, loaded = self._history(), self._held()
         for state in old:
             version = self._version(state.name, state.number)
             if (state.name, state.number) not in targets and version.manifest_digest not in loaded:
@@ -157,8 +160,7 @@ class Sweep:
             if not self._is_old(pin.at):
                 roots |= pin.keys
         # A server may hold what another store gave it.
-        loaded = self._loaded()
-        digests = {d for d in loaded if self._store.stat(manifest_key(d)) is not None}
+        digests = {d for d in self._held() if self._store.stat(manifest_key(d)) is not None}
         gone = (
             purged
             | {(s.name, s.number) for s in self._states() if s.state == "purged"} - self._history()
@@ -236,6 +238,10 @@ class Sweep:
             for note in read_notes(self._store, prefix):
                 if self._is_old(note.at):
                     self._store.delete(note.key)
+        for key in list(self._store.list(SERVERS)):
+            stat = self._store.stat(key)
+            if stat is not None and self._is_old(stat.modified_at):
+                self._store.delete(key)  # the server ended without a goodbye
         for mark in list(self._store.list(CONDEMNED)):
             if self._store.stat(parse_condemned_key(mark)) is None:
                 self._store.delete(mark)
@@ -258,6 +264,11 @@ class Sweep:
 
     def _is_old(self, at: datetime) -> bool:
         return self._now() - at >= self._grace
+
+    def _held(self) -> set[Digest]:
+        """The manifest digests that servers hold: those we were told, those of their notes."""
+        noted = {d for s in read_servers(self._store, self._now()) for d in s.loaded}
+        return noted | set(self._loaded())
 
     def _states(self) -> Iterator[VersionState]:
         """The newest state of every version that has one; records may be added meanwhile."""

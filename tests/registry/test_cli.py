@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from registry.cli import main
+from registry.client import RegistryClient
 from registry.commands.access import ACCESS_COMMANDS
 from registry.commands.adapters import COMMANDS
+from registry.events.servers import ServerReport
 from tests.registry.bundles import file_bytes, make_bundle
 from tests.servers import free_ports
 
@@ -358,3 +360,28 @@ def test_events_that_are_followed_are_printed_when_they_come(shell: Shell, serve
         following.terminate()
     assert "team/sql:1 was pushed" in printed[0]
     assert "team/sql@prod points to version 1" in printed[1]
+
+
+def test_wait_names_the_servers_that_have_not_applied_the_move(shell: Shell, server: str) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "a", "--alias", "prod", "--registry", server)
+    wait = ("--registry", server, "--wait", "--timeout", "0.1")
+    assert "applied by 0 live servers" in shell.ok("alias", "a@prod", "1", *wait)
+    with RegistryClient(server) as client:
+        report = ServerReport(base="tiny", cursor=0, aliases={}, loaded=())
+        client.report("gpu1", report)
+        status, output, errors = shell.run("rollback", "a@prod", *wait)
+        assert (status, output) == (1, "a@prod points to version 2 again (was 1)\n")
+        assert "gpu1 (at event 0 of 6)" in errors
+        client.report("gpu1", report.model_copy(update={"cursor": 7}))
+        assert "applied by 1 live server\n" in shell.ok("alias", "a@prod", "1", *wait)
+    assert re.search(r"^gpu1 +tiny +7 +0 ", shell.ok("servers", "--registry", server), re.MULTILINE)
+
+
+def test_wait_over_a_bare_store_is_refused_before_anything_moves(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "a", "--alias", "prod")
+    assert "give its URL" in shell.fails("rollback", "a@prod", "--wait")
+    assert "prod=2" in shell.ok("ls")

@@ -289,13 +289,12 @@ def test_token_sees_events_of_names_it_may_pull_and_its_cursor_passes_the_others
     assert response.status_code == 403
 
 
-def test_wait_of_a_token_goes_on_over_events_it_may_not_see(
+def test_wait_is_ended_by_an_event_the_token_may_not_see_so_that_its_cursor_passes_it(
     registry: Registry, url: str, tmp_path: Path
 ) -> None:
     token = registry.access.create("t", ["pull:team/*"], by="tests").token
     with RegistryClient(url, token=token) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.events, 0, wait_s=TIMEOUT_S)
         push_version(registry, tmp_path, 1, name="other")
-        version = push_version(registry, tmp_path, 1)
         page = waiting.result(TIMEOUT_S)
-    assert ([event.version for event in page.events], page.cursor) == ([version], 2)
+    assert (page.events, page.cursor) == ((), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,3 +163,11 @@ def test_server_that_is_no_registry_is_named() -> None:
 def test_url_that_is_no_url_is_named() -> None:
     with pytest.raises(RegistryUnavailable, match="http://:x"):
         RegistryClient("http://:x")
+
+
+def test_answers_are_sent_at_once_not_when_the_last_one_is_acknowledged() -> None:
+    with app_module.listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0

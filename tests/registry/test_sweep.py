@@ -21,7 +21,8 @@ from registry.errors import (
     SweepInProgress,
     VersionDeleted,
 )
-from registry.layout import blob_key, condemned_key, manifest_key
+from registry.events.servers import ServerReport, Servers
+from registry.layout import SERVERS, blob_key, condemned_key, manifest_key
 from registry.records import Records
 from registry.registry import Registry
 from registry.storage.local import LocalStore
@@ -198,6 +199,31 @@ def test_deleted_version_that_is_needed_stays(world: World, kept_by: str) -> Non
     assert not report.deleted
     world.registry.change_state(NAME, 1, "undelete", by="ann")
     assert not world.registry.verify(AdapterRef.parse(f"{NAME}:1")).damage
+
+
+def test_what_a_server_reports_as_loaded_is_kept_until_it_says_goodbye(world: World) -> None:
+    world.push(1)
+    world.registry.change_state(NAME, 1, "delete", by="ann")
+    servers = Servers(world.store, world.clock)
+    loaded = ServerReport(base="tiny", cursor=0, aliases={}, loaded=(world.digest(1),))
+    for _ in range(3):
+        world.clock.pass_grace()
+        servers.report("gpu1", loaded, "")
+        report = world.sweep()
+        assert not report.purged
+        assert not report.condemned
+    servers.forget("gpu1", "")
+    assert world.sweep().purged == [f"{NAME}:1"]
+
+
+def test_note_of_a_server_that_ended_without_a_goodbye_is_removed(world: World) -> None:
+    loaded = ServerReport(base="tiny", cursor=0, aliases={}, loaded=())
+    Servers(world.store, world.clock).report("gpu1", loaded, "")
+    world.sweep()
+    assert list(world.store.list(SERVERS))
+    world.clock.pass_grace()
+    world.sweep()
+    assert not list(world.store.list(SERVERS))
 
 
 def test_digest_that_another_store_gave_a_server_is_no_obstacle(world: World) -> None:

@@ -83,11 +83,10 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     opened.close()
 
 
-@pytest.fixture
-def serving(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Serving:
-    """Serving on the tiny base with int8 weights, two slots and ranks up to 8; not started."""
-    settings = ServingSettings(
-        base=str(tiny_base.path),
+def serving_settings(base: BaseDirectory) -> ServingSettings:
+    """int8 weights, two slots and ranks up to 8."""
+    return ServingSettings(
+        base=str(base.path),
         lora_dtype="float32",
         max_loras=2,
         max_lora_rank=MAX_RANK,
@@ -97,7 +96,12 @@ def serving(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Ser
         kv_cache_tokens=2048,
         default_max_tokens=24,
     )
-    return Serving(settings, registry, Home(tmp_path / "home"))
+
+
+@pytest.fixture
+def serving(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Serving:
+    """Serving on the tiny base; not started."""
+    return Serving(serving_settings(tiny_base), registry, Home(tmp_path / "home"))
 
 
 def push_adapter(

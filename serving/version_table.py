@@ -1,0 +1,149 @@
+"""What references mean, as far as this server knows: filled on first use, kept current by events.
+
+While the feed is followed an entry is used without asking, for at most `max_age_s`. Without the
+feed every use asks the registry. When the registry cannot be reached, what was known last stays in
+use for `grace_s` after it was last confirmed: a rollback cannot be heard of then, but stopping to
+answer would be worse.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from registry.adapters import AdapterRef, AdapterVersion
+from registry.digests import Digest
+from registry.errors import Unavailable
+from registry.events.event import Event
+from registry.protocol import AdapterRegistry
+
+MAX_ENTRIES = 65536
+# After a failure, and while one request asks, the others use what is known for this long.
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    version: AdapterVersion
+    sequence: int  # of the alias's move; 0 for what names a number or digest and never moves
+    confirmed_at: float
+    ask_at: float
+    is_used: bool = False
+
+
+class VersionTable:
+    """Invariant: an alias never goes back to an earlier move, in whatever order events and answers
+    arrive; `clear` alone forgets, because then the store itself went back. Thread-safe."""
+
+    def __init__(
+        self,
+        registry: AdapterRegistry,
+        *,
+        max_age_s: float,
+        grace_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._max_age_s = max_age_s
+        self._grace_s = grace_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[AdapterRef, _Entry] = OrderedDict()
+        self._is_followed = False
+        # Counts what makes answers worthless that were asked for before.
+        self._num_invalidations = 0
+
+    def version(self, ref: AdapterRef) -> AdapterVersion:
+        """The version the reference means; raises what the registry raises.
+
+        Raises Unavailable only when nothing is known, or for too long.
+        """
+        ref = _normal(ref)
+        with self._lock:
+            entry, now = self._entries.get(ref), self._now()
+            num_invalidations = self._num_invalidations
+            if entry is not None:
+                entry.is_used = True
+                if now < entry.ask_at:
+                    return entry.version
+                entry.ask_at = now + RETRY_S
+        try:
+            version, sequence = self._ask(ref)
+        except Unavailable:
+            if entry is None or self._now() - entry.confirmed_at > self._grace_s:
+                raise
+            return entry.version
+        except Exception:
+            if entry is not None:
+                entry.ask_at = now  # it may be gone: nobody may go on with it unasked
+            raise
+        with self._lock:
+            if num_invalidations != self._num_invalidations:
+                return version
+            return self._store(ref, version, sequence, is_used=True)
+
+    def apply(self, event: Event) -> None:
+        """Take over what the event tells."""
+        with self._lock:
+            if event.move is not None:
+                ref = AdapterRef(event.move.name, alias=event.move.alias)
+                self._store(ref, event.version, event.move.sequence, is_used=False)
+            elif event.state is not None:
+                self._num_invalidations += 1
+                for ref in [r for r, e in self._entries.items() if e.version == event.version]:
+                    if ref.alias is None:
+                        del self._entries[ref]
+
+    def follow(self, is_followed: bool) -> None:
+        """Say whether events arrive from now on."""
+        with self._lock:
+            self._is_followed = is_followed
+            if not is_followed:
+                for entry in self._entries.values():
+                    entry.ask_at = min(entry.ask_at, self._now())
+
+    def clear(self) -> None:
+        with self._lock:
+            self._num_invalidations += 1
+            self._entries.clear()
+
+    def served(self) -> dict[str, Digest]:
+        """What the references that were asked for mean now."""
+        with self._lock:
+            return {
+                str(ref): entry.version.manifest_digest
+                for ref, entry in self._entries.items()
+                if entry.is_used and ref.alias is not None
+            }
+
+    def _ask(self, ref: AdapterRef) -> tuple[AdapterVersion, int]:
+        if ref.alias is None:
+            return self._registry.resolve(ref), 0
+        target = self._registry.target(ref.name, ref.alias)
+        return target.version, target.move.sequence
+
+    def _store(
+        self, ref: AdapterRef, version: AdapterVersion, sequence: int, *, is_used: bool
+    ) -> AdapterVersion:
+        """Keep what is newer; the caller holds the lock."""
+        now = self._now()
+        entry = self._entries.get(ref)
+        if entry is None:
+            entry = self._entries[ref] = _Entry(version, sequence, now, now)
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)
+        if sequence >= entry.sequence:
+            entry.version, entry.sequence = version, sequence
+        entry.confirmed_at = now
+        entry.ask_at = now + self._max_age_s if self._is_followed else now
+        entry.is_used |= is_used
+        return entry.version
+
+
+def _normal(ref: AdapterRef) -> AdapterRef:
+    """A bare name is its default alias."""
+    alias = ref.effective_alias
+    return ref if alias is None else AdapterRef(ref.name, alias=alias)
