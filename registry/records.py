@@ -49,8 +49,17 @@ class Records:
         key = name_key(name)
         if self._store.create(key, json.dumps({"name": name}).encode()):
             return name
+        if (owner := self.name_owner(name)) is None:
+            raise BlobCorrupted(f"{key} was there a moment ago and cannot be read; try again")
+        return owner
+
+    def name_owner(self, name: str) -> str | None:
+        """The spelling that `name` and its look-alikes are reserved for; None when free."""
+        key = name_key(name)
+        if (data := self._read(key)) is None:
+            return None
         try:
-            return str(json.loads(self._read(key) or b"")["name"])
+            return str(json.loads(data)["name"])
         except (ValueError, KeyError, TypeError):
             raise BlobCorrupted(f"{key} holds no name; restore the object") from None
 

@@ -36,15 +36,13 @@ class Versions:
 
         Raises NameTaken when another spelling was there first.
         """
-        if self._catalog.latest_number(name):
-            return
-        owner = self._records.claim_name(name)
-        if owner != name:
-            raise NameTaken(
-                f"{name!r} looks like the adapter {owner!r}, which differs only in '.', '_' and "
-                f"'-'; push to {owner!r}, or choose a name that cannot be taken for it",
-                name=owner,
-            )
+        if not self._catalog.latest_number(name):
+            _refuse_other(name, self._records.claim_name(name))
+
+    def require_free_name(self, name: str) -> None:
+        """Raises NameTaken where `claim_name` would; claims nothing."""
+        if not self._catalog.latest_number(name):
+            _refuse_other(name, self._records.name_owner(name) or name)
 
     def next_number(self, name: str) -> int:
         """What the next version's number would be, as far as the catalog knows."""
@@ -97,6 +95,15 @@ class Versions:
             f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
         )
         return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
+
+
+def _refuse_other(name: str, owner: str) -> None:
+    if owner != name:
+        raise NameTaken(
+            f"{name!r} looks like the adapter {owner!r}, which differs only in '.', '_' and "
+            f"'-'; push to {owner!r}, or choose a name that cannot be taken for it",
+            name=owner,
+        )
 
 
 def _some(names: list[str]) -> str:

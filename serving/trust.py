@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -93,7 +92,7 @@ class Trust:
         self._seen = seen
         self._pauses_s = pauses_s
         self._pointers: dict[tuple[str, str], _Pointer] = {}
-        self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
         # Only what holds is remembered: an exception is not cached.
         self._require_version = lru_cache(_MAX_VERSIONS)(self._check_version)
 
@@ -118,7 +117,7 @@ class Trust:
         known = self._pointers.get(place)
         if known is not None and known.version == version:
             return version
-        with self._locks[place]:
+        with self._locks.setdefault(place, threading.Lock()):
             self._pointers[place] = pointer = self._ask(alias, version, keys)
         return pointer.version
 

@@ -103,11 +103,17 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
         version = registry.resolve(wanted)
         manifest = registry.manifest(version.manifest_digest)
         moves = registry.aliases(version.name)
+        signatures = registry.signatures(version.name, version.manifest_digest)
     if as_json:
-        documents = {"version": version, "manifest": manifest}
-        print_json({key: model.model_dump(mode="json") for key, model in documents.items()})
+        print_json(
+            {
+                "version": version.model_dump(mode="json"),
+                "manifest": manifest.model_dump(mode="json"),
+                "signatures": [signature.model_dump(mode="json") for signature in signatures],
+            }
+        )
     else:
-        show_version(version, manifest, moves)
+        show_version(version, manifest, moves, signatures)
 
 
 @click.command(

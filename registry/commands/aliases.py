@@ -100,7 +100,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
         print_json([move.model_dump(mode="json") for move in moves])
         return
     print_table(
-        ("MOVE", "FROM", "TO", "BY", "AT", "WHY"),
+        ("MOVE", "FROM", "TO", "BY", "AT", "SIGNED BY", "WHY"),
         [
             (
                 str(m.sequence),
@@ -108,6 +108,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
                 str(m.to_number),
                 m.moved_by,
                 time_text(m.moved_at),
+                "-" if m.signature is None else m.signature.key,
                 m.why,
             )
             for m in moves

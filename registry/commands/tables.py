@@ -11,6 +11,7 @@ import click
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from registry.manifest import Lineage, Manifest
+from registry.signatures import Signature
 
 Row = tuple[str, ...]
 
@@ -69,12 +70,18 @@ def version_rows(
     return ("VERSION", "DIGEST", "ALIASES", "BY", "AT"), rows
 
 
-def show_version(version: AdapterVersion, manifest: Manifest, moves: Sequence[AliasMove]) -> None:
+def show_version(
+    version: AdapterVersion,
+    manifest: Manifest,
+    moves: Sequence[AliasMove],
+    signatures: Sequence[Signature],
+) -> None:
     lora = manifest.lora
     fields = {
         "version": str(version.ref),
         "digest": str(version.manifest_digest),
         "pushed": f"by {version.created_by} at {time_text(version.created_at)}",
+        "signed": ", ".join(f"by {signature.key}" for signature in signatures),
         "aliases": ", ".join(m.alias for m in moves if m.to_number == version.number),
         "description": manifest.description,
         "base": manifest.base.model_id,

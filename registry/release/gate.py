@@ -60,7 +60,12 @@ class ReleaseGate:
             version = self._versions.find(AdapterRef(name, digest=digest))
         except NotFound:
             number = self._versions.next_number(name)
-            conditions = self._judge(name, alias, manifest, current, why)
+            free = _condition(
+                "a name that looks like no other",
+                "it does not",
+                lambda: self._versions.require_free_name(name),
+            )
+            conditions = (free, *self._judge(name, alias, manifest, current, why))
             return _plan(name, alias, current, number, digest, conditions, is_new=True)
         if current is not None and current.to_number == version.number:
             return _plan(name, alias, current, version.number, digest, ())

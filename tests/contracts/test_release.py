@@ -166,6 +166,19 @@ def test_plan_to_a_yanked_version_says_so(registry: AdapterRegistry, tmp_path: P
     assert "unyank" in plan.conditions[0].to_do
 
 
+def test_plan_of_a_push_tells_that_the_name_is_taken(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    version = push_scored(registry, tmp_path, 0.8)
+    manifest = registry.manifest(version.manifest_digest)
+    plan = registry.plan_commit("team.x/sql", manifest, by="ann", alias="prod")
+    assert plan.allowed
+    registry.commit("team.x/sql", manifest, by="ann")
+    plan = registry.plan_commit("team-x/sql", manifest, by="ann", alias="prod")
+    assert not plan.allowed
+    assert "looks like the adapter 'team.x/sql'" in plan.conditions[0].found
+
+
 def test_plan_of_what_is_not_there_is_an_error(registry: AdapterRegistry, tmp_path: Path) -> None:
     with pytest.raises(AdapterNotFound):
         registry.plan_move("no/such", "prod", 1, by="ann")

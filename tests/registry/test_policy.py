@@ -250,6 +250,18 @@ def test_policy_is_judged_against_the_target_that_is_replaced(
     ours.close()
 
 
+def test_policy_is_shown_to_admins_only(opened: Registry) -> None:
+    admin, reader = (
+        opened.access.create(name, scopes, by="root").token
+        for name, scopes in (("admin", ["admin"]), ("reader", ["pull:*", "release:*"]))
+    )
+    with serving_app(assemble([registry_plane(opened)], opened.access)) as url:
+        with RegistryClient(url, token=admin) as client:
+            assert client.policy() == POLICY
+        with RegistryClient(url, token=reader) as client, pytest.raises(Forbidden, match="admin"):
+            client.policy()
+
+
 def test_protected_alias_needs_release_and_others_need_move(
     opened: Registry, tmp_path: Path
 ) -> None:

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from registry.app import assemble, registry_plane
 from registry.bundles.transfer import push
-from registry.errors import InvalidRequest, InvalidSettings
+from registry.client import RegistryClient
+from registry.errors import Forbidden, InvalidRequest, InvalidSettings
 from registry.layout import signature_key
 from registry.registry import Registry
 from registry.release.signing import SigningKey, is_valid
@@ -120,6 +121,25 @@ def test_malformed_signature_is_refused_over_http(
     assert "signature.value" in answer.json()["error"]["message"]
 
 
+def test_signatures_are_read_by_those_who_may_read_the_name(
+    open_registry: OpenRegistry, tmp_path: Path, key: SigningKey
+) -> None:
+    registry = open_registry()
+    push_signed(registry, tmp_path, key)
+    version = registry.versions(NAME)[0]
+    reader = registry.access.create("reader", ["pull:team/*"], by="root").token
+    stranger = registry.access.create("stranger", ["pull:other", "push:*"], by="root").token
+    with serving_app(assemble([registry_plane(registry)], registry.access)) as url:
+        with RegistryClient(url, token=reader) as client:
+            assert client.signatures(NAME, version.manifest_digest)[0].key == key.public
+            assert client.current_move(NAME, "prod").signature is not None
+        with RegistryClient(url, token=stranger) as client:
+            with pytest.raises(Forbidden, match="pull:team/sql"):
+                client.signatures(NAME, version.manifest_digest)
+            with pytest.raises(Forbidden, match="pull:team/sql"):
+                client.current_move(NAME, "prod")
+
+
 def test_unsigned_record_looks_as_it_did_before_signatures(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
@@ -220,5 +240,9 @@ def test_commands_sign_what_they_are_told_to(
     moves = json.loads(shell.ok("history", "a@prod", "--json"))
     assert [m.get("signature", {}).get("key") for m in moves] == [None, public, public, public]
     assert "all intact" in shell.ok("verify", "--all")
+    assert public in shell.ok("history", "a@prod").splitlines()[2]
+    assert f"signed:       by {public}" in shell.ok("show", "a:2")
+    assert "signed:" not in shell.ok("show", "a:1")
+    assert json.loads(shell.ok("show", "a:3", "--json"))["signatures"][0]["key"] == public
     monkeypatch.setenv("HOTSWAP_REGISTRY_SIGN_KEY", "absent.pem")
     assert "absent.pem cannot be read" in shell.fails("alias", "a@prod", "2")

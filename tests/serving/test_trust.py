@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.app import assemble, registry_plane
 from registry.bundles.bundle import Bundle
 from registry.bundles.transfer import push
+from registry.client import RegistryClient
 from registry.database.catalog import Catalog
 from registry.digests import Digest
 from registry.errors import (
@@ -35,6 +37,7 @@ from serving.seen_moves import SeenMoves
 from serving.settings import ServingSettings
 from serving.trust import Trust, TrustPolicy, TrustRule
 from tests.registry.bundles import read_bundle
+from tests.servers import serving_app
 
 NAME = "team/sql"
 PROD = AdapterRef(NAME, alias="prod")
@@ -105,6 +108,20 @@ def test_signed_version_and_move_are_served(
     server = trust(signed, tmp_path, rule(key))
     for ref in (PROD, AdapterRef(NAME), version.ref):
         assert resolve(server, signed, ref) == version
+
+
+def test_server_beside_a_remote_registry_verifies_what_it_is_told(
+    signed: Registry, tmp_path: Path, key: SigningKey, other: SigningKey
+) -> None:
+    version = push_signed(signed, tmp_path, 1, key)
+    with serving_app(assemble([registry_plane(signed)])) as url, RegistryClient(url) as remote:
+        policies = [TrustPolicy(rules=(rule(each),)) for each in (key, other)]
+        trusting, doubting = (
+            Trust(policy, remote, SeenMoves(tmp_path / "seen"), pauses_s=()) for policy in policies
+        )
+        assert trusting.verified(PROD, remote.resolve(PROD)) == version
+        with pytest.raises(Untrusted, match=key.public.replace("+", r"\+")):
+            doubting.verified(PROD, remote.resolve(PROD))
 
 
 def test_without_rules_nothing_is_required_and_nothing_is_written(
