@@ -148,9 +148,6 @@ class RegistryClient:
         path = f"{_adapter(name)}/versions/{manifest}/signatures"
         return self._http.get_list(Signature, path, "signatures")
 
-    def current_move(self, name: str, alias: str) -> AliasMove:
-        return self._http.read(AliasMove, self._http.get(_alias(name, alias)))
-
     def move_alias(
         self,
         name: str,

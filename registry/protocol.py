@@ -130,10 +130,6 @@ class AdapterRegistry(Protocol):
         """The current move of every alias of `name`, in order of alias."""
         ...
 
-    def current_move(self, name: str, alias: str) -> AliasMove:
-        """The alias's newest move, with its signature if it has one; raises AliasNotFound."""
-        ...
-
     def move_alias(
         self,
         name: str,

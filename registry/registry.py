@@ -243,9 +243,6 @@ class Registry:
     def aliases(self, name: str) -> list[AliasMove]:
         return self._aliases.all(name)
 
-    def current_move(self, name: str, alias: str) -> AliasMove:
-        return self._aliases.target(name, alias)
-
     def move_alias(
         self,
         name: str,

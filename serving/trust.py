@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -24,7 +24,7 @@ from registry.adapters import AdapterRef, AdapterVersion, AliasMove
 from registry.digests import Digest
 from registry.errors import SignatureInvalid, StalePointer, Untrusted
 from registry.protocol import AdapterRegistry
-from registry.release.signing import check_move, check_version_signature
+from registry.release.signing import check_move_signature, check_version_signature
 from registry.signatures import PublicKey, Signature
 from serving.seen_moves import SeenMoves
 
@@ -70,11 +70,6 @@ class TrustPolicy(_Part):
         ]
 
 
-class _Pointer(NamedTuple):
-    sequence: int
-    version: AdapterVersion
-
-
 class Trust:
     """Invariant: what `verified` returns fulfils every rule, and no alias goes back to a move
     before one it has returned. Thread-safe."""
@@ -91,7 +86,7 @@ class Trust:
         self._registry = registry
         self._seen = seen
         self._pauses_s = pauses_s
-        self._pointers: dict[tuple[str, str], _Pointer] = {}
+        self._targets: dict[tuple[str, str], AdapterVersion] = {}
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         # Only what holds is remembered: an exception is not cached.
         self._require_version = lru_cache(_MAX_VERSIONS)(self._check_version)
@@ -104,38 +99,35 @@ class Trust:
         """
         alias = ref.effective_alias
         if alias is not None and (keys := self._policy.keys("move", ref.name, alias)):
-            version = self._pointed_to(alias, version, keys)
+            version = self._pointed_to(ref.name, alias, version, keys)
         if keys := self._policy.keys("version", ref.name, alias):
             self._require_version(ref.name, version.manifest_digest, tuple(keys))
         return version
 
     def _pointed_to(
-        self, alias: str, version: AdapterVersion, keys: list[frozenset[str]]
+        self, name: str, alias: str, version: AdapterVersion, keys: list[frozenset[str]]
     ) -> AdapterVersion:
         """One question to the registry a move; nothing is asked while the alias stays."""
-        place = version.name, alias
-        known = self._pointers.get(place)
-        if known is not None and known.version == version:
+        place = name, alias
+        if self._targets.get(place) == version:
             return version
         with self._locks.setdefault(place, threading.Lock()):
-            self._pointers[place] = pointer = self._ask(alias, version, keys)
-        return pointer.version
+            self._targets[place] = found = self._ask(name, alias, keys)
+        return found
 
-    def _ask(self, alias: str, version: AdapterVersion, keys: list[frozenset[str]]) -> _Pointer:
+    def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> AdapterVersion:
         for pause_s in (*self._pauses_s, None):
-            move = self._registry.current_move(version.name, alias)
-            if move.to_number != version.number:
-                ref = AdapterRef(version.name, number=move.to_number)
-                version = self._registry.resolve(ref)
-            _check_move(move, version.manifest_digest, keys)
+            target = self._registry.target(name, alias)
+            move, version = target.move, target.version
+            _check_move(name, alias, move, version.manifest_digest, keys)
             try:
-                self._seen.accept(version.name, alias, move.sequence, version.manifest_digest)
+                self._seen.accept(name, alias, move.sequence, version.manifest_digest)
             except StalePointer:
                 if pause_s is None:
                     raise
                 time.sleep(pause_s)
             else:
-                return _Pointer(move.sequence, version)
+                return version
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _check_version(
@@ -151,13 +143,16 @@ class Trust:
             )
 
 
-def _check_move(move: AliasMove, to: Digest, rules: list[frozenset[str]]) -> None:
+def _check_move(
+    name: str, alias: str, move: AliasMove, to: Digest, rules: list[frozenset[str]]
+) -> None:
+    """The move must be signed as one of the alias that was asked for, whatever it says it is."""
     for trusted in rules:
         _require_one(
-            f"move {move.sequence} of {move.name}@{move.alias}",
+            f"move {move.sequence} of {name}@{alias}",
             [] if move.signature is None else [move.signature],
             trusted,
-            lambda _: check_move(move, to),
+            lambda signature: check_move_signature(signature, name, alias, move.sequence, to),
         )
 
 

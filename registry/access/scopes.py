@@ -180,7 +180,7 @@ _RULES: Sequence[_Rule] = (
     _rule("GET", "/v1/servers", "pull"),
     _rule("GET", "/v1/servers", "move"),
     _rule("GET", "/v1/servers", "release"),
-    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+(/history|/target)?", "pull"),
+    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/(history|target)", "pull"),
     _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
     _rule("GET", "/v1/adapters/{name}/versions/[^/]+/signatures", "pull"),
     _rule("POST", "/v1/adapters/{name}/versions", "push"),

@@ -177,10 +177,6 @@ def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     def list_aliases(name: str) -> dict[str, Any]:
         return {"aliases": registry.aliases(name)}
 
-    @router.get("/adapters/{name:path}/aliases/{alias}")
-    def current_move(name: str, alias: str) -> AliasMove:
-        return registry.current_move(name, alias)
-
     @router.get("/adapters/{name:path}/aliases/{alias}/target")
     def target(name: str, alias: str) -> AliasTarget:
         return registry.target(name, alias)

@@ -62,7 +62,7 @@ def test_signed_push_keeps_the_version_and_the_move_signed(
     (signature,) = registry.signatures(NAME, digest)
     assert signature.key == key.public
     assert is_valid(signature, version_statement(NAME, digest))
-    move = registry.current_move(NAME, "prod")
+    move = registry.target(NAME, "prod").move
     assert move.signature is not None
     assert is_valid(move.signature, move_statement(NAME, "prod", 1, digest))
     assert registry.history(NAME, "prod") == registry.aliases(NAME) == [move]
@@ -71,7 +71,7 @@ def test_signed_push_keeps_the_version_and_the_move_signed(
 def test_push_without_a_key_is_unsigned(registry: AdapterRegistry, tmp_path: Path) -> None:
     version = push_version(registry, tmp_path, 1, alias="prod")
     assert registry.signatures(NAME, version.manifest_digest) == []
-    assert registry.current_move(NAME, "prod").signature is None
+    assert registry.target(NAME, "prod").move.signature is None
 
 
 def test_several_keys_sign_one_version_each_once(
@@ -126,7 +126,7 @@ def test_move_signed_for_another_target_alias_or_name_is_refused(
         with pytest.raises(SignatureInvalid, match="move 1 of team/sql@prod"):
             registry.move_alias(NAME, "prod", 1, by="ann", signature=signed)
     with pytest.raises(AliasNotFound):
-        registry.current_move(NAME, "prod")
+        registry.target(NAME, "prod")
 
 
 def test_signed_move_is_made_at_its_number_only(
@@ -143,7 +143,7 @@ def test_signed_move_is_made_at_its_number_only(
             registry.move_alias(
                 NAME, "new", 1, by="ann", signature=key.sign_move(NAME, "new", sequence + 1, one)
             )
-    assert registry.current_move(NAME, "prod").to_number == 1
+    assert registry.target(NAME, "prod").move.to_number == 1
 
 
 def test_move_is_signed_again_when_its_number_was_taken(
@@ -154,7 +154,7 @@ def test_move_is_signed_again_when_its_number_was_taken(
     slow = Interrupted(key, lambda: registry.move_alias(NAME, "prod", 3, by="bob"))
     move = move_signed(registry, slow, NAME, "prod", 2, by="ann")
     assert (move.sequence, move.to_number, move.moved_by) == (2, 2, "ann")
-    assert registry.current_move(NAME, "prod") == move
+    assert registry.target(NAME, "prod").move == move
 
 
 def test_signing_again_ends(registry: AdapterRegistry, tmp_path: Path, key: SigningKey) -> None:
@@ -183,7 +183,7 @@ def test_move_to_where_the_alias_points_is_made_once_to_sign_it(
 ) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
     signed = [move_signed(registry, key, NAME, "prod", 1, by="ann") for _ in range(2)]
-    assert signed[0] == signed[1] == registry.current_move(NAME, "prod")
+    assert signed[0] == signed[1] == registry.target(NAME, "prod").move
     assert (signed[0].sequence, signed[0].from_number) == (2, 1)
     assert registry.move_alias(NAME, "prod", 1, by="bob") == signed[0]
 

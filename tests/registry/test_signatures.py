@@ -132,12 +132,12 @@ def test_signatures_are_read_by_those_who_may_read_the_name(
     with serving_app(assemble([registry_plane(registry)], registry.access)) as url:
         with RegistryClient(url, token=reader) as client:
             assert client.signatures(NAME, version.manifest_digest)[0].key == key.public
-            assert client.current_move(NAME, "prod").signature is not None
+            assert client.target(NAME, "prod").move.signature is not None
         with RegistryClient(url, token=stranger) as client:
             with pytest.raises(Forbidden, match="pull:team/sql"):
                 client.signatures(NAME, version.manifest_digest)
             with pytest.raises(Forbidden, match="pull:team/sql"):
-                client.current_move(NAME, "prod")
+                client.target(NAME, "prod")
 
 
 def test_unsigned_record_looks_as_it_did_before_signatures(
@@ -157,9 +157,9 @@ def test_catalog_made_again_from_the_store_has_the_signatures(
 ) -> None:
     first = open_registry("first")
     push_signed(first, tmp_path, key)
-    assert open_registry("second").current_move(NAME, "prod") == first.current_move(NAME, "prod")
+    assert open_registry("second").target(NAME, "prod").move == first.target(NAME, "prod").move
     first.rebuild()
-    assert first.current_move(NAME, "prod").signature is not None
+    assert first.target(NAME, "prod").move.signature is not None
 
 
 def test_signature_is_in_the_audit_log_once(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef, AdapterVersion, AliasMove
+from registry.adapters import AdapterRef, AdapterVersion, AliasTarget
 from registry.app import assemble, registry_plane
 from registry.bundles.bundle import Bundle
 from registry.bundles.transfer import push
@@ -318,14 +318,33 @@ def test_one_valid_signature_by_a_trusted_key_is_enough(
         place.write_text(good)
 
 
+class Lying(Registry):
+    """Answers for every alias with the target of another adapter's."""
+
+    def target(self, name: str, alias: str) -> AliasTarget:
+        return super().target("team/other", alias)
+
+
+def test_signed_pointer_of_another_adapter_is_refused(
+    store: Path, tmp_path: Path, key: SigningKey
+) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/lying.sqlite")
+    registry = Lying.open(LocalStore(store), catalog)
+    push_signed(registry, tmp_path, 1, key)
+    push_signed(registry, tmp_path, 2, key, name="team/other")
+    with pytest.raises(SignatureInvalid, match="move 1 of team/sql@prod"):
+        resolve(trust(registry, tmp_path, rule(key, require="move")), registry)
+    registry.close()
+
+
 class Counting(Registry):
     """Counts what serving asks for the sake of signatures."""
 
     num_asked = 0
 
-    def current_move(self, name: str, alias: str) -> AliasMove:
+    def target(self, name: str, alias: str) -> AliasTarget:
         self.num_asked += 1
-        return super().current_move(name, alias)
+        return super().target(name, alias)
 
     def signatures(self, name: str, manifest: Digest) -> list[Signature]:
         self.num_asked += 1
@@ -355,11 +374,11 @@ class Replicas(Registry):
 
     behind: Registry
 
-    def current_move(self, name: str, alias: str) -> AliasMove:
+    def target(self, name: str, alias: str) -> AliasTarget:
         asked, self.behind = self.behind, self
         if asked is self:
-            return super().current_move(name, alias)
-        return asked.current_move(name, alias)
+            return super().target(name, alias)
+        return asked.target(name, alias)
 
 
 def test_registry_that_is_behind_is_asked_again_before_it_counts_as_a_replay(
@@ -374,9 +393,9 @@ def test_registry_that_is_behind_is_asked_again_before_it_counts_as_a_replay(
     assert isinstance(fast, Replicas)
     fast.behind = slow
     push_signed(slow, tmp_path, 1, key)
-    assert slow.current_move(NAME, "prod").sequence == 1
+    assert slow.target(NAME, "prod").move.sequence == 1
     two = push_signed(fast, tmp_path, 2, key)
-    assert slow.current_move(NAME, "prod").sequence == 1
+    assert slow.target(NAME, "prod").move.sequence == 1
     SeenMoves(tmp_path / "seen").accept(NAME, "prod", 2, two.manifest_digest)
     policy = TrustPolicy(rules=(rule(key),))
     patient = Trust(policy, fast, SeenMoves(tmp_path / "seen"), pauses_s=(0,))
