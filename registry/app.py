@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,6 +40,7 @@ from registry.errors import (
 from registry.routes.adapters import registry_router
 
 if TYPE_CHECKING:
+    from registry.events.webhooks import WebhookSettings
     from registry.registry import Registry
 
 MAX_BODY_BYTES = 2 << 20
@@ -74,17 +76,32 @@ class Plane:
     leave: Callable[[], None] = _nothing
 
 
-def registry_plane(registry: Registry) -> Plane:
-    """The plane over a registry that is open already; who opened it closes it."""
+def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) -> Plane:
+    """The plane over a registry that is open already; who opened it closes it.
+
+    While it lives, events are sent to the webhooks.
+    """
+    delivery = None if webhooks is None else registry.delivery(webhooks)
     leaving = threading.Event()
 
     def leave() -> None:
         leaving.set()
         registry.wake()
 
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        if delivery is not None:
+            await run_in_threadpool(delivery.start)
+        try:
+            yield
+        finally:
+            if delivery is not None:
+                await run_in_threadpool(delivery.stop)
+
     return Plane(
         name="registry",
         router=registry_router(registry, leaving),
+        lifespan=lifespan,
         health=lambda: {"store": asdict(registry.capabilities)},
         leave=leave,
     )

@@ -26,6 +26,7 @@ from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, RegistryUnavailable
 from registry.events.event import EventPage
 from registry.events.servers import ServerInfo, ServerReport, check_server_id
+from registry.events.webhooks import WebhookState
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
@@ -196,6 +197,9 @@ class RegistryClient:
 
     def servers(self) -> list[ServerInfo]:
         return self._http.get_list(ServerInfo, "/v1/servers", "servers")
+
+    def webhooks(self) -> list[WebhookState]:
+        return self._http.get_list(WebhookState, "/v1/webhooks", "webhooks")
 
     def policy(self) -> ReleasePolicy:
         return self._http.read(ReleasePolicy, self._http.get("/v1/policy"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from registry.client import RegistryClient
 from registry.digests import Digest
+from registry.events.webhooks import WebhookSettings
 from registry.protocol import AdapterRegistry
 from registry.release.policy import ReleasePolicy
 from registry.settings import Home, RegistrySettings
@@ -55,6 +56,11 @@ def open_registry(
             object_store.close()
     finally:
         catalog.close()
+
+
+def configured_webhooks(settings: RegistrySettings) -> WebhookSettings | None:
+    """What a server of the registry sends to; raises InvalidSettings for the file."""
+    return read_toml(settings.webhooks, WebhookSettings) if settings.webhooks else None
 
 
 def configured_catalog(settings: RegistrySettings, home: Home) -> str:

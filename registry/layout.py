@@ -13,15 +13,16 @@
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
     servers/<server id>.json                        what a server holds, written again and again
+    webhooks/<webhook>.json                         how far it has come, and its last attempts
     tokens/<token name>/token.json                  one TokenRecord: the hash, never the secret
     tokens/<token name>/revoked.json                its revocation
     audit/<yyyymmdd>/<hhmmss and microseconds>-<id>.json    one AuditEntry
 
-Every object but the servers' is written once. Only condemned, pins, sweeps and servers (working
-notes that no catalog is made from), and what a sweep finds unreferenced, are ever removed.
-`number` and `sequence` have 10 digits, count from 1 without gaps and are claimed by creating the
-key. A name may contain '/', so record keys are read from the right; no segment of a name ends in
-'.json', so a record is never another name's directory.
+Every object but those of servers and webhooks is written once. Only condemned, pins, sweeps and
+servers (working notes that no catalog is made from), and what a sweep finds unreferenced, are ever
+removed. `number` and `sequence` have 10 digits, count from 1 without gaps and are claimed by
+creating the key. A name may contain '/', so record keys are read from the right; no segment of a
+name ends in '.json', so a record is never another name's directory.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CONDEMNED = "condemned/"
 PINS = "pins/"
 SWEEPS = "sweeps/"
 SERVERS = "servers/"
+WEBHOOKS = "webhooks/"
 TOKENS = "tokens/"
 AUDIT = "audit/"
 _SUFFIX = ".json"
@@ -97,6 +99,10 @@ def parse_condemned_key(mark: str) -> str:
 
 def server_key(server_id: str) -> str:
     return f"{SERVERS}{server_id}{_SUFFIX}"
+
+
+def webhook_key(webhook: str) -> str:
+    return f"{WEBHOOKS}{webhook}{_SUFFIX}"
 
 
 def digest_of_key(key: str) -> Digest:

@@ -19,6 +19,7 @@ from registry.adapters import (
 from registry.digests import Descriptor, Digest
 from registry.events.event import EventPage
 from registry.events.servers import ServerInfo, ServerReport
+from registry.events.webhooks import WebhookState
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
@@ -195,6 +196,10 @@ class AdapterRegistry(Protocol):
 
     def servers(self) -> list[ServerInfo]:
         """The servers that were heard of just now, in order of id."""
+        ...
+
+    def webhooks(self) -> list[WebhookState]:
+        """How far each webhook has come, with its last attempts, in order of name."""
         ...
 
     def policy(self) -> ReleasePolicy:

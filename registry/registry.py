@@ -32,9 +32,11 @@ from registry.digests import Descriptor, Digest
 from registry.errors import (
     InvalidRequest,
 )
+from registry.events.delivery import WebhookDelivery
 from registry.events.event import EventPage
 from registry.events.log import EventLog
 from registry.events.servers import ServerInfo, ServerReport, Servers
+from registry.events.webhooks import WebhookSettings, WebhookState, read_states
 from registry.layout import blob_key, condemned_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor
@@ -286,6 +288,13 @@ class Registry:
 
     def servers(self) -> list[ServerInfo]:
         return self._servers.all()
+
+    def webhooks(self) -> list[WebhookState]:
+        return read_states(self._store)
+
+    def delivery(self, settings: WebhookSettings) -> WebhookDelivery:
+        """What sends events to webhooks; to be started by one process over the store."""
+        return WebhookDelivery(settings, self._store, self.events, self.wake)
 
     def wake(self) -> None:
         """End every wait for events now, because the server that waits is about to stop."""

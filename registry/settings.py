@@ -55,6 +55,8 @@ class RegistrySettings(Settings):
     """PEM file of the Ed25519 key with which push, alias and rollback sign."""
     policy: Path | None = None
     """TOML file with the rules of protected aliases; see `registry.release.policy`."""
+    webhooks: Path | None = None
+    """TOML file with the webhooks a registry's server sends to; see `registry.events.webhooks`."""
 
 
 class Home:

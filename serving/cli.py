@@ -32,13 +32,15 @@ def _address_options(command: _Command) -> _Command:
 def up(host: str, port: int, **options: object) -> None:
     """Run everything in one process: registry and serving."""
     from registry.app import assemble, registry_plane, run
-    from registry.connect import open_registry
+    from registry.connect import configured_webhooks, open_registry
     from serving.app import Serving
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
-    with open_registry(read_section("registry", RegistrySettings), home) as registry:
+    registry_settings = read_section("registry", RegistrySettings)
+    webhooks = configured_webhooks(registry_settings)
+    with open_registry(registry_settings, home) as registry:
         serving = Serving(settings, registry, home)
-        planes = [registry_plane(registry), serving.plane()]
+        planes = [registry_plane(registry, webhooks), serving.plane()]
         run(assemble(planes, registry.access), host, port)
 
 

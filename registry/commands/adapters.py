@@ -127,11 +127,12 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
 def registry(host: str, port: int, store: str | None) -> None:
     """Serve the registry alone over HTTP."""
     from registry.app import assemble, registry_plane, run
-    from registry.connect import open_registry
+    from registry.connect import configured_webhooks, open_registry
 
     settings = read_section("registry", RegistrySettings, {"store": store})
+    webhooks = configured_webhooks(settings)
     with open_registry(settings, read_home()) as opened:
-        run(assemble([registry_plane(opened)], opened.access), host, port)
+        run(assemble([registry_plane(opened, webhooks)], opened.access), host, port)
 
 
 COMMANDS: tuple[click.Command, ...] = (

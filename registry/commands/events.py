@@ -1,4 +1,4 @@
-"""The command that prints the feed of events."""
+"""The commands that print the feed of events, and how webhooks got them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import click
 
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.tables import time_text
+from registry.commands.tables import print_json, print_table, time_text
 from registry.events.event import MAX_WAIT_S, Event
 
 
@@ -50,4 +50,30 @@ def _what(event: Event) -> str:
     return f"{what}, by {by}" + (f": {' '.join(why.split())}" if why else "")
 
 
-EVENT_COMMANDS: tuple[click.Command, ...] = (events,)
+@click.command(epilog=example("hotswap webhooks", "hotswap webhooks --json"))
+@registry_option
+@json_option
+def webhooks(location: str | None, as_json: bool) -> None:
+    """List the webhooks: how far each has come, and how its last attempt ended."""
+    with open_registry_at(location) as registry:
+        found = registry.webhooks()
+    if as_json:
+        print_json([webhook.model_dump(mode="json") for webhook in found])
+        return
+    rows = []
+    for webhook in found:
+        last = webhook.attempts[-1] if webhook.attempts else None
+        rows.append(
+            (
+                webhook.name,
+                str(webhook.cursor),
+                str(last.event) if last else "-",
+                str(last.number) if last else "-",
+                time_text(last.at) if last else "-",
+                (last.error or str(last.status)) if last else "-",
+            )
+        )
+    print_table(("WEBHOOK", "CURSOR", "EVENT", "ATTEMPT", "AT", "ANSWER"), rows)
+
+
+EVENT_COMMANDS: tuple[click.Command, ...] = (events, webhooks)

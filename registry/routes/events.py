@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, Request
@@ -44,6 +44,10 @@ def add_event_routes(
             return await feed.page(principal, after, limit, wait_s)
         first = await feed.page(principal, _resumed(request, after), limit, 0)
         return StreamingResponse(feed.stream(principal, first, limit), media_type=EVENT_STREAM)
+
+    @router.get("/webhooks")
+    def webhooks() -> dict[str, Any]:
+        return {"webhooks": registry.webhooks()}
 
 
 def _resumed(request: Request, after: int | None) -> int | None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from registry.client import RegistryClient
 from registry.commands.access import ACCESS_COMMANDS
 from registry.commands.adapters import COMMANDS
 from registry.events.servers import ServerReport
+from registry.events.webhooks import Attempt, WebhookState
+from registry.layout import webhook_key
+from registry.storage.local import LocalStore
 from tests.registry.bundles import file_bytes, make_bundle
 from tests.servers import free_ports
 
@@ -385,3 +389,19 @@ def test_wait_over_a_bare_store_is_refused_before_anything_moves(shell: Shell) -
         shell.ok("push", f"v{seed}", "a", "--alias", "prod")
     assert "give its URL" in shell.fails("rollback", "a@prod", "--wait")
     assert "prod=2" in shell.ok("ls")
+
+
+def test_webhooks_file_is_read_when_a_server_starts(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOTSWAP_REGISTRY_WEBHOOKS", "absent.toml")
+    assert "absent.toml cannot be read" in shell.fails("registry", "--port", "0")
+
+
+def test_webhooks_shows_the_last_attempt_of_each(shell: Shell) -> None:
+    assert shell.ok("webhooks") == "WEBHOOK  CURSOR  EVENT  ATTEMPT  AT  ANSWER\n"
+    attempt = Attempt(event=8, at=datetime(2026, 11, 24, tzinfo=UTC), number=2, status=500)
+    state = WebhookState(name="ci", cursor=7, attempts=(attempt,))
+    LocalStore(Path(shell.store)).put(webhook_key("ci"), [state.model_dump_json().encode()])
+    assert re.search(r"^ci +7 +8 +2 +2026-11-24 00:00:00 +500$", shell.ok("webhooks"), re.MULTILINE)
+    assert json.loads(shell.ok("webhooks", "--json"))[0]["cursor"] == 7

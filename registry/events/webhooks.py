@@ -1,0 +1,140 @@
+"""Webhooks: each event is sent, signed, to those who asked for it, until they have it.
+
+    [[webhooks]]
+    name = "ci"
+    url = "https://ci.example/hotswap"
+    secret = "whsec_…"             # 'whsec_' and 24 to 64 random bytes in base64
+    match = "team/*@prod"          # names; with '@…' only moves of these aliases
+    kinds = ["move"]               # version, move, state; all when left out
+
+The form is that of standardwebhooks.com: the headers `webhook-id` (the event's sequence),
+`webhook-timestamp` and `webhook-signature`, which is HMAC-SHA256 of `id.timestamp.body`. Delivery
+is at least once and in order: an event is repeated until it is answered with 2xx, and the ones
+behind it wait. The cursor of each webhook is in the store, so a restart loses none. A new webhook
+begins with what happens from then on.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from registry.access.scopes import covers, is_alias_pattern
+from registry.errors import BlobCorrupted
+from registry.events.event import Event
+from registry.layout import WEBHOOKS
+from registry.manifest import first_problem
+from registry.storage.objects import ObjectMissing, ObjectStore
+
+_PREFIX = "whsec_"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Webhook(_Part):
+    """Where events go, which ones, and the secret they are signed with."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+    secret: SecretStr
+    match: str = "*"
+    kinds: tuple[Literal["version", "move", "state"], ...] = ("version", "move", "state")
+
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, secret: SecretStr) -> SecretStr:
+        if not 24 <= len(_key(secret)) <= 64:
+            raise ValueError("expected 'whsec_' and 24 to 64 bytes in base64")
+        return secret
+
+    @field_validator("match")
+    @classmethod
+    def _is_pattern(cls, text: str) -> str:
+        if not is_alias_pattern(text):
+            raise ValueError(f"{text!r} is not a pattern of names (example: 'team/*@prod')")
+        return text
+
+    def wants(self, event: Event) -> bool:
+        name, move = event.version.name, event.move
+        return event.kind in self.kinds and covers(
+            self.match, name if move is None else f"{name}@{move.alias}"
+        )
+
+    def headers(self, event: Event, body: bytes, at: datetime) -> dict[str, str]:
+        """What a receiver needs to know that the body is ours, and new."""
+        event_id, seconds = str(event.sequence), str(int(at.timestamp()))
+        signed = b".".join((event_id.encode(), seconds.encode(), body))
+        signature = hmac.new(_key(self.secret), signed, hashlib.sha256).digest()
+        return {
+            "content-type": "application/json",
+            "webhook-id": event_id,
+            "webhook-timestamp": seconds,
+            "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+        }
+
+
+class WebhookSettings(_Part):
+    """The file that HOTSWAP_REGISTRY_WEBHOOKS names."""
+
+    webhooks: tuple[Webhook, ...]
+
+    @field_validator("webhooks")
+    @classmethod
+    def _names_differ(cls, webhooks: tuple[Webhook, ...]) -> tuple[Webhook, ...]:
+        if len({webhook.name for webhook in webhooks}) < len(webhooks):
+            raise ValueError("two webhooks have one name")
+        return webhooks
+
+
+class Attempt(_Part):
+    """One line of the delivery log. `status` is None when nobody answered; `error` says why."""
+
+    event: int
+    at: datetime
+    number: int
+    status: int | None
+    error: str = ""
+
+
+class WebhookState(_Part):
+    """How far a webhook has come: every event up to `cursor` that it wants was delivered."""
+
+    name: str
+    cursor: int
+    attempts: tuple[Attempt, ...] = ()
+    """The last ones, oldest first."""
+
+
+def read_states(store: ObjectStore) -> list[WebhookState]:
+    """What the store knows of every webhook there ever was, in order of name."""
+    found = (read_state(store, key) for key in sorted(store.list(WEBHOOKS)))
+    return [state for state in found if state is not None]
+
+
+def read_state(store: ObjectStore, key: str) -> WebhookState | None:
+    try:
+        return WebhookState.model_validate_json(b"".join(store.open(key)))
+    except ObjectMissing:
+        return None
+    except ValidationError as error:
+        raise BlobCorrupted(
+            f"{store.location}, {key} is not a webhook's state: {first_problem(error)}; restore "
+            "it, or remove it to begin at the end of the log"
+        ) from None
+
+
+def _key(secret: SecretStr) -> bytes:
+    """The bytes that sign; none for text that is no secret."""
+    text = secret.get_secret_value()
+    try:
+        return base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except binascii.Error:
+        return b""
