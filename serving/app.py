@@ -102,7 +102,7 @@ class Serving:
         self.adapters.close()
 
     def health(self) -> dict[str, Any]:
-        return {**self._facts, **self.engine.health()}
+        return {**self._facts, **self.engine.health(), **self.follower.health()}
 
     def plane(self) -> Plane:
         @asynccontextmanager

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from registry.digests import Digest
 from registry.errors import CursorAhead, HotswapError, Unavailable
@@ -48,7 +49,7 @@ class Follower:
         self._base = base
         self._loaded = loaded
         self._cursor: int | None = None
-        self._is_following = False
+        self._is_following: bool | None = None  # not known yet
         self._reported_at = float("-inf")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -60,17 +61,24 @@ class Follower:
         """Say goodbye, which also ends the wait for events at the registry."""
         self._stopping.set()
         for _ in range(NUM_GOODBYES):
-            self._say_goodbye()
+            was_told = self._say_goodbye()
             self._thread.join(JOIN_S)
+            if not was_told:
+                return  # the thread is not waiting at a registry that nobody reaches
             if not self._thread.is_alive():
                 break
         self._say_goodbye()  # a report may have crossed the first one
 
-    def _say_goodbye(self) -> None:
+    def health(self) -> dict[str, Any]:
+        return {"follows_events": bool(self._is_following), "event": self._cursor}
+
+    def _say_goodbye(self) -> bool:
         try:
             self._registry.forget(self.server_id)
         except HotswapError as error:
             _log.info("the registry was not told that this server stops: %s", error)
+            return False
+        return True
 
     def _run(self) -> None:
         retry_s = MIN_RETRY_S
@@ -124,8 +132,8 @@ class Follower:
             _log.warning("the registry refuses what this server reports: %s", error)
 
     def _lose(self, error: HotswapError | None) -> None:
-        if self._is_following:
-            _log.warning("the registry's events are lost, asking it on each request: %s", error)
+        if self._is_following is not False:
+            _log.warning("events are not followed, each request asks the registry: %s", error)
         self._is_following = False
         self._table.follow(False)
 

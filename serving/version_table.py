@@ -101,7 +101,10 @@ class VersionTable:
         """Say whether events arrive from now on."""
         with self._lock:
             self._is_followed = is_followed
-            if not is_followed:
+            if is_followed:
+                # An answer that is on its way may be older than the cursor the feed begins at.
+                self._num_invalidations += 1
+            else:
                 for entry in self._entries.values():
                     entry.ask_at = min(entry.ask_at, self._now())
 

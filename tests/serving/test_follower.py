@@ -147,8 +147,10 @@ def test_what_is_known_is_used_in_an_outage_and_what_was_missed_comes_after_it(
     world: World,
 ) -> None:
     assert world.table.version(PROD).number == 2
+    assert world.follower.health() == {"follows_events": True, "event": 4}
     world.stop_registry()
     world.table.wait_for(lambda: not world.table.is_followed)
+    assert world.follower.health() == {"follows_events": False, "event": 4}
     assert world.table.version(PROD).number == 2
     world.start_registry()
     world.operator.rollback(NAME, "prod", by="ann")

@@ -151,6 +151,14 @@ def test_without_events_every_use_asks(world: World) -> None:
     assert (world.number(), world.number(), world.registry.num_asked) == (2, 2, 3)
 
 
+def test_an_answer_asked_for_before_events_were_followed_is_not_kept(world: World) -> None:
+    world.table.follow(False)
+    world.registry.meanwhile = lambda: world.table.follow(True)
+    assert world.number() == 1
+    world.registry.meanwhile, world.registry.answer = lambda: None, target(2, 2)
+    assert (world.number(), world.number(), world.registry.num_asked) == (2, 2, 2)
+
+
 def test_while_one_request_asks_the_others_use_what_is_known(world: World) -> None:
     world.number()
     world.table.follow(False)
