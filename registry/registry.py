@@ -185,6 +185,8 @@ class Registry:
         check_name(name)
         if alias is not None:
             check_alias(alias)
+        elif move_signature is not None:
+            raise InvalidRequest("a signed move needs the alias that it moves", param="alias")
         check_actor(by, why)
         data = manifest.canonical_json()
         if alias is not None:

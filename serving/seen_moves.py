@@ -28,8 +28,9 @@ class SeenMoves:
         if sequence < highest:
             raise StalePointer(
                 f"{where}: the registry shows move {sequence}, but this server has seen move "
-                f"{highest}: an old pointer was put back; find out who did, and make a new move "
-                "(a rollback is one)",
+                f"{highest}: an old pointer was put back; find out who did, and make new moves (a "
+                "rollback is one). If the store was restored on purpose, or is another one, remove "
+                f"{self._directory / move_key(name, alias, highest)}",
                 seen=highest,
                 got=sequence,
             )

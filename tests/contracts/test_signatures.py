@@ -10,7 +10,13 @@ import pytest
 from registry.adapters import AdapterVersion
 from registry.bundles.transfer import push
 from registry.digests import Digest
-from registry.errors import AdapterNotFound, AliasConflict, AliasNotFound, SignatureInvalid
+from registry.errors import (
+    AdapterNotFound,
+    AliasConflict,
+    AliasNotFound,
+    InvalidRequest,
+    SignatureInvalid,
+)
 from registry.protocol import AdapterRegistry
 from registry.release.signed import MAX_ATTEMPTS, move_signed, rollback_signed
 from registry.release.signing import SigningKey, is_valid
@@ -111,6 +117,15 @@ def test_signature_that_names_another_key_is_refused(
         registry.commit(
             NAME, manifest, by="ann", signatures=[Signature(key=other.public, value=made.value)]
         )
+
+
+def test_signature_of_a_move_without_an_alias_is_refused(
+    registry: AdapterRegistry, tmp_path: Path, key: SigningKey
+) -> None:
+    _, manifest = read_bundle(tmp_path / "a")
+    signed = key.sign_move(NAME, "prod", 1, manifest.digest)
+    with pytest.raises(InvalidRequest, match="needs the alias"):
+        registry.commit(NAME, manifest, by="ann", move_signature=signed)
 
 
 def test_move_signed_for_another_target_alias_or_name_is_refused(
