@@ -1,4 +1,4 @@
-"""`hotswap up` in a process of its own, for benchmarks."""
+"""`hotswap up` or `hotswap registry` in a process of its own, for benchmarks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ HOTSWAP = Path(sys.executable).with_name("hotswap")
 
 
 @contextmanager
-def server(home: Path, options: Sequence[str] = ()) -> Iterator[str]:
+def server(home: Path, options: Sequence[str] = (), command: str = "up") -> Iterator[str]:
     """A server on a free port with its state below `home`; yields its URL."""
-    command = [str(HOTSWAP), "up", "--port", "0", *options]
+    arguments = [str(HOTSWAP), command, "--port", "0", *options]
     environment = {**os.environ, "HOTSWAP_HOME": str(home)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.stdout.readline().split()[3]

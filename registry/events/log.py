@@ -96,6 +96,7 @@ class EventLog:
         """Up to `limit` events behind `after`; waits up to `wait_s` for the first one.
 
         None stands for the end of the log: nothing but the cursor. `wake` ends the wait early.
+        Before a cursor counts as ahead the store is asked: another process may have given it.
         Raises CursorAhead when the log ends before `after`.
         """
         _check_page(after, limit, wait_s)
@@ -103,7 +104,7 @@ class EventLog:
         while True:
             with self._changed:
                 num_wakes = self._num_wakes
-            self._look(now=after is None)
+            self._look(now=after is None or after > (self._end or 0))
             page = self._page(after, limit)
             remaining = deadline - time.monotonic()
             if after is None or page.events or remaining <= 0:

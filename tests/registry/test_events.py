@@ -179,6 +179,39 @@ def test_who_waits_sees_what_another_process_did(
         assert [event.version for event in waiting.result(TIMEOUT_S).events] == [version]
 
 
+def test_cursor_that_another_process_gave_is_not_ahead(
+    open_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/here.sqlite")
+    here = Registry.open(LocalStore(tmp_path / "store"), catalog, freshness_s=3600)
+    push_version(open_registry("elsewhere"), tmp_path, 1, alias="prod")
+    assert here.events(1).cursor == 2
+    here.close()
+
+
+def test_waiting_requests_leave_the_server_free_for_others(
+    registry: Registry, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_waiting = 60  # more than the threads that answer everything else
+    arrived = threading.Semaphore(0)
+    events = registry.events
+
+    def noted(after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
+        if wait_s > 0:
+            arrived.release()
+        return events(after, limit=limit, wait_s=wait_s)
+
+    monkeypatch.setattr(registry, "events", noted)
+    with RegistryClient(url) as client, ThreadPoolExecutor(num_waiting) as pool:
+        waiting = [pool.submit(client.events, 0, wait_s=TIMEOUT_S) for _ in range(num_waiting)]
+        for _ in waiting:
+            assert arrived.acquire(timeout=TIMEOUT_S)
+        assert client.adapters() == []
+        assert not any(each.done() for each in waiting)
+        registry.wake()
+        assert {each.result(TIMEOUT_S).cursor for each in waiting} == {0}
+
+
 def test_server_that_stops_ends_what_waits(
     open_registry: OpenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +219,7 @@ def test_server_that_stops_ends_what_waits(
     arrived = threading.Semaphore(0)
     events = registry.events
 
-    def noted(after: int | None, *, limit: int, wait_s: float) -> EventPage:
+    def noted(after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         if wait_s > 0:
             arrived.release()
         return events(after, limit=limit, wait_s=wait_s)
