@@ -6,34 +6,61 @@ from collections.abc import Iterable, Iterator
 
 from registry.digests import Descriptor, Digest, Hasher
 from registry.errors import BlobCorrupted, BlobNotFound, DigestMismatch
-from registry.layout import blob_key, manifest_key
+from registry.layout import blob_key, manifest_key, unverified_key
 from registry.storage.objects import Capabilities, ObjectMissing, ObjectStat, ObjectStore
 
 
 class BlobStore:
-    """Invariant: whoever reads a blob to its end has the bytes of the digest he asked for."""
+    """Invariant: whoever reads a blob to its end has the bytes of the digest he asked for.
+
+    A blob whose bytes nobody has verified is marked before it can exist; `settle` verifies it.
+    """
 
     def __init__(self, store: ObjectStore, capabilities: Capabilities) -> None:
         self._store = store
         self._capabilities = capabilities
+        self._has_marks = store.direct is not None or not capabilities.enforces_checksums
 
     def stat(self, digest: Digest) -> ObjectStat | None:
         return self._store.stat(blob_key(digest))
 
     def put(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         """Raises DigestMismatch when the bytes are others, nothing is stored then; BlobCorrupted
-        when the store kept others than it was sent, they are removed."""
-        self._store.put(blob_key(descriptor.digest), as_announced(descriptor, chunks))
+        when the store kept others than it was sent, they are marked."""
+        digest = descriptor.digest
         if not self._capabilities.enforces_checksums:
-            self.verify(descriptor.digest)
+            self.mark(digest)
+        self._store.put(blob_key(digest), as_announced(descriptor, chunks))
+        if not self._capabilities.enforces_checksums:
+            self._verify(digest)
+        if self._has_marks:
+            self._store.delete(unverified_key(digest))
 
-    def verify(self, digest: Digest) -> None:
-        """Read the blob to its end; bytes that are others are removed and BlobCorrupted raised."""
+    def mark(self, digest: Digest) -> None:
+        """From now on the blob's bytes are not relied on until they have been hashed."""
+        self._store.create(unverified_key(digest), b"{}")
+
+    def settle(self, digest: Digest) -> bool:
+        """Whether the blob's bytes are right: one that is marked is read to its end for it.
+
+        Wrong bytes stay, marked, until a `put` replaces them; deleting them could hit the right
+        ones that someone has put there meanwhile.
+        """
+        if not self._has_marks or self._store.stat(unverified_key(digest)) is None:
+            return True
+        try:
+            self._verify(digest)
+        except (BlobCorrupted, BlobNotFound):
+            return False
+        self._store.delete(unverified_key(digest))
+        return True
+
+    def _verify(self, digest: Digest) -> None:
         try:
             for _ in self.open(digest):
                 pass
         except BlobCorrupted:
-            self._store.delete(blob_key(digest))
+            self.mark(digest)  # a writer of the right bytes may have taken the mark away
             raise
 
     def open(self, digest: Digest) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -22,14 +23,16 @@ from registry.adapters import (
     check_name,
 )
 from registry.blobs import as_announced, as_stored
+from registry.bundles.direct import read_chunks, read_url, send_directly
 from registry.digests import Descriptor, Digest
-from registry.errors import BlobCorrupted, RegistryUnavailable
+from registry.errors import BlobCorrupted, RegistryUnavailable, StoreUnavailable
 from registry.events.event import EventPage
 from registry.events.servers import ServerInfo, ServerReport, check_server_id
 from registry.events.webhooks import WebhookState
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
+from registry.storage.direct import SentPart, UploadAnswer, UploadOffer
 from registry.storage.objects import Capabilities
 from registry.transport import TIMEOUT_S, HttpTransport
 from registry.upkeep.integrity import IntegrityReport
@@ -83,9 +86,49 @@ class RegistryClient:
     def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         self._http.put(f"/v1/blobs/{descriptor.digest}", as_announced(descriptor, chunks))
 
+    def send_file(self, descriptor: Descriptor, path: Path) -> None:
+        if not send_directly(self.offer_upload, self.finish_upload, descriptor, path):
+            self.put_blob(descriptor, read_chunks(path))
+
+    def offer_upload(
+        self, descriptor: Descriptor, parts: Sequence[Digest] = ()
+    ) -> UploadOffer | None:
+        body = {
+            "descriptor": descriptor.model_dump(mode="json"),
+            "parts": [str(part) for part in parts],
+        }
+        return self._http.post(UploadAnswer, "/v1/uploads", body).offer
+
+    def finish_upload(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
+        body = {
+            "descriptor": descriptor.model_dump(mode="json"),
+            "parts": [part.model_dump(mode="json") for part in parts],
+        }
+        self._http.post(Descriptor, "/v1/uploads/finish", body, timeout_s=None)
+
+    def blob_url(self, digest: Digest) -> str | None:
+        with self._http.stream(f"/v1/blobs/{digest}", {"redirect": True}) as response:
+            return response.headers["location"] if response.is_redirect else None
+
     def open_blob(self, digest: Digest) -> Iterator[bytes]:
-        with self._http.stream(f"/v1/blobs/{digest}") as response:
-            yield from as_stored(digest, response.iter_bytes(CHUNK_BYTES), self._http.url)
+        yield from as_stored(digest, self._read_blob(digest), self._http.url)
+
+    def _read_blob(self, digest: Digest) -> Iterator[bytes]:
+        """From the store itself where the registry says so and we get there, else from it."""
+        path = f"/v1/blobs/{digest}"
+        with self._http.stream(path, {"redirect": True}) as response:
+            if not response.is_redirect:
+                yield from response.iter_bytes(CHUNK_BYTES)
+                return
+            chunks = read_url(response.headers["location"])
+        try:
+            first = next(chunks, b"")
+        except StoreUnavailable:
+            with self._http.stream(path) as response:
+                yield from response.iter_bytes(CHUNK_BYTES)
+        else:
+            yield first
+            yield from chunks
 
     def commit(
         self,

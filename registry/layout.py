@@ -10,6 +10,7 @@
     events/<sequence>.json                          one Event: a record that is new, in one order
     signatures/<name>/<64 hex of the manifest>/<key id>.json    one key's VersionSignature
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
+    unverified/<key of a blob>.json                 its bytes must be hashed before use
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
     servers/<server id>.json                        what a server holds, written again and again
@@ -18,11 +19,11 @@
     tokens/<token name>/revoked.json                its revocation
     audit/<yyyymmdd>/<hhmmss and microseconds>-<id>.json    one AuditEntry
 
-Every object but those of servers and webhooks is written once. Only condemned, pins, sweeps and
-servers (working notes that no catalog is made from), and what a sweep finds unreferenced, are ever
-removed. `number` and `sequence` have 10 digits, count from 1 without gaps and are claimed by
-creating the key. A name may contain '/', so record keys are read from the right; no segment of a
-name ends in '.json', so a record is never another name's directory.
+Every object but those of servers and webhooks is written once. Only condemned, unverified, pins,
+sweeps and servers (working notes that no catalog is made from), and what a sweep finds
+unreferenced, are ever removed. `number` and `sequence` have 10 digits, count from 1 without gaps
+and are claimed by creating the key. A name may contain '/', so record keys are read from the right;
+no segment of a name ends in '.json', so a record is never another name's directory.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ SIGNATURES = "signatures/"
 BLOBS = "blobs/"
 MANIFESTS = "manifests/"
 CONDEMNED = "condemned/"
+UNVERIFIED = "unverified/"
 PINS = "pins/"
 SWEEPS = "sweeps/"
 SERVERS = "servers/"
@@ -103,6 +105,15 @@ def server_key(server_id: str) -> str:
 
 def webhook_key(webhook: str) -> str:
     return f"{WEBHOOKS}{webhook}{_SUFFIX}"
+
+
+def unverified_key(digest: Digest) -> str:
+    return f"{UNVERIFIED}{blob_key(digest)}{_SUFFIX}"
+
+
+def parse_unverified_key(mark: str) -> str:
+    """The key of the blob that is marked."""
+    return mark.removeprefix(UNVERIFIED).removesuffix(_SUFFIX)
 
 
 def digest_of_key(key: str) -> Digest:

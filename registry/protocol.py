@@ -4,6 +4,7 @@ implement it with the same errors; one contract suite runs on both."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from registry.access.scopes import AccessControl
@@ -23,6 +24,7 @@ from registry.events.webhooks import WebhookState
 from registry.manifest import Manifest
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
+from registry.storage.direct import SentPart, UploadOffer
 from registry.storage.objects import Capabilities
 from registry.upkeep.integrity import IntegrityReport
 
@@ -50,6 +52,32 @@ class AdapterRegistry(Protocol):
 
     def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         """Store bytes under their digest; raises DigestMismatch when they are other bytes."""
+        ...
+
+    def send_file(self, descriptor: Descriptor, path: Path) -> None:
+        """Store a file's bytes under their digest by the shortest way; raises as `put_blob`, and
+        InvalidBundle when the file cannot be read."""
+        ...
+
+    def offer_upload(
+        self, descriptor: Descriptor, parts: Sequence[Digest] = ()
+    ) -> UploadOffer | None:
+        """Signed requests with which the blob can be sent straight to the store; None: `put_blob`.
+
+        An offer that only has `part_bytes` wants to be asked again with the digest of each part.
+        """
+        ...
+
+    def finish_upload(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
+        """Make the parts that were sent the blob; raises DigestMismatch when they are other bytes,
+        UploadInterrupted when the upload has ended meanwhile."""
+        ...
+
+    def blob_url(self, digest: Digest) -> str | None:
+        """Where the bytes can be read, not verified, until the URL expires; None: `open_blob`.
+
+        Raises BlobNotFound.
+        """
         ...
 
     def open_blob(self, digest: Digest) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from registry.access.audit import AuditLog
 from registry.access.tokens import Tokens
@@ -26,18 +27,17 @@ from registry.adapters import (
 )
 from registry.aliases import Aliases
 from registry.blobs import BlobStore, ManifestStore
+from registry.bundles.direct import read_chunks
 from registry.bundles.verification import verify_manifest
 from registry.database.catalog import Catalog
 from registry.digests import Descriptor, Digest
-from registry.errors import (
-    InvalidRequest,
-)
+from registry.errors import InvalidRequest
 from registry.events.delivery import WebhookDelivery
 from registry.events.event import EventPage
 from registry.events.log import EventLog
 from registry.events.servers import ServerInfo, ServerReport, Servers
 from registry.events.webhooks import WebhookSettings, WebhookState, read_states
-from registry.layout import blob_key, condemned_key, manifest_key
+from registry.layout import blob_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor
 from registry.reconcile import Reconciliation
@@ -47,13 +47,13 @@ from registry.release.mover import AliasMover
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.release.signing import check_signatures
 from registry.signatures import MoveSignature, Signature, VersionSignature
+from registry.storage.direct import SentPart, UploadOffer
 from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, pinned, utc_now
 from registry.upkeep.states import GONE, VersionStates
+from registry.uploads import Uploads
 from registry.versions import Versions
-
-MAX_PAGE = 1000
 
 
 class Registry:
@@ -80,6 +80,7 @@ class Registry:
         self._catalog = catalog
         self.capabilities = capabilities
         self._blobs = BlobStore(store, capabilities)
+        self._uploads = Uploads(store, self._blobs, capabilities)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
         self._versions = Versions(self._records, catalog)
@@ -158,15 +159,24 @@ class Registry:
         return check.report(self.capabilities)
 
     def has_blob(self, digest: Digest) -> bool:
-        if self._blobs.stat(digest) is None:
-            return False
-        mark = condemned_key(blob_key(digest))
-        if self._store.stat(mark) is not None:
-            self._store.delete(mark)  # a push is about to reference it
-        return True
+        return self._uploads.is_needless(digest)
 
     def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         self._blobs.put(descriptor, chunks)
+
+    def send_file(self, descriptor: Descriptor, path: Path) -> None:
+        self.put_blob(descriptor, read_chunks(path))
+
+    def offer_upload(
+        self, descriptor: Descriptor, parts: Sequence[Digest] = ()
+    ) -> UploadOffer | None:
+        return self._uploads.offer(descriptor, parts)
+
+    def finish_upload(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
+        self._uploads.finish(descriptor, parts)
+
+    def blob_url(self, digest: Digest) -> str | None:
+        return self._uploads.url(digest)
 
     def open_blob(self, digest: Digest) -> Iterator[bytes]:
         return self._blobs.open(digest)
@@ -219,9 +229,7 @@ class Registry:
         return AliasTarget(move=move, version=self._versions.get(name, move.to_number))
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit is {limit}; give 1 to {MAX_PAGE}", param="limit")
-        return self._catalog.adapters(after, limit)
+        return self._versions.page(after, limit)
 
     def versions(self, name: str) -> list[AdapterVersion]:
         self._versions.catch_up(check_name(name))

@@ -18,6 +18,8 @@ from registry.errors import InvalidSettings
 from registry.manifest import first_problem
 
 MIN_PART_BYTES = 5 << 20  # S3's own limit
+# A sweep's shortest grace period: what a URL can still write is never being swept.
+MAX_PRESIGN_EXPIRY_S = 3600
 PREFIX = "HOTSWAP_"
 SECTIONS = ("registry", "serving", "training")
 
@@ -45,6 +47,9 @@ class RegistrySettings(Settings):
     """From this size on an object is sent in parts."""
     s3_part_bytes: int = Field(default=16 << 20, ge=MIN_PART_BYTES)
     """Size of a part; an upload holds at most this and s3_multipart_bytes in memory."""
+    s3_presign_expiry_s: int = Field(default=900, ge=0, le=MAX_PRESIGN_EXPIRY_S)
+    """How long a client may use a URL for its own transfer with the store, which must be reachable
+    for it under s3_endpoint (else it falls back). 0: all bytes pass through the registry."""
     catalog: str | None = None
     """SQLAlchemy URL of the index; None is SQLite below HOTSWAP_HOME."""
     url: str = "http://127.0.0.1:8000"

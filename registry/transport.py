@@ -71,9 +71,18 @@ class HttpTransport:
             response = self._http.delete(path)
         self._check(response)
 
-    def post(self, kind: type[ModelT], path: str, body: dict[str, Any]) -> ModelT:
+    def post(
+        self,
+        kind: type[ModelT],
+        path: str,
+        body: dict[str, Any],
+        *,
+        timeout_s: float | None = TIMEOUT_S,
+    ) -> ModelT:
         with self._explained():
-            response = self._http.post(path, json=body)
+            response = self._http.post(
+                path, json=body, timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+            )
         return self.read(kind, self._check(response))
 
     @contextmanager

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
+from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove, check_name
 from registry.database.catalog import Catalog
-from registry.errors import AdapterNotFound, AliasNotFound, NameTaken, VersionNotFound, there_is
+from registry.errors import (
+    AdapterNotFound,
+    AliasNotFound,
+    InvalidRequest,
+    NameTaken,
+    VersionNotFound,
+    there_is,
+)
 from registry.records import Records
+
+MAX_PAGE = 1000
 
 
 class Versions:
@@ -25,6 +34,12 @@ class Versions:
         versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
         if versions or moves:
             self._catalog.add(versions, moves)
+
+    def page(self, after: str, limit: int) -> list[AdapterSummary]:
+        """Up to `limit` adapters behind the name `after`; raises InvalidRequest for the limit."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"limit is {limit}; give 1 to {MAX_PAGE}", param="limit")
+        return self._catalog.adapters(after, limit)
 
     def require_adapter(self, name: str) -> None:
         """Raises AdapterNotFound when there is no version of `name`."""

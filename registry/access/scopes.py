@@ -166,6 +166,7 @@ def _rule(methods: str, path: str, verb: Verb, *, only_with_ref: bool = False) -
 _RULES: Sequence[_Rule] = (
     _rule("HEAD", "/v1/blobs/[^/]+", "push"),
     _rule("PUT", "/v1/blobs/[^/]+", "push"),
+    _rule("POST", "/v1/uploads(/finish)?", "push"),
     _rule("GET HEAD", "/v1/blobs/[^/]+", "pull"),
     _rule("GET", "/v1/manifests/[^/]+", "pull"),
     _rule("GET", "/v1/(resolve|card)", "pull"),

@@ -6,12 +6,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
-from registry.bundles.bundle import CHUNK_BYTES, Bundle
+from registry.bundles.bundle import Bundle
+from registry.bundles.direct import read_chunks
 from registry.digests import Descriptor
 from registry.errors import (
     BlobCorrupted,
@@ -59,8 +59,10 @@ def push(
     for pause_s in (*PAUSES_S, None):
         try:
             for descriptor in manifest.files:
-                if repair or not registry.has_blob(descriptor.digest):
-                    registry.put_blob(descriptor, _chunks(bundle.path(descriptor)))
+                if repair:
+                    registry.put_blob(descriptor, read_chunks(bundle.path(descriptor)))
+                elif not registry.has_blob(descriptor.digest):
+                    registry.send_file(descriptor, bundle.path(descriptor))
             if key is None:
                 return registry.commit(name, manifest, by=by, alias=alias, why=why)
             return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
@@ -156,12 +158,3 @@ def _rename(temporary: Path, directory: Path) -> None:
 def _check_free(directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{directory} exists and is not empty; give a new directory")
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from error

@@ -40,6 +40,11 @@ def _verify_stored(descriptor: Descriptor, blobs: BlobStore) -> None:
             f"the manifest's file {descriptor.file_name} ({descriptor.digest}) is not stored; "
             "upload it before the manifest"
         )
+    if not blobs.settle(descriptor.digest):
+        raise BlobNotFound(
+            f"what is stored under {descriptor.digest} ({descriptor.file_name}) are other bytes; "
+            "upload it again"
+        )
     if stat.size_bytes != descriptor.size_bytes:
         raise InvalidManifest(
             f"the manifest says {descriptor.file_name} has {descriptor.size_bytes} bytes, "

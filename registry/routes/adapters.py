@@ -10,7 +10,7 @@ from itertools import chain
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -29,6 +29,7 @@ from registry.routes.access import add_access_routes
 from registry.routes.events import add_event_routes
 from registry.routes.servers import add_server_routes
 from registry.routes.upkeep import add_upkeep_routes
+from registry.routes.uploads import add_upload_routes
 from registry.signatures import MoveSignature, Signature
 
 SPOOL_BYTES = 8 << 20
@@ -71,6 +72,7 @@ def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIR
     _add_blob_routes(router, registry)
     _add_adapter_routes(router, registry)
     _add_alias_routes(router, registry)
+    add_upload_routes(router, registry)
     add_upkeep_routes(router, registry)
     add_access_routes(router, registry.access)
     add_event_routes(router, registry, leaving)
@@ -86,7 +88,10 @@ def _add_blob_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         return Response(media_type=BINARY)
 
     @router.get("/blobs/{digest}")
-    def get_blob(digest: str) -> StreamingResponse:
+    def get_blob(digest: str, redirect: bool = False) -> Response:
+        """With `redirect` the answer may be 307 to the store itself, for a while."""
+        if redirect and (url := registry.blob_url(Digest.parse(digest))) is not None:
+            return RedirectResponse(url)
         chunks = registry.open_blob(Digest.parse(digest))
         # What fails before the first chunk can still be answered with an error body.
         first = next(chunks, b"")

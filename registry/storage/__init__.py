@@ -30,5 +30,6 @@ def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
         checksums=settings.s3_checksums,
         multipart_bytes=settings.s3_multipart_bytes,
         part_bytes=settings.s3_part_bytes,
+        presign_expiry_s=settings.s3_presign_expiry_s,
     )
     return S3Store(bucket, prefix, options)

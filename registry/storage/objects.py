@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Protocol
 
 from registry.errors import StoreUnsuitable
+from registry.storage.direct import DirectAccess
 
 CHUNK_BYTES = 1 << 20
 NUM_RACING_WRITERS = 4
@@ -103,6 +104,11 @@ class ObjectStore(Protocol):
 
     def discard(self, unfinished: Unfinished) -> None:
         """Remove what such a write left; one that still runs fails. Repeating is no error."""
+        ...
+
+    @property
+    def direct(self) -> DirectAccess | None:
+        """How clients may be let at the store itself; None when they may not."""
         ...
 
     def measure(self, key: str) -> Capabilities:

@@ -13,6 +13,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from registry.errors import StoreUnavailable
+from registry.storage.direct import DirectAccess
 from registry.storage.objects import (
     CHUNK_BYTES,
     Capabilities,
@@ -29,6 +30,7 @@ from registry.storage.s3_client import (
     make_client,
     status_of,
 )
+from registry.storage.s3_direct import S3Direct
 from registry.storage.s3_multipart import NO_UPLOAD, in_parts, stored_parts, upload_in_parts
 from registry.storage.s3_probe import measure
 
@@ -140,6 +142,12 @@ class S3Store:
             except ClientError as error:
                 if code_of(error) not in NO_UPLOAD:
                     raise
+
+    @property
+    def direct(self) -> DirectAccess | None:
+        if not self._options.presign_expiry_s:
+            return None
+        return S3Direct(self._client, self._options, self._place, self._explained)
 
     def measure(self, key: str) -> Capabilities:
         with self._explained(key):

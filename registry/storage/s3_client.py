@@ -32,6 +32,8 @@ class S3Options:
     multipart_bytes: int
     """From this size on an object is sent in parts of `part_bytes`."""
     part_bytes: int
+    presign_expiry_s: int
+    """How long a presigned URL is good; 0: there are none."""
 
 
 def make_client(options: S3Options) -> Any:

@@ -17,7 +17,7 @@ from registry.errors import UploadInterrupted
 from registry.storage.s3_client import checksum, code_of
 
 NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
-_ENDED = NO_UPLOAD | {"InvalidPart"}
+UPLOAD_ENDED = NO_UPLOAD | {"InvalidPart"}
 
 Stored = dict[str, Any]
 """A part as ListParts tells it."""
@@ -50,7 +50,7 @@ def upload_in_parts(client: Any, place: dict[str, str], parts: Iterable[bytes]) 
         ]
         client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
     except ClientError as error:
-        if code_of(error) not in _ENDED:
+        if code_of(error) not in UPLOAD_ENDED:
             raise
         raise UploadInterrupted(
             f"the upload of {place['Key']} ended meanwhile: another one completed it, or a sweep "

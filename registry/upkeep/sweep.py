@@ -29,10 +29,12 @@ from registry.layout import (
     PINS,
     SERVERS,
     SWEEPS,
+    UNVERIFIED,
     blob_key,
     condemned_key,
     manifest_key,
     parse_condemned_key,
+    parse_unverified_key,
 )
 from registry.manifest import Manifest
 from registry.records import Records
@@ -242,6 +244,12 @@ class Sweep:
             stat = self._store.stat(key)
             if stat is not None and self._is_old(stat.modified_at):
                 self._store.delete(key)  # the server ended without a goodbye
+        for mark in list(self._store.list(UNVERIFIED)):
+            stat = self._store.stat(mark)
+            if stat is None or not self._is_old(stat.modified_at):
+                continue  # what was to be uploaded may still come
+            if self._store.stat(parse_unverified_key(mark)) is None:
+                self._store.delete(mark)
         for mark in list(self._store.list(CONDEMNED)):
             if self._store.stat(parse_condemned_key(mark)) is None:
                 self._store.delete(mark)

@@ -75,14 +75,18 @@ class Flipping(S3Store):
 def test_bytes_that_changed_on_the_way_are_found_where_the_server_does_not_look(
     radosgw_url: str, request: pytest.FixtureRequest
 ) -> None:
-    options = S3Options("us-east-1", radosgw_url, "when_required", 32 << 20, 16 << 20)
+    options = S3Options("us-east-1", radosgw_url, "when_required", 32 << 20, 16 << 20, 900)
     store = Flipping(BUCKET, request.node.name, options)
     descriptor = Descriptor(
         digest=Digest.of(b"good bytes"), size_bytes=10, media_type="x", file_name="x"
     )
+    blobs = BlobStore(store, probe(store))
     with pytest.raises(BlobCorrupted, match="expected"):
-        BlobStore(store, probe(store)).put(descriptor, [b"good bytes"])
-    assert store.stat(blob_key(descriptor.digest)) is None
+        blobs.put(descriptor, [b"good bytes"])
+    assert not blobs.settle(descriptor.digest)
+    S3Store.put(store, blob_key(descriptor.digest), [b"good bytes"])
+    assert blobs.settle(descriptor.digest)
+    assert list(store.list("unverified/")) == []
     store.close()
 
 

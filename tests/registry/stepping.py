@@ -15,6 +15,7 @@ class MemoryStore:
     """An ObjectStore in a dictionary; `clock` gives the times of writing."""
 
     location = "memory"
+    direct = None
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -64,6 +65,7 @@ class SteppedStore:
     """Calls go through to `store` one at a time, each when its actor is given the step."""
 
     location = "memory"
+    direct = None
 
     def __init__(self, store: MemoryStore, step: Callable[[], None]) -> None:
         self._store = store

@@ -14,6 +14,7 @@ from registry.errors import BlobCorrupted, HotswapError, StoreUnavailable, Store
 from registry.layout import blob_key, manifest_key
 from registry.protocol import AdapterRegistry
 from registry.registry import Registry
+from registry.storage.direct import DirectAccess
 from registry.storage.local import LocalStore
 from registry.storage.objects import Capabilities, ObjectStat, ObjectStore, probe
 from tests.registry.bundles import read_bundle
@@ -60,6 +61,10 @@ class FailingStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         return self._store.list(prefix)
+
+    @property
+    def direct(self) -> DirectAccess | None:
+        return self._store.direct
 
     def measure(self, key: str) -> Capabilities:
         return self._store.measure(key)

@@ -1,0 +1,375 @@
+"""Bytes that go between client and store alone: bound, verified, and not through the registry."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.app import assemble, registry_plane
+from registry.bundles.direct import send_directly
+from registry.bundles.peft_config import WEIGHTS_FILE
+from registry.bundles.transfer import pull, push
+from registry.client import RegistryClient
+from registry.database.catalog import Catalog
+from registry.digests import Descriptor, Digest
+from registry.errors import (
+    AdapterNotFound,
+    BlobCorrupted,
+    BlobNotFound,
+    DigestMismatch,
+    InvalidRequest,
+    InvalidSettings,
+    UploadInterrupted,
+)
+from registry.layout import blob_key, unverified_key
+from registry.registry import Registry
+from registry.settings import RegistrySettings, read_section
+from registry.storage.direct import SentPart, SignedRequest, UploadOffer
+from registry.storage.objects import ObjectStore
+from registry.upkeep.sweep import Sweep
+from tests.contracts.conftest import ON_RADOSGW, store_at
+from tests.registry.bundles import file_bytes, read_bundle
+from tests.servers import serving_app
+
+MEGABYTE = 1 << 20
+SIZES = {"s3_multipart_bytes": 10 * MEGABYTE, "s3_part_bytes": 5 * MEGABYTE}
+BOTH = pytest.mark.parametrize("world", ["seaweedfs", ON_RADOSGW], indirect=True)
+SEAWEEDFS = pytest.mark.parametrize("world", ["seaweedfs"], indirect=True)
+RADOSGW = pytest.mark.parametrize("world", [ON_RADOSGW], indirect=True)
+
+
+class Counting(httpx.HTTPTransport):
+    """Counts the requests to the registry by method and kind of route."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: Counter[str] = Counter()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        route = "/".join(request.url.path.split("/")[:3])
+        self.requests[f"{request.method} {route} {response.status_code}"] += 1
+        return response
+
+
+@dataclass
+class World:
+    store: ObjectStore
+    registry: Registry
+    client: RegistryClient
+    transport: Counting
+    directory: Path
+
+    def file(self, num_bytes: int) -> tuple[Descriptor, Path]:
+        data = os.urandom(num_bytes)
+        path = self.directory / Digest.of(data).short
+        path.write_bytes(data)
+        descriptor = Descriptor(
+            digest=Digest.of(data), size_bytes=num_bytes, media_type="x", file_name="f"
+        )
+        return descriptor, path
+
+    def put_offer(self, descriptor: Descriptor) -> SignedRequest:
+        offer = self.client.offer_upload(descriptor)
+        assert offer is not None
+        assert offer.put is not None
+        return offer.put
+
+    def is_marked(self, descriptor: Descriptor) -> bool:
+        return self.store.stat(unverified_key(descriptor.digest)) is not None
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
+    with store_at(request.param, request, tmp_path, **SIZES) as store:
+        registry = Registry.open(store, catalog)
+        transport = Counting()
+        with serving_app(assemble([registry_plane(registry)])) as url:
+            with RegistryClient(url, transport) as client:
+                yield World(store, registry, client, transport, tmp_path)
+        registry.close()
+
+
+@BOTH
+@pytest.mark.parametrize("num_bytes", [2 * MEGABYTE, 12 * MEGABYTE + 7], ids=["one", "parts"])
+def test_file_goes_to_the_store_and_back_without_passing_the_registry(
+    world: World, num_bytes: int
+) -> None:
+    descriptor, path = world.file(num_bytes)
+    world.client.send_file(descriptor, path)
+    assert world.client.has_blob(descriptor.digest)
+    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    requests = world.transport.requests
+    assert not [name for name in requests if name.startswith("PUT")]
+    assert requests["GET /v1/blobs 307"] == 1
+    assert requests["GET /v1/blobs 200"] == 0
+    assert not world.is_marked(descriptor)
+
+
+@BOTH
+def test_push_and_pull_over_http_move_the_weights_past_the_registry(world: World) -> None:
+    bundle, manifest = read_bundle(world.directory / "a", size=400_000)
+    version = push(world.client, "team/sql", bundle, manifest, by="ann")
+    pull(world.client, version.ref, world.directory / "pulled")
+    assert file_bytes(world.directory / "pulled") == file_bytes(world.directory / "a")
+    requests = world.transport.requests
+    assert requests["PUT /v1/blobs 201"] == len(manifest.files) - 1
+    assert requests["GET /v1/blobs 307"] == 1
+    assert world.registry.verify().damage == ()
+
+
+@RADOSGW
+def test_commit_hashes_what_was_sent_past_the_registry_and_refuses_other_bytes(
+    world: World,
+) -> None:
+    bundle, manifest = read_bundle(world.directory / "a", size=100_000)
+    weights = manifest.file(WEIGHTS_FILE)
+    for file in manifest.files:
+        if file != weights:
+            world.client.send_file(file, bundle.path(file))
+    signed = world.put_offer(weights)
+    data = bundle.path(weights).read_bytes()
+    wrong = data[:-1] + bytes([data[-1] ^ 1])
+    assert httpx.put(signed.url, content=wrong, headers=signed.headers).is_success
+    with pytest.raises(BlobNotFound, match="are other bytes; upload it again"):
+        world.client.commit("team/sql", manifest, by="eve")
+    with pytest.raises(AdapterNotFound):
+        world.client.versions("team/sql")
+    push(world.client, "team/sql", bundle, manifest, by="ann")
+    assert world.registry.verify().damage == ()
+
+
+@pytest.mark.parametrize("kind", ["seaweedfs", ON_RADOSGW])
+def test_requests_signed_in_the_other_checksum_mode_are_accepted_too(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = os.urandom(MEGABYTE)
+    with store_at(kind, request, tmp_path, s3_checksums="when_supported") as store:
+        assert store.direct is not None
+        signed = store.direct.sign_put("blobs/x", len(data), Digest.of(data))
+        assert httpx.put(signed.url, content=data, headers=signed.headers).status_code == 200
+        assert httpx.get(store.direct.sign_get("blobs/x")).content == data
+
+
+def test_expiry_is_bounded_and_zero_signs_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with store_at("seaweedfs", request, tmp_path, s3_presign_expiry_s=0) as store:
+        assert store.direct is None
+    with pytest.raises(InvalidSettings, match="s3_presign_expiry_s"):
+        read_section("registry", RegistrySettings, {"s3_presign_expiry_s": 3601}, {})
+
+
+@pytest.mark.parametrize("world", ["local"], indirect=True)
+def test_directory_store_gets_every_byte_through_the_registry(world: World) -> None:
+    descriptor, path = world.file(2 * MEGABYTE)
+    assert world.client.offer_upload(descriptor) is None
+    assert world.client.send_file(descriptor, path) is None
+    assert world.client.blob_url(descriptor.digest) is None
+    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    assert world.transport.requests["PUT /v1/blobs 201"] == 1
+
+
+@SEAWEEDFS
+def test_small_file_passes_through_the_registry(world: World) -> None:
+    descriptor, path = world.file(MEGABYTE - 1)
+    world.client.send_file(descriptor, path)
+    assert world.transport.requests["PUT /v1/blobs 201"] == 1
+    assert world.client.blob_url(descriptor.digest) is None
+
+
+@SEAWEEDFS
+def test_wrong_body_length_or_second_write_is_refused_by_the_store(world: World) -> None:
+    descriptor, path = world.file(2 * MEGABYTE)
+    signed, data = world.put_offer(descriptor), path.read_bytes()
+    longer = {**signed.headers, "content-length": str(len(data) + 1)}
+    unconditional = {k: v for k, v in signed.headers.items() if k != "if-none-match"}
+    assert httpx.put(signed.url, content=data[::-1], headers=signed.headers).status_code == 400
+    assert httpx.put(signed.url, content=data + b"x", headers=longer).status_code == 403
+    assert httpx.put(signed.url, content=data, headers=unconditional).status_code == 403
+    assert world.store.stat(blob_key(descriptor.digest)) is None
+    assert httpx.put(signed.url, content=data, headers=signed.headers).status_code == 200
+    assert httpx.put(signed.url, content=data, headers=signed.headers).status_code == 412
+
+
+@RADOSGW
+def test_wrong_body_that_the_store_took_is_found_by_hashing_and_can_be_replaced(
+    world: World,
+) -> None:
+    descriptor, path = world.file(2 * MEGABYTE)
+    signed, data = world.put_offer(descriptor), path.read_bytes()
+    longer = {**signed.headers, "content-length": str(len(data) + 1)}
+    assert httpx.put(signed.url, content=data + b"x", headers=longer).status_code == 403
+    assert httpx.put(signed.url, content=data[::-1], headers=signed.headers).status_code == 200
+    assert httpx.put(signed.url, content=data, headers=signed.headers).status_code == 412
+    assert not world.client.has_blob(descriptor.digest)
+    with pytest.raises(BlobCorrupted):
+        b"".join(world.client.open_blob(descriptor.digest))
+    assert world.client.offer_upload(descriptor) is None
+    world.client.send_file(descriptor, path)
+    assert world.client.has_blob(descriptor.digest)
+    assert not world.is_marked(descriptor)
+
+
+@SEAWEEDFS
+def test_part_of_other_bytes_or_length_is_refused_by_the_store(world: World) -> None:
+    descriptor, path = world.file(12 * MEGABYTE)
+    parts = split(path)
+    offer = world.client.offer_upload(descriptor, [Digest.of(part) for part in parts])
+    assert offer is not None
+    signed = offer.parts[2]
+    longer = {**signed.headers, "content-length": str(len(parts[2]) + 1)}
+    assert httpx.put(signed.url, content=parts[2][::-1], headers=signed.headers).is_error
+    assert httpx.put(signed.url, content=parts[2] + b"x", headers=longer).is_error
+    assert httpx.put(signed.url, content=parts[2], headers=signed.headers).is_success
+
+
+def split(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data[i : i + 5 * MEGABYTE] for i in range(0, len(data), 5 * MEGABYTE)]
+
+
+@SEAWEEDFS
+def test_parts_that_are_not_the_blob_together_are_never_relied_on(world: World) -> None:
+    descriptor, path = world.file(12 * MEGABYTE)
+    _, other = world.file(12 * MEGABYTE)
+    digests = [Digest.of(part) for part in split(other)]
+    offer = world.client.offer_upload(descriptor, digests)
+    assert offer is not None
+    sent = [
+        SentPart(
+            etag=httpx.put(signed.url, content=part, headers=signed.headers).headers["etag"],
+            digest=digest,
+        )
+        for signed, part, digest in zip(offer.parts, split(other), digests, strict=True)
+    ]
+    with pytest.raises(DigestMismatch, match="the parts together are not"):
+        world.client.finish_upload(descriptor, sent)
+    assert not world.client.has_blob(descriptor.digest)
+    world.client.send_file(descriptor, path)
+    assert world.client.has_blob(descriptor.digest)
+    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+
+
+@SEAWEEDFS
+def test_completed_parts_of_a_registry_that_crashed_before_hashing_are_hashed_by_the_next_look(
+    world: World,
+) -> None:
+    descriptor, path = world.file(12 * MEGABYTE)
+    sent = send_parts(world, descriptor, path, 3)
+    world.registry._blobs.mark(descriptor.digest)
+    direct = world.store.direct
+    assert direct is not None
+    direct.complete(blob_key(descriptor.digest), sent)
+    assert world.is_marked(descriptor)
+    assert world.client.has_blob(descriptor.digest)
+    assert not world.is_marked(descriptor)
+
+
+def send_parts(world: World, descriptor: Descriptor, path: Path, num_parts: int) -> list[SentPart]:
+    parts = split(path)
+    digests = [Digest.of(part) for part in parts]
+    offer = world.client.offer_upload(descriptor, digests)
+    assert offer is not None
+    return [
+        SentPart(
+            etag=httpx.put(signed.url, content=part, headers=signed.headers).headers["etag"],
+            digest=digest,
+        )
+        for signed, part, digest in list(zip(offer.parts, parts, digests, strict=True))[:num_parts]
+    ]
+
+
+@SEAWEEDFS
+def test_interrupted_parts_are_not_sent_again(world: World) -> None:
+    descriptor, path = world.file(20 * MEGABYTE)
+    send_parts(world, descriptor, path, 3)
+    offers: list[UploadOffer] = []
+
+    def offer(*arguments: object) -> UploadOffer | None:
+        found = world.client.offer_upload(*arguments)  # type: ignore[arg-type]
+        if found is not None and found.parts:
+            # Whatever would send parts 2 and 3 again fails.
+            parts = [p.model_copy(update={"url": "http://127.0.0.1:1"}) for p in found.parts[1:3]]
+            found = found.model_copy(update={"parts": (found.parts[0], *parts, found.parts[3])})
+            offers.append(found)
+        return found
+
+    assert send_directly(offer, world.client.finish_upload, descriptor, path)
+    assert [part.stored_etag is not None for part in offers[0].parts] == [True, True, True, False]
+    assert world.client.has_blob(descriptor.digest)
+    assert world.transport.requests["PUT /v1/blobs 201"] == 0
+
+
+@SEAWEEDFS
+def test_two_uploads_of_the_same_parts_leave_one_blob(world: World) -> None:
+    descriptor, path = world.file(12 * MEGABYTE)
+    sent = send_parts(world, descriptor, path, 3)
+    world.client.finish_upload(descriptor, sent)
+    with pytest.raises(UploadInterrupted):
+        world.client.finish_upload(descriptor, sent)
+    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    assert list(world.store.unfinished()) == []
+
+
+@SEAWEEDFS
+def test_number_of_parts_that_does_not_fit_the_size_is_refused(world: World) -> None:
+    descriptor, _ = world.file(12 * MEGABYTE)
+    with pytest.raises(InvalidRequest, match="3 parts of 5242880 bytes; got 1"):
+        world.client.offer_upload(descriptor, [descriptor.digest])
+
+
+@BOTH
+def test_store_that_the_client_cannot_reach_is_no_obstacle(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.store.direct is not None
+    kind = type(world.store.direct)
+    sign = kind._sign
+
+    def sign_elsewhere(self: object, *arguments: object) -> str:
+        url = httpx.URL(sign(self, *arguments))  # type: ignore[arg-type]
+        return str(url.copy_with(port=1))
+
+    monkeypatch.setattr(kind, "_sign", sign_elsewhere)
+    descriptor, path = world.file(2 * MEGABYTE)
+    world.client.send_file(descriptor, path)
+    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    assert world.transport.requests["PUT /v1/blobs 201"] == 1
+    assert world.transport.requests["GET /v1/blobs 200"] == 1
+
+
+@SEAWEEDFS
+def test_file_that_changed_since_it_was_hashed_is_refused(world: World) -> None:
+    descriptor, path = world.file(2 * MEGABYTE)
+    path.write_bytes(os.urandom(2 * MEGABYTE))
+    with pytest.raises(DigestMismatch):
+        world.client.send_file(descriptor, path)
+    assert not world.client.has_blob(descriptor.digest)
+
+
+@BOTH
+def test_url_of_a_missing_blob_is_not_found(world: World) -> None:
+    with pytest.raises(BlobNotFound):
+        world.client.blob_url(Digest.of(b"never stored"))
+
+
+@RADOSGW
+def test_mark_of_an_upload_that_never_came_is_swept(world: World) -> None:
+    descriptor, _ = world.file(2 * MEGABYTE)
+    world.put_offer(descriptor)
+    stat = world.store.stat(unverified_key(descriptor.digest))
+    assert stat is not None
+    grace = timedelta(hours=1)
+    for late, is_kept in ((grace / 2, True), (grace * 2, False)):
+        at = stat.modified_at + late
+        Sweep(world.store, grace=grace, now=lambda at=at: at).run(delete=True)  # type: ignore[misc]
+        assert world.is_marked(descriptor) is is_kept
