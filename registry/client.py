@@ -34,10 +34,12 @@ from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
 from registry.storage.direct import SentPart, UploadAnswer, UploadOffer
 from registry.storage.objects import Capabilities
-from registry.transport import TIMEOUT_S, HttpTransport
+from registry.transport import HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
 CHUNK_BYTES = 1 << 20
+# A registry that is this late with the answer to a wait is gone, though the connection is open.
+WAIT_MARGIN_S = 15
 
 
 class RegistryClient:
@@ -227,7 +229,7 @@ class RegistryClient:
         params = {"limit": limit, "wait_s": wait_s}
         if after is not None:
             params["after"] = after
-        response = self._http.get("/v1/events", params, timeout_s=wait_s + TIMEOUT_S)
+        response = self._http.get("/v1/events", params, timeout_s=wait_s + WAIT_MARGIN_S)
         return self._http.read(EventPage, response)
 
     def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:

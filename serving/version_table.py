@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.digests import Digest
@@ -21,6 +22,7 @@ from registry.events.event import Event
 from registry.protocol import AdapterRegistry
 
 MAX_ENTRIES = 65536
+MAX_SERVED = 1000  # a report is sent every few seconds and must stay small
 # After a failure, and while one request asks, the others use what is known for this long.
 RETRY_S = 1.0
 
@@ -114,13 +116,14 @@ class VersionTable:
             self._entries.clear()
 
     def served(self) -> dict[str, Digest]:
-        """What the references that were asked for mean now."""
+        """What the aliases that were asked for mean now; the first MAX_SERVED of them."""
         with self._lock:
-            return {
-                str(ref): entry.version.manifest_digest
+            used = (
+                (str(ref), entry.version.manifest_digest)
                 for ref, entry in self._entries.items()
                 if entry.is_used and ref.alias is not None
-            }
+            )
+            return dict(islice(used, MAX_SERVED))
 
     def _ask(self, ref: AdapterRef) -> tuple[AdapterVersion, int]:
         if ref.alias is None:

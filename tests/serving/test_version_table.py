@@ -240,3 +240,16 @@ def test_what_is_served_are_the_aliases_that_were_asked_for(world: World) -> Non
     world.number()
     world.number(PINNED)
     assert world.table.served() == {str(PROD): version(2).manifest_digest}
+
+
+def test_what_is_served_is_told_up_to_a_limit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.version_table.MAX_SERVED", 2)
+    for alias in ("a", "b", "c"):
+        event = moved(1, 1)
+        assert event.move is not None
+        move = event.move.model_copy(update={"alias": alias})
+        world.table.apply(event.model_copy(update={"move": move}))
+        world.table.version(AdapterRef(NAME, alias=alias))
+    assert list(world.table.served()) == [f"{NAME}@a", f"{NAME}@b"]
