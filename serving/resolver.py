@@ -110,13 +110,13 @@ class Resolver:
             return Target(self._base_prompt)
         ref = AdapterRef.parse(model)
         try:
-            version = self._versions.version(ref)
+            pointer = self._versions.pointer(ref)
         except AdapterNotFound as error:
             raise AdapterNotFound(
                 f"{error.message}; the base is called {self.servable.base_name!r}",
                 **{**error.fields, "param": "model"},
             ) from None
-        version = self._trust.verified(ref, version)
+        version = self._trust.verified(ref, pointer)
         manifest = self._manifest(version.manifest_digest)
         self.servable.check(version, manifest)
         return Target(manifest.prompt or self._base_prompt, version)

@@ -27,6 +27,7 @@ from registry.protocol import AdapterRegistry
 from registry.release.signing import check_move_signature, check_version_signature
 from registry.signatures import PublicKey, Signature
 from serving.seen_moves import SeenMoves
+from serving.version_table import Pointer
 
 # Registries behind one address may be behind each other by their freshness, a second: an older
 # answer is asked for again before it counts as a replay.
@@ -86,36 +87,37 @@ class Trust:
         self._registry = registry
         self._seen = seen
         self._pauses_s = pauses_s
-        self._targets: dict[tuple[str, str], AdapterVersion] = {}
+        self._targets: dict[tuple[str, str], Pointer] = {}
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         # Only what holds is remembered: an exception is not cached.
         self._require_version = lru_cache(_MAX_VERSIONS)(self._check_version)
 
-    def verified(self, ref: AdapterRef, version: AdapterVersion) -> AdapterVersion:
-        """The version to serve for `ref`, which was resolved to `version`: another one only when
+    def verified(self, ref: AdapterRef, pointer: Pointer) -> AdapterVersion:
+        """The version to serve for `ref`, which was resolved to `pointer`: another one only when
         the alias was moved meanwhile.
 
         Raises Untrusted, SignatureInvalid or StalePointer.
         """
-        alias = ref.effective_alias
+        alias, version = ref.effective_alias, pointer.version
         if alias is not None and (keys := self._policy.keys("move", ref.name, alias)):
-            version = self._pointed_to(ref.name, alias, version, keys)
+            version = self._pointed_to(ref.name, alias, pointer, keys).version
         if keys := self._policy.keys("version", ref.name, alias):
             self._require_version(ref.name, version.manifest_digest, tuple(keys))
         return version
 
     def _pointed_to(
-        self, name: str, alias: str, version: AdapterVersion, keys: list[frozenset[str]]
-    ) -> AdapterVersion:
-        """One question to the registry a move; nothing is asked while the alias stays."""
+        self, name: str, alias: str, pointer: Pointer, keys: list[frozenset[str]]
+    ) -> Pointer:
+        """One question to the registry a move, also of one to the same version: that one may be
+        forged as well. Nothing is asked while the alias stays."""
         place = name, alias
-        if self._targets.get(place) == version:
-            return version
+        if self._targets.get(place) == pointer:
+            return pointer
         with self._locks.setdefault(place, threading.Lock()):
             self._targets[place] = found = self._ask(name, alias, keys)
         return found
 
-    def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> AdapterVersion:
+    def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> Pointer:
         for pause_s in (*self._pauses_s, None):
             target = self._registry.target(name, alias)
             move, version = target.move, target.version
@@ -127,7 +129,7 @@ class Trust:
                     raise
                 time.sleep(pause_s)
             else:
-                return version
+                return Pointer(version, move.sequence)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _check_version(

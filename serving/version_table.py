@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.digests import Digest
@@ -27,10 +28,17 @@ MAX_SERVED = 1000  # a report is sent every few seconds and must stay small
 RETRY_S = 1.0
 
 
+class Pointer(NamedTuple):
+    """What a reference means, and which move of the alias says so; 0 for what never moves, a
+    number or a digest."""
+
+    version: AdapterVersion
+    sequence: int
+
+
 @dataclass(slots=True)
 class _Entry:
-    version: AdapterVersion
-    sequence: int  # of the alias's move; 0 for what names a number or digest and never moves
+    pointer: Pointer
     confirmed_at: float
     ask_at: float
     is_used: bool = False
@@ -58,8 +66,8 @@ class VersionTable:
         # Counts what makes answers worthless that were asked for before.
         self._num_invalidations = 0
 
-    def version(self, ref: AdapterRef) -> AdapterVersion:
-        """The version the reference means; raises what the registry raises.
+    def pointer(self, ref: AdapterRef) -> Pointer:
+        """What the reference means; raises what the registry raises.
 
         Raises Unavailable only when nothing is known, or for too long.
         """
@@ -70,33 +78,33 @@ class VersionTable:
             if entry is not None:
                 entry.is_used = True
                 if now < entry.ask_at:
-                    return entry.version
+                    return entry.pointer
                 entry.ask_at = now + RETRY_S
         try:
-            version, sequence = self._ask(ref)
+            pointer = self._ask(ref)
         except Unavailable:
             if entry is None or self._now() - entry.confirmed_at > self._grace_s:
                 raise
-            return entry.version
+            return entry.pointer
         except Exception:
             if entry is not None:
                 entry.ask_at = now  # it may be gone: nobody may go on with it unasked
             raise
         with self._lock:
             if num_invalidations != self._num_invalidations:
-                return version
-            return self._store(ref, version, sequence, is_used=True)
+                return pointer
+            return self._store(ref, pointer, is_used=True)
 
     def apply(self, event: Event) -> None:
         """Take over what the event tells."""
         with self._lock:
             if event.move is not None:
                 ref = AdapterRef(event.move.name, alias=event.move.alias)
-                self._store(ref, event.version, event.move.sequence, is_used=False)
+                self._store(ref, Pointer(event.version, event.move.sequence), is_used=False)
             elif event.state is not None:
                 self._num_invalidations += 1
-                for ref in [r for r, e in self._entries.items() if e.version == event.version]:
-                    if ref.alias is None:
+                for ref, entry in list(self._entries.items()):
+                    if ref.alias is None and entry.pointer.version == event.version:
                         del self._entries[ref]
 
     def follow(self, is_followed: bool) -> None:
@@ -119,34 +127,32 @@ class VersionTable:
         """What the aliases that were asked for mean now; the first MAX_SERVED of them."""
         with self._lock:
             used = (
-                (str(ref), entry.version.manifest_digest)
+                (str(ref), entry.pointer.version.manifest_digest)
                 for ref, entry in self._entries.items()
                 if entry.is_used and ref.alias is not None
             )
             return dict(islice(used, MAX_SERVED))
 
-    def _ask(self, ref: AdapterRef) -> tuple[AdapterVersion, int]:
+    def _ask(self, ref: AdapterRef) -> Pointer:
         if ref.alias is None:
-            return self._registry.resolve(ref), 0
+            return Pointer(self._registry.resolve(ref), 0)
         target = self._registry.target(ref.name, ref.alias)
-        return target.version, target.move.sequence
+        return Pointer(target.version, target.move.sequence)
 
-    def _store(
-        self, ref: AdapterRef, version: AdapterVersion, sequence: int, *, is_used: bool
-    ) -> AdapterVersion:
+    def _store(self, ref: AdapterRef, pointer: Pointer, *, is_used: bool) -> Pointer:
         """Keep what is newer; the caller holds the lock."""
         now = self._now()
         entry = self._entries.get(ref)
         if entry is None:
-            entry = self._entries[ref] = _Entry(version, sequence, now, now)
+            entry = self._entries[ref] = _Entry(pointer, now, now)
             if len(self._entries) > MAX_ENTRIES:
                 self._entries.popitem(last=False)
-        if sequence >= entry.sequence:
-            entry.version, entry.sequence = version, sequence
+        if pointer.sequence >= entry.pointer.sequence:
+            entry.pointer = pointer
         entry.confirmed_at = now
         entry.ask_at = now + self._max_age_s if self._is_followed else now
         entry.is_used |= is_used
-        return entry.version
+        return entry.pointer
 
 
 def _normal(ref: AdapterRef) -> AdapterRef:

@@ -75,7 +75,7 @@ class WatchedTable(VersionTable):
     def knows(self, number: int) -> bool:
         """Whether the alias means this version here; asks nobody."""
         entry = self._entries.get(PROD)
-        return entry is not None and entry.version.number == number
+        return entry is not None and entry.pointer.version.number == number
 
     def _tell(self) -> None:
         with self.changed:
@@ -120,7 +120,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_a_rollback_is_seen_without_asking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert world.table.version(PROD).number == 2
+    assert world.table.pointer(PROD).version.number == 2
 
     def refuse(name: str, alias: str) -> None:
         raise AssertionError("the registry was asked")
@@ -128,11 +128,11 @@ def test_a_rollback_is_seen_without_asking(world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(world.client, "target", refuse)
     world.operator.rollback(NAME, "prod", by="ann")
     world.table.wait_for(lambda: world.table.knows(1))
-    assert world.table.version(PROD).number == 1
+    assert world.table.pointer(PROD).version.number == 1
 
 
 def test_server_says_which_event_it_has_applied_and_what_it_serves(world: World) -> None:
-    world.table.version(PROD)
+    world.table.pointer(PROD)
     world.operator.rollback(NAME, "prod", by="ann")
     end = world.operator.events().cursor
     while (server := world.server()).cursor < end:
@@ -146,25 +146,25 @@ def test_server_says_which_event_it_has_applied_and_what_it_serves(world: World)
 def test_what_is_known_is_used_in_an_outage_and_what_was_missed_comes_after_it(
     world: World,
 ) -> None:
-    assert world.table.version(PROD).number == 2
+    assert world.table.pointer(PROD).version.number == 2
     assert world.follower.health() == {"follows_events": True, "event": 4}
     world.stop_registry()
     world.table.wait_for(lambda: not world.table.is_followed)
     assert world.follower.health() == {"follows_events": False, "event": 4}
-    assert world.table.version(PROD).number == 2
+    assert world.table.pointer(PROD).version.number == 2
     world.start_registry()
     world.operator.rollback(NAME, "prod", by="ann")
     world.table.wait_for(lambda: world.table.knows(1) and world.table.is_followed)
 
 
 def test_store_that_was_put_back_is_followed_from_its_new_end(world: World) -> None:
-    assert world.table.version(PROD).number == 2
+    assert world.table.pointer(PROD).version.number == 2
     world.stop_registry()
     for path in ("aliases/team/sql/prod/0000000002.json", "events/0000000004.json"):
         (world.root / "store" / path).unlink()
     world.start_registry()
     world.table.wait_for(lambda: world.table.is_followed and not world.table.knows(2))
-    assert world.table.version(PROD).number == 1
+    assert world.table.pointer(PROD).version.number == 1
 
 
 def test_stop_says_goodbye_and_ends_the_wait_at_the_registry(world: World) -> None:

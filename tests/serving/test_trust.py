@@ -25,6 +25,7 @@ from registry.errors import (
     Untrusted,
 )
 from registry.layout import manifest_key, move_key, signature_key, version_key
+from registry.protocol import AdapterRegistry
 from registry.registry import Registry
 from registry.release.signed import move_signed, rollback_signed
 from registry.release.signing import SigningKey
@@ -36,6 +37,7 @@ from serving.app import Serving
 from serving.seen_moves import SeenMoves
 from serving.settings import ServingSettings
 from serving.trust import Trust, TrustPolicy, TrustRule
+from serving.version_table import Pointer
 from tests.registry.bundles import read_bundle
 from tests.servers import serving_app
 
@@ -98,7 +100,15 @@ def trust(registry: Registry, tmp_path: Path, *rules: TrustRule, seen: str = "se
 
 
 def resolve(trust: Trust, registry: Registry, ref: AdapterRef = PROD) -> AdapterVersion:
-    return trust.verified(ref, registry.resolve(ref))
+    return trust.verified(ref, pointer(registry, ref))
+
+
+def pointer(registry: AdapterRegistry, ref: AdapterRef) -> Pointer:
+    """What the version table of a server has."""
+    if (alias := ref.effective_alias) is None:
+        return Pointer(registry.resolve(ref), 0)
+    target = registry.target(ref.name, alias)
+    return Pointer(target.version, target.move.sequence)
 
 
 def test_signed_version_and_move_are_served(
@@ -119,9 +129,9 @@ def test_server_beside_a_remote_registry_verifies_what_it_is_told(
         trusting, doubting = (
             Trust(policy, remote, SeenMoves(tmp_path / "seen"), pauses_s=()) for policy in policies
         )
-        assert trusting.verified(PROD, remote.resolve(PROD)) == version
+        assert trusting.verified(PROD, pointer(remote, PROD)) == version
         with pytest.raises(Untrusted, match=key.public.replace("+", r"\+")):
-            doubting.verified(PROD, remote.resolve(PROD))
+            doubting.verified(PROD, pointer(remote, PROD))
 
 
 def test_without_rules_nothing_is_required_and_nothing_is_written(
@@ -318,6 +328,20 @@ def test_one_valid_signature_by_a_trusted_key_is_enough(
         place.write_text(good)
 
 
+def test_forged_move_to_the_version_that_was_verified_is_refused(
+    signed: Registry, tmp_path: Path, key: SigningKey
+) -> None:
+    one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
+    server = trust(signed, tmp_path, rule(key))
+    assert resolve(server, signed) == two
+    rollback_signed(signed, key, NAME, "prod", by="ann")  # this server is not asked meanwhile
+    signed.move_alias(NAME, "prod", two.number, by="mallory")
+    with pytest.raises(Untrusted, match="move 4"):
+        resolve(server, signed)
+    rollback_signed(signed, key, NAME, "prod", by="ann")
+    assert resolve(server, signed) == one
+
+
 class Lying(Registry):
     """Answers for every alias with the target of another adapter's."""
 
@@ -338,7 +362,7 @@ def test_signed_pointer_of_another_adapter_is_refused(
 
 
 class Counting(Registry):
-    """Counts what serving asks for the sake of signatures."""
+    """Counts what it is asked about targets and signatures."""
 
     num_asked = 0
 
@@ -358,14 +382,18 @@ def test_what_was_verified_is_not_asked_for_again(
     registry = Counting.open(LocalStore(store), catalog, freshness_s=0)
     assert isinstance(registry, Counting)
     server = trust(registry, tmp_path, rule(key))
-    for seed, num_asked in ((1, 2), (2, 4)):
-        push_signed(registry, tmp_path, seed, key)
+
+    def num_asked() -> int:
+        known, before = pointer(registry, PROD), registry.num_asked
         for _ in range(3):
-            resolve(server, registry)
-        assert registry.num_asked == num_asked
+            server.verified(PROD, known)
+        return registry.num_asked - before
+
+    for seed in (1, 2):
+        push_signed(registry, tmp_path, seed, key)
+        assert num_asked() == 2  # for the move, and for the version's signatures
     rollback_signed(registry, key, NAME, "prod", by="ann")
-    resolve(server, registry)
-    assert registry.num_asked == 5
+    assert num_asked() == 1
     registry.close()
 
 
@@ -408,7 +436,7 @@ def test_alias_that_was_moved_after_it_was_resolved_gives_the_verified_target(
     signed: Registry, tmp_path: Path, key: SigningKey
 ) -> None:
     one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
-    assert trust(signed, tmp_path, rule(key)).verified(PROD, one) == two
+    assert trust(signed, tmp_path, rule(key)).verified(PROD, Pointer(one, 1)) == two
 
 
 def test_only_the_highest_move_is_kept_on_disk(tmp_path: Path) -> None:

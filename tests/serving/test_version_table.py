@@ -94,7 +94,7 @@ class World:
         self.table.follow(True)
 
     def number(self, ref: AdapterRef = PROD) -> int:
-        return self.table.version(ref).number
+        return self.table.pointer(ref).version.number
 
 
 @pytest.fixture
@@ -251,5 +251,5 @@ def test_what_is_served_is_told_up_to_a_limit(
         assert event.move is not None
         move = event.move.model_copy(update={"alias": alias})
         world.table.apply(event.model_copy(update={"move": move}))
-        world.table.version(AdapterRef(NAME, alias=alias))
+        world.table.pointer(AdapterRef(NAME, alias=alias))
     assert list(world.table.served()) == [f"{NAME}@a", f"{NAME}@b"]
