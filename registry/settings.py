@@ -39,6 +39,8 @@ class RegistrySettings(Settings):
     """A directory, or `s3://bucket/prefix`."""
     s3_endpoint: str | None = None
     """URL of an S3-compatible server; None is AWS."""
+    s3_public_endpoint: str | None = None
+    """URL of the same server for clients of the registry; None: `s3_endpoint`."""
     s3_region: str = "us-east-1"
     s3_checksums: Literal["when_required", "when_supported"] = "when_required"
     """Where boto3 adds checksums of its own. Writes carry their SHA-256 and reads are hashed in
@@ -49,7 +51,7 @@ class RegistrySettings(Settings):
     """Size of a part; an upload holds at most this and s3_multipart_bytes in memory."""
     s3_presign_expiry_s: int = Field(default=900, ge=0, le=MAX_PRESIGN_EXPIRY_S)
     """How long a client may use a URL for its own transfer with the store, which must be reachable
-    for it under s3_endpoint (else it falls back). 0: all bytes pass through the registry."""
+    for it (else it falls back). 0: all bytes pass through the registry."""
     catalog: str | None = None
     """SQLAlchemy URL of the index; None is SQLite below HOTSWAP_HOME."""
     url: str = "http://127.0.0.1:8000"

@@ -27,6 +27,7 @@ def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
     options = S3Options(
         region=settings.s3_region,
         endpoint=settings.s3_endpoint,
+        public_endpoint=settings.s3_public_endpoint,
         checksums=settings.s3_checksums,
         multipart_bytes=settings.s3_multipart_bytes,
         part_bytes=settings.s3_part_bytes,

@@ -46,6 +46,11 @@ class S3Store:
         self._options = options
         with self._explained(""):
             self._client: Any = make_client(options)
+            self.direct: DirectAccess | None = (
+                S3Direct(self._client, options, self._place, self._explained)
+                if options.presign_expiry_s
+                else None
+            )
 
     @property
     def location(self) -> str:
@@ -81,17 +86,33 @@ class S3Store:
                 upload_in_parts(self._client, place, chain(_drained(first), parts))
 
     def open(self, key: str) -> Iterator[bytes]:
+        """A connection that breaks is replaced by one for the rest, as long as bytes arrive."""
         with self._explained(key):
-            try:
-                body = self._client.get_object(**self._place(key))["Body"]
-            except ClientError as error:
-                if code_of(error) in _MISSING:
-                    raise ObjectMissing(key) from None
-                raise
-            try:
-                yield from body.iter_chunks(CHUNK_BYTES)
-            finally:
-                body.close()
+            num_bytes, has_gained = 0, True
+            while True:
+                body = self._body(key, num_bytes)
+                try:
+                    for chunk in body.iter_chunks(CHUNK_BYTES):
+                        num_bytes, has_gained = num_bytes + len(chunk), True
+                        yield chunk
+                except BotoCoreError:
+                    if not has_gained:
+                        raise
+                    has_gained = False
+                else:
+                    return
+                finally:
+                    body.close()
+
+    def _body(self, key: str, start: int) -> Any:
+        """The bytes from `start` on; raises ObjectMissing."""
+        rest = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            return self._client.get_object(**self._place(key), **rest)["Body"]
+        except ClientError as error:
+            if code_of(error) in _MISSING:
+                raise ObjectMissing(key) from None
+            raise
 
     def stat(self, key: str) -> ObjectStat | None:
         with self._explained(key):
@@ -142,12 +163,6 @@ class S3Store:
             except ClientError as error:
                 if code_of(error) not in NO_UPLOAD:
                     raise
-
-    @property
-    def direct(self) -> DirectAccess | None:
-        if not self._options.presign_expiry_s:
-            return None
-        return S3Direct(self._client, self._options, self._place, self._explained)
 
     def measure(self, key: str) -> Capabilities:
         with self._explained(key):

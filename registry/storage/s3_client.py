@@ -28,6 +28,7 @@ class S3Options:
 
     region: str
     endpoint: str | None
+    public_endpoint: str | None
     checksums: ChecksumMode
     multipart_bytes: int
     """From this size on an object is sent in parts of `part_bytes`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 from registry.digests import Digest
 from registry.errors import UploadInterrupted
 from registry.storage.direct import SentPart, SignedPart, SignedRequest
-from registry.storage.s3_client import S3Options, code_of, status_of
+from registry.storage.s3_client import S3Options, code_of, make_client, status_of
 from registry.storage.s3_multipart import (
     UPLOAD_ENDED,
     start_upload,
@@ -32,6 +33,9 @@ class S3Direct:
         explained: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._client = client
+        self._signer = client
+        if options.public_endpoint:
+            self._signer = make_client(replace(options, endpoint=options.public_endpoint))
         self._expiry_s = options.presign_expiry_s
         self._place = place
         self._explained = explained
@@ -106,7 +110,7 @@ class S3Direct:
     def _sign(self, operation: str, key: str, parameters: dict[str, Any]) -> str:
         with self._explained(key):
             return str(
-                self._client.generate_presigned_url(
+                self._signer.generate_presigned_url(
                     operation,
                     Params={**self._place(key), **parameters},
                     ExpiresIn=self._expiry_s,

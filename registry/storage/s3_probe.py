@@ -12,47 +12,62 @@ from registry.storage.s3_client import checksum, status_of
 
 _SENT = b"sent"
 _OTHER = checksum(b"other bytes")
+_BAD_CHECKSUM = frozenset({400})
+_KEY_TAKEN = frozenset({409, 412})
+_NO_CONDITION = frozenset({400, 501})
 
 
 def measure(client: Any, place: dict[str, str]) -> Capabilities:
     """Write to the one `place` in every way that should be refused; it is empty afterwards."""
     upload = {**place, "UploadId": _start(client, place)}
     try:
-        part = {"PartNumber": 1, "Body": _SENT}
-        enforces_checksums = all(
-            [
-                _is_refused(client.put_object, **place, Body=_SENT, ChecksumSHA256=_OTHER),
-                _is_refused(client.upload_part, **upload, **part, ChecksumSHA256=_OTHER),
-            ]
-        )
-        etag = client.upload_part(**upload, **part, ChecksumSHA256=checksum(_SENT))["ETag"]
-        client.put_object(**place, Body=_SENT)
-        parts = [{"PartNumber": 1, "ETag": etag, "ChecksumSHA256": checksum(_SENT)}]
-        create_once_multipart = _is_refused(
-            client.complete_multipart_upload,
-            **upload,
-            MultipartUpload={"Parts": parts},
-            IfNoneMatch="*",
+        return Capabilities(
+            enforces_checksums=_refuses_wrong_checksums(client, place, upload),
+            create_once_multipart=_completes_once(client, place, upload),
         )
     finally:
         with suppress(ClientError):  # where the completion was accepted the upload is gone
             client.abort_multipart_upload(**upload)
         client.delete_object(**place)
-    return Capabilities(
-        create_once_multipart=create_once_multipart, enforces_checksums=enforces_checksums
+
+
+def _refuses_wrong_checksums(client: Any, place: dict[str, str], upload: dict[str, str]) -> bool:
+    wrong = {"Body": _SENT, "ChecksumSHA256": _OTHER}
+    statuses = (
+        _status(client.put_object, **place, **wrong),
+        _status(client.upload_part, **upload, PartNumber=1, **wrong),
     )
+    return all(status in _BAD_CHECKSUM for status in statuses)
+
+
+def _completes_once(client: Any, place: dict[str, str], upload: dict[str, str]) -> bool:
+    """Whether a completion loses against an object that is there."""
+    right = {"Body": _SENT, "ChecksumSHA256": checksum(_SENT)}
+    etag = client.upload_part(**upload, PartNumber=1, **right)["ETag"]
+    client.put_object(**place, **right)
+    parts = [{"PartNumber": 1, "ETag": etag, "ChecksumSHA256": checksum(_SENT)}]
+    status = _status(
+        client.complete_multipart_upload,
+        **upload,
+        MultipartUpload={"Parts": parts},
+        IfNoneMatch="*",
+    )
+    return status in _KEY_TAKEN
 
 
 def _start(client: Any, place: dict[str, str]) -> str:
     return str(client.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"])
 
 
-def _is_refused(call: Any, **parameters: Any) -> bool:
-    """Raises ClientError when the server refuses for a reason of its own, as when it is down."""
+def _status(call: Any, **parameters: Any) -> int:
+    """The status of the answer: a success, or a refusal that tells something about the server.
+
+    Raises ClientError for any other, as when the server is down or forbids the call.
+    """
     try:
         call(**parameters)
     except ClientError as error:
-        if status_of(error) not in (400, 412):
+        if status_of(error) not in _BAD_CHECKSUM | _KEY_TAKEN | _NO_CONDITION:
             raise
-        return True
-    return False
+        return status_of(error)
+    return 200

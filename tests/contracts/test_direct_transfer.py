@@ -159,6 +159,20 @@ def test_requests_signed_in_the_other_checksum_mode_are_accepted_too(
         assert httpx.get(store.direct.sign_get("blobs/x")).content == data
 
 
+@pytest.mark.parametrize("kind", ["seaweedfs", ON_RADOSGW])
+def test_urls_are_signed_for_the_address_that_clients_use(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    inside = httpx.URL(request.getfixturevalue(f"{kind}_url"))
+    public = str(inside.copy_with(host="localhost"))
+    with store_at(kind, request, tmp_path, s3_public_endpoint=public) as store:
+        assert store.direct is not None
+        signed = store.direct.sign_put("blobs/x", 5, Digest.of(b"bytes"))
+        assert httpx.URL(signed.url).host == "localhost"
+        assert httpx.put(signed.url, content=b"bytes", headers=signed.headers).is_success
+        assert b"".join(store.open("blobs/x")) == b"bytes"
+
+
 def test_expiry_is_bounded_and_zero_signs_nothing(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
-from registry.errors import UploadInterrupted
+from registry.errors import StoreUnavailable, UploadInterrupted
+from registry.settings import RegistrySettings
+from registry.storage import open_store
 from registry.storage.objects import ObjectStore
 from registry.storage.s3 import S3Store
 from registry.upkeep.sweep import Sweep
-from tests.contracts.conftest import ON_RADOSGW, store_at
+from tests.contracts.conftest import BUCKET, ON_RADOSGW, SEAWEEDFS, make_bucket, store_at
+from tests.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.servers import give_up, seaweedfs, weed_binary
 
 MEGABYTE = 1 << 20
 PART_BYTES = 5 * MEGABYTE
+SIZES = {"s3_multipart_bytes": 2 * PART_BYTES, "s3_part_bytes": PART_BYTES}
 NUM_PARTS = 6
 KEY = "blobs/large"
 
@@ -36,8 +43,7 @@ def content(num_parts: int = NUM_PARTS, seed: int = 0) -> bytes:
 
 @pytest.fixture(params=["seaweedfs", ON_RADOSGW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
-    sizes = {"s3_multipart_bytes": 2 * PART_BYTES, "s3_part_bytes": PART_BYTES}
-    with store_at(request.param, request, tmp_path, **sizes) as opened:
+    with store_at(request.param, request, tmp_path, **SIZES) as opened:
         yield opened
 
 
@@ -179,6 +185,68 @@ def test_upload_of_a_killed_process_is_continued_by_the_next_one(store: ObjectSt
     # Three parts were sent before the kill; the fourth was waiting for its successor or was sent.
     assert sent["UploadPart"] - 1 in (NUM_PARTS - 4, NUM_PARTS - 3)
     assert read(store) == content()
+
+
+@pytest.fixture
+def proxied(request: pytest.FixtureRequest) -> Iterator[tuple[CuttingProxy, ObjectStore]]:
+    """SeaweedFS behind a network that breaks."""
+    port = httpx.URL(request.getfixturevalue("seaweedfs_url")).port
+    assert port is not None
+    with cutting_proxy(port) as proxy:
+        settings = RegistrySettings(s3_endpoint=proxy.url, **SIZES)
+        opened = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", settings)
+        yield proxy, opened
+        opened.close()
+
+
+def test_read_whose_connections_break_goes_on_where_it_was(
+    proxied: tuple[CuttingProxy, ObjectStore],
+) -> None:
+    proxy, store = proxied
+    store.put(KEY, chunks())
+    proxy.after_bytes, proxy.num_cuts = 7 * MEGABYTE, 4
+    assert read(store) == content()
+    assert proxy.num_cuts == 0
+
+
+def test_read_that_gains_nothing_any_more_ends_with_an_error(
+    proxied: tuple[CuttingProxy, ObjectStore],
+) -> None:
+    proxy, store = proxied
+    store.put(KEY, chunks())
+    proxy.after_bytes, proxy.num_cuts = 1, 10**6
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        read(store)
+
+
+def test_part_whose_connection_breaks_is_sent_again(
+    proxied: tuple[CuttingProxy, ObjectStore],
+) -> None:
+    proxy, store = proxied
+    proxy.after_bytes, proxy.num_cuts = 3 * MEGABYTE, 2
+    store.put(KEY, chunks())
+    assert proxy.num_cuts == 0
+    assert read(store) == content()
+
+
+def test_upload_goes_on_after_the_server_was_killed(s3_credentials: None, tmp_path: Path) -> None:
+    binary = weed_binary()
+    if binary is None:
+        give_up(SEAWEEDFS)
+    for ending in ("interrupted", "whole"):
+        with seaweedfs(binary, tmp_path) as url:  # killed, not stopped, at the end
+            if ending == "interrupted":
+                make_bucket(url)
+            store = open_store(f"s3://{BUCKET}/x", RegistrySettings(s3_endpoint=url, **SIZES))
+            sent = counted(store)
+            if ending == "interrupted":
+                with pytest.raises(Gone):
+                    store.put(KEY, interrupted(4))
+            else:
+                store.put(KEY, chunks())
+                assert sent["UploadPart"] == NUM_PARTS - 4 + 1
+                assert read(store) == content()
+            store.close()
 
 
 @pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)

@@ -64,6 +64,18 @@ def test_every_checksum_mode_of_boto3_works(
         assert b"".join(store.open("blobs/x")) == b"bytes"
 
 
+def options_for(endpoint: str) -> S3Options:
+    return S3Options(
+        region="us-east-1",
+        endpoint=endpoint,
+        public_endpoint=None,
+        checksums="when_required",
+        multipart_bytes=32 << 20,
+        part_bytes=16 << 20,
+        presign_expiry_s=900,
+    )
+
+
 class Flipping(S3Store):
     """Sends other bytes than it was given once, as a bad wire would."""
 
@@ -75,8 +87,7 @@ class Flipping(S3Store):
 def test_bytes_that_changed_on_the_way_are_found_where_the_server_does_not_look(
     radosgw_url: str, request: pytest.FixtureRequest
 ) -> None:
-    options = S3Options("us-east-1", radosgw_url, "when_required", 32 << 20, 16 << 20, 900)
-    store = Flipping(BUCKET, request.node.name, options)
+    store = Flipping(BUCKET, request.node.name, options_for(radosgw_url))
     descriptor = Descriptor(
         digest=Digest.of(b"good bytes"), size_bytes=10, media_type="x", file_name="x"
     )
