@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from tests.contracts.conftest import ON_RADOSGW, store_at
 from tests.registry.bundles import file_bytes, read_bundle
 from tests.servers import serving_app
 
+ROOT = Path(__file__).parent.parent.parent
 MEGABYTE = 1 << 20
 SIZES = {"s3_multipart_bytes": 10 * MEGABYTE, "s3_part_bytes": 5 * MEGABYTE}
 BOTH = pytest.mark.parametrize("world", ["seaweedfs", ON_RADOSGW], indirect=True)
@@ -190,6 +193,60 @@ def test_directory_store_gets_every_byte_through_the_registry(world: World) -> N
     assert world.client.blob_url(descriptor.digest) is None
     assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
     assert world.transport.requests["PUT /v1/blobs 201"] == 1
+
+
+_SERVER = """
+import sys, tracemalloc
+from pathlib import Path
+from registry.app import assemble, registry_plane
+from registry.client import RegistryClient
+from registry.database.catalog import Catalog
+from registry.digests import Descriptor, Digest, Hasher
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.storage import open_store
+from tests.servers import serving_app
+
+location, endpoint, directory, num_megabytes = sys.argv[1:]
+
+def chunks():
+    for i in range(int(num_megabytes)):
+        yield bytes([i % 256]) * (1 << 20)
+
+hasher = Hasher()
+for chunk in chunks():
+    hasher.update(chunk)
+blob = Descriptor(
+    digest=hasher.digest, size_bytes=hasher.size_bytes, media_type="x", file_name="f"
+)
+store = open_store(location, RegistrySettings(s3_endpoint=endpoint or None, s3_presign_expiry_s=0))
+registry = Registry.open(store, Catalog(f"sqlite:///{directory}/catalog.sqlite"))
+with serving_app(assemble([registry_plane(registry)])) as url, RegistryClient(url) as client:
+    tracemalloc.start()
+    client.put_blob(blob, chunks())
+    print(tracemalloc.get_traced_memory()[1])
+    tracemalloc.reset_peak()
+    assert sum(map(len, client.open_blob(blob.digest))) == blob.size_bytes
+    print(tracemalloc.get_traced_memory()[1])
+registry.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["local", "seaweedfs"])
+def test_200_mb_through_the_registry_never_sit_in_its_memory(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with store_at(kind, request, tmp_path) as store:
+        location = store.location.partition(" at ")[0]
+    endpoint = "" if kind == "local" else request.getfixturevalue("seaweedfs_url")
+    ran = subprocess.run(
+        [sys.executable, "-c", _SERVER, location, endpoint, str(tmp_path), "200"],
+        capture_output=True, text=True, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    put, read = map(int, ran.stdout.split())
+    assert put < 80 * MEGABYTE
+    assert read < 24 * MEGABYTE
 
 
 @SEAWEEDFS

@@ -17,6 +17,7 @@ from registry.adapters import AdapterRef
 from registry.app import assemble, registry_plane
 from registry.bundles.transfer import pull, push
 from registry.client import RegistryClient
+from registry.digests import Descriptor, Digest
 from registry.errors import (
     AdapterNotFound,
     Forbidden,
@@ -176,6 +177,20 @@ def test_push_scope_pushes_below_its_names_only(login: Login, tmp_path: Path) ->
     with pytest.raises(Forbidden, match="lacks the scope 'push:other'") as refused:
         push_one(client, tmp_path, name="other")
     assert refused.value.fields["scope"] == "push:other"
+
+
+def test_upload_past_the_registry_needs_the_push_scope(login: Login) -> None:
+    descriptor = Descriptor(
+        digest=Digest.of(b"x"), size_bytes=1, media_type="text/plain", file_name="x"
+    )
+    assert login("push:team/*").offer_upload(descriptor) is None
+    reader = login("pull:*")
+    for verb in (
+        lambda: reader.offer_upload(descriptor),
+        lambda: reader.finish_upload(descriptor, []),
+    ):
+        with pytest.raises(Forbidden, match="lacks the scope 'push"):
+            verb()
 
 
 def test_push_scope_neither_reads_nor_moves(login: Login, tmp_path: Path) -> None:
