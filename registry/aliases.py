@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from registry.adapters import AliasMove, check_alias, check_name
 from registry.database.catalog import Catalog
+from registry.recent import Recent
 from registry.records import Records
 from registry.versions import Versions
 
@@ -20,14 +19,24 @@ class Aliases:
         self._records = records
         self._catalog = catalog
         self._versions = versions
-        self._freshness_s = freshness_s
-        self._checked: dict[tuple[str, str], float] = {}
+        self._recent: Recent[tuple[str, str], AliasMove] = Recent(freshness_s)
+
+    def add(self, move: AliasMove) -> None:
+        """Note a move that this process claimed; it is seen from now on."""
+        self._catalog.add([], [move])
+        self._recent.forget((move.name, move.alias))
+
+    def forget(self) -> None:
+        """Compare everything with the store again."""
+        self._recent.clear()
 
     def all(self, name: str) -> list[AliasMove]:
         """The current move of every alias of `name` in the store; raises AdapterNotFound."""
         known = self._catalog.move_keys(check_name(name))
         missing = sorted(self._records.move_keys(name) - known)
         self._versions.catch_up(name, [self._records.move(*key) for key in missing])
+        for _, alias, _ in missing:
+            self._recent.forget((name, alias))
         self._versions.require_adapter(name)
         return self._catalog.current_moves(name)
 
@@ -39,36 +48,30 @@ class Aliases:
 
     def newest(self, name: str, alias: str) -> AliasMove | None:
         """As `current`, and None also when there is no such adapter yet."""
-        self._look(check_name(name), check_alias(alias))
-        return self._catalog.current_move(name, alias)
+        return self._look(check_name(name), check_alias(alias))
 
     def target(self, name: str, alias: str) -> AliasMove:
         """The current move, at most `freshness_s` old; raises AliasNotFound."""
-        self._refresh(name, alias)
-        move = self._catalog.current_move(name, alias)
+        move = self._recent.get((name, alias)) or self.newest(name, alias)
         if move is None:
             raise self._versions.no_alias(name, alias)
         return move
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move, oldest first, the newest at most `freshness_s` late; raises AliasNotFound."""
-        self._refresh(name, alias)
-        moves = self._catalog.history(name, alias)
-        if not moves:
-            raise self._versions.no_alias(name, alias)
-        return moves
+        self.target(name, alias)
+        return self._catalog.history(name, alias)
 
-    def _refresh(self, name: str, alias: str) -> None:
-        """Look into the store for moves of the alias unless that was done just now."""
-        checked = self._checked.get((check_name(name), check_alias(alias)))
-        if checked is None or time.monotonic() - checked > self._freshness_s:
-            self._look(name, alias)
-
-    def _look(self, name: str, alias: str) -> None:
-        now = time.monotonic()
+    def _look(self, name: str, alias: str) -> AliasMove | None:
+        mark = self._recent.mark()
         current = self._catalog.current_move(name, alias)
         sequence = current.sequence + 1 if current else 1
         moves = list(self._records.moves_from(name, alias, sequence))
         self._versions.catch_up(name, moves)
-        if current or moves:
-            self._checked[name, alias] = now
+        if moves:
+            # Whoever looked before the moves were there must not keep what he found.
+            self._recent.forget((name, alias))
+            return moves[-1]
+        if current is not None:
+            self._recent.keep((name, alias), current, mark)
+        return current

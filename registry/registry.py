@@ -9,7 +9,6 @@ Several registries may share one store.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from registry.access.audit import AuditLog
@@ -28,7 +27,7 @@ from registry.adapters import (
 from registry.aliases import Aliases
 from registry.blobs import BlobStore, ManifestStore
 from registry.bundles.direct import read_chunks
-from registry.bundles.verification import verify_manifest
+from registry.claims import VersionClaims
 from registry.database.catalog import Catalog
 from registry.digests import Descriptor, Digest
 from registry.errors import InvalidRequest
@@ -37,7 +36,6 @@ from registry.events.event import EventPage
 from registry.events.log import EventLog
 from registry.events.servers import ServerInfo, ServerReport, Servers
 from registry.events.webhooks import WebhookSettings, WebhookState, read_states
-from registry.layout import blob_key, manifest_key
 from registry.manifest import Manifest
 from registry.moves import check_actor
 from registry.reconcile import Reconciliation
@@ -46,11 +44,11 @@ from registry.release.gate import ReleaseGate
 from registry.release.mover import AliasMover
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.release.signing import check_signatures
-from registry.signatures import MoveSignature, Signature, VersionSignature
+from registry.signatures import MoveSignature, Signature
 from registry.storage.direct import SentPart, UploadOffer
 from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
-from registry.upkeep.pins import Clock, pinned, utc_now
+from registry.upkeep.pins import Clock, utc_now
 from registry.upkeep.states import GONE, VersionStates
 from registry.uploads import Uploads
 from registry.versions import Versions
@@ -60,9 +58,9 @@ class Registry:
     """Implements AdapterRegistry. Invariant: every row in the catalog has its record in the
     store, and every record's manifest and blobs are stored.
 
-    An alias is read from the catalog when this process compared it with the store within the
-    last `freshness_s` seconds, so a move made through another registry is seen at most that
-    much later. Moves made through this one are seen at once.
+    An alias is taken from memory when this process compared it with the store within the last
+    `freshness_s` seconds, so a move made through another registry is seen at most that much
+    later. Moves made through this one are seen at once.
     """
 
     def __init__(
@@ -75,7 +73,6 @@ class Registry:
         policy: ReleasePolicy | None = None,
         capabilities: Capabilities = UNPROBED,
     ) -> None:
-        self._now = now
         self._store = store
         self._catalog = catalog
         self.capabilities = capabilities
@@ -83,7 +80,7 @@ class Registry:
         self._uploads = Uploads(store, self._blobs, capabilities)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
-        self._versions = Versions(self._records, catalog)
+        self._versions = Versions(self._records, catalog, freshness_s)
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
         self._events = EventLog(self._records, catalog, self._versions.get, look_s=freshness_s)
         self._reconciliation = Reconciliation(self._records, catalog, self._events)
@@ -91,6 +88,18 @@ class Registry:
         self._audit = AuditLog(store)
         self._states = VersionStates(
             self._records, catalog, freshness_s, self._aliases.all, self._audit, self._events
+        )
+        self._claims = VersionClaims(
+            store,
+            now,
+            self._records,
+            catalog,
+            self._blobs,
+            self._manifests,
+            self._versions,
+            self._states,
+            self._events,
+            self._audit,
         )
         self._gate = ReleaseGate(
             policy or ReleasePolicy(), self._aliases, self._versions, self._states, self.manifest
@@ -136,10 +145,18 @@ class Registry:
     def sync(self) -> None:
         """Bring catalog and events up to date with what others, or a crash, left in the store."""
         self._reconciliation.sync()
+        self._forget()
 
     def rebuild(self) -> None:
         """Make the catalog again from the store alone."""
         self._reconciliation.rebuild()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Believe nothing that was read before the catalog was made anew."""
+        self._versions.forget()
+        self._aliases.forget()
+        self._states.forget()
 
     def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
         check = IntegrityCheck(self._store)
@@ -198,11 +215,10 @@ class Registry:
         elif move_signature is not None:
             raise InvalidRequest("a signed move needs the alias that it moves", param="alias")
         check_actor(by, why)
-        data = manifest.canonical_json()
         if alias is not None:
             self._gate.require_commit(name, alias, manifest, why)
-        signed = check_signatures(name, Digest.of(data), signatures)
-        version = self._claim_version(name, manifest, data, by, signed)
+        signed = check_signatures(name, manifest.digest, signatures)
+        version = self._claims.commit(name, manifest, by, signed)
         if alias is not None:
             self.move_alias(name, alias, version.number, by=by, why=why, signature=move_signature)
         return version
@@ -344,56 +360,3 @@ class Registry:
     ) -> MovePlan:
         check_actor(by, why)
         return self._gate.plan_rollback(name, alias, to, expect)
-
-    def _claim_version(
-        self,
-        name: str,
-        manifest: Manifest,
-        data: bytes,
-        by: str,
-        signed: Sequence[VersionSignature],
-    ) -> AdapterVersion:
-        digest = Digest.of(data)
-        self._versions.catch_up(name)
-        version = self._catalog.version_by_digest(name, digest)
-        if version is not None and self._states.current(name, version.number) not in GONE:
-            self._manifests.heal(digest, data)
-            self._keep(signed, by)
-            return version
-        keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
-        with pinned(self._store, keys, self._now):
-            verify_manifest(manifest, self._blobs)
-            self._versions.claim_name(name)
-            self._manifests.heal(digest, data)
-            self._keep(signed, by)  # before the claim: no version is seen without them
-            return self._claim_number(name, digest, by)
-
-    def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
-        for record in signed:
-            if self._records.keep_signature(record):
-                what = f"{record.name}@{record.manifest_digest}"
-                self._audit.record("sign", what, who=by, after=record.signature.key)
-
-    def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
-        """The content is stored and pinned: take the next number, or the one it has already."""
-        while True:
-            self._versions.catch_up(name)
-            # The number before the look: a push of the same manifest that lands between the two
-            # takes this number, so that the claim is lost instead of making a second version.
-            number = self._catalog.latest_number(name) + 1
-            version = self._catalog.version_by_digest(name, digest)
-            if version is not None:
-                self._states.revive(name, version.number, by, "its content was pushed again")
-                return version
-            version = AdapterVersion(
-                name=name,
-                number=number,
-                manifest_digest=digest,
-                created_by=by,
-                created_at=datetime.now(UTC),
-            )
-            if self._records.claim_version(version):
-                self._catalog.add([version], [])
-                self._events.append([version])
-                self._audit.record("push", str(version.ref), who=by, after=str(digest))
-                return version

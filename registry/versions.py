@@ -14,17 +14,26 @@ from registry.errors import (
     VersionNotFound,
     there_is,
 )
+from registry.recent import Recent
 from registry.records import Records
 
 MAX_PAGE = 1000
 
 
 class Versions:
-    """Finds versions by number or digest; errors name what there is instead."""
+    """Finds versions by number or digest; errors name what there is instead.
 
-    def __init__(self, records: Records, catalog: Catalog) -> None:
+    What the catalog said within `freshness_s` is not asked again.
+    """
+
+    def __init__(self, records: Records, catalog: Catalog, freshness_s: float) -> None:
         self._records = records
         self._catalog = catalog
+        self._recent: Recent[tuple[str, int], AdapterVersion] = Recent(freshness_s)
+
+    def forget(self) -> None:
+        """Ask the catalog for everything again."""
+        self._recent.clear()
 
     def catch_up(self, name: str, moves: Iterable[AliasMove] = ()) -> None:
         """Add the versions of `name` the catalog lacks, and the `moves`.
@@ -65,7 +74,7 @@ class Versions:
 
     def get(self, name: str, number: int) -> AdapterVersion:
         """From the catalog alone; raises AdapterNotFound or VersionNotFound."""
-        version = self._catalog.version(name, number)
+        version = self._numbered(name, number)
         if version is None:
             raise self.no_version(AdapterRef(name, number=number))
         return version
@@ -87,7 +96,16 @@ class Versions:
         if ref.digest is not None:
             return self._catalog.version_by_digest(ref.name, ref.digest)
         assert ref.number is not None
-        return self._catalog.version(ref.name, ref.number)
+        return self._numbered(ref.name, ref.number)
+
+    def _numbered(self, name: str, number: int) -> AdapterVersion | None:
+        version = self._recent.get((name, number))
+        if version is None:
+            mark = self._recent.mark()
+            version = self._catalog.version(name, number)
+            if version is not None:
+                self._recent.keep((name, number), version, mark)
+        return version
 
     def no_adapter(self, name: str) -> AdapterNotFound:
         names = self._catalog.names_like(name)

@@ -108,7 +108,7 @@ class AliasMover:
     def _claim(self, move: AliasMove, action: str) -> bool:
         claimed = self._records.claim_move(move)
         if claimed:
-            self._catalog.add([], [move])
+            self._aliases.add(move)
             self._events.append([move])
             self._states.keep(move)
             self._audit.record(

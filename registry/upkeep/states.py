@@ -7,8 +7,7 @@ pointing to a deleted version.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -17,6 +16,7 @@ from registry.adapters import AdapterRef, AliasMove, StateVerb, VersionState
 from registry.database.catalog import Catalog
 from registry.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
 from registry.events.log import EventLog
+from registry.recent import Recent
 from registry.records import Records
 
 State = Literal["active", "yanked", "deleted", "purged"]
@@ -55,24 +55,24 @@ class VersionStates:
         self._records = records
         self._audit = audit
         self._catalog = catalog
-        self._freshness_s = freshness_s
         self._aliases = aliases
         self._events = events
-        self._checked: dict[tuple[str, int], tuple[float, VersionState | None]] = {}
+        self._recent: Recent[tuple[str, int], State] = Recent(freshness_s)
+
+    def forget(self) -> None:
+        """Compare everything with the store again."""
+        self._recent.clear()
 
     def current(self, name: str, number: int) -> State:
         """The state, at most `freshness_s` old."""
-        checked = self._checked.get((name, number))
-        if checked is None or time.monotonic() - checked[0] > self._freshness_s:
-            return _state(self._look(name, number))
-        return _state(checked[1])
+        return self._recent.get((name, number)) or _state(self._look(name, number))
 
     def all(self, name: str) -> list[VersionState]:
         """The current state of every version of `name` that ever had one, in order of number."""
         known = {s.number: s.sequence for s in self._catalog.current_states(name)}
         stored = sorted(self._records.state_keys(name))
         missing = [key for key in stored if key[2] > known.get(key[1], 0)]
-        self._catalog.add([], [], [self._records.state(*key) for key in missing])
+        self._add([self._records.state(*key) for key in missing])
         return self._catalog.current_states(name)
 
     def require_present(self, name: str, number: int) -> None:
@@ -159,22 +159,26 @@ class VersionStates:
         state = next_state(current, name, number, to, by, why)
         if not self._records.claim_state(state):
             return None
-        self._catalog.add([], [], [state])
-        self._checked[name, number] = (time.monotonic(), state)
+        self._add([state])
         self._events.append([state])
         audit_state(self._audit, action, current, state)
         return state
 
     def _look(self, name: str, number: int) -> VersionState | None:
-        now = time.monotonic()
+        mark = self._recent.mark()
         known = self._catalog.current_states(name, number)
         sequence = known[-1].sequence + 1 if known else 1
         new = list(self._records.states_from(name, number, sequence))
-        if new:
-            self._catalog.add([], [], new)
+        self._add(new)
         current = (known + new)[-1] if known or new else None
-        self._checked[name, number] = (now, current)
+        self._recent.keep((name, number), _state(current), mark)
         return current
+
+    def _add(self, states: Sequence[VersionState]) -> None:
+        if states:
+            self._catalog.add([], [], states)
+        for state in states:
+            self._recent.forget((state.name, state.number))
 
 
 def next_state(

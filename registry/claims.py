@@ -1,0 +1,104 @@
+"""Makes versions: pins and verifies what is stored, then claims the next number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from registry.access.audit import AuditLog
+from registry.adapters import AdapterVersion
+from registry.blobs import BlobStore, ManifestStore
+from registry.bundles.verification import verify_manifest
+from registry.database.catalog import Catalog
+from registry.digests import Digest
+from registry.events.log import EventLog
+from registry.layout import blob_key, manifest_key
+from registry.manifest import Manifest
+from registry.records import Records
+from registry.signatures import VersionSignature
+from registry.storage.objects import ObjectStore
+from registry.upkeep.pins import Clock, pinned
+from registry.upkeep.states import GONE, VersionStates
+from registry.versions import Versions
+
+
+class VersionClaims:
+    """Invariant: a claimed version's manifest, signatures and blobs are stored and verified."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        now: Clock,
+        records: Records,
+        catalog: Catalog,
+        blobs: BlobStore,
+        manifests: ManifestStore,
+        versions: Versions,
+        states: VersionStates,
+        events: EventLog,
+        audit: AuditLog,
+    ) -> None:
+        self._store = store
+        self._now = now
+        self._records = records
+        self._catalog = catalog
+        self._blobs = blobs
+        self._manifests = manifests
+        self._versions = versions
+        self._states = states
+        self._events = events
+        self._audit = audit
+
+    def commit(
+        self, name: str, manifest: Manifest, by: str, signed: Sequence[VersionSignature]
+    ) -> AdapterVersion:
+        """A new version; the same content again is the version it was, revived if it was deleted.
+
+        Raises BlobNotFound and InvalidManifest when the stored files are not what the manifest
+        says, NameTaken for a look-alike of another name.
+        """
+        data = manifest.canonical_json()
+        digest = Digest.of(data)
+        self._versions.catch_up(name)
+        version = self._catalog.version_by_digest(name, digest)
+        if version is not None and self._states.current(name, version.number) not in GONE:
+            self._manifests.heal(digest, data)
+            self._keep(signed, by)
+            return version
+        keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
+        with pinned(self._store, keys, self._now):
+            verify_manifest(manifest, self._blobs)
+            self._versions.claim_name(name)
+            self._manifests.heal(digest, data)
+            self._keep(signed, by)  # before the claim: no version is seen without them
+            return self._claim_number(name, digest, by)
+
+    def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
+        for record in signed:
+            if self._records.keep_signature(record):
+                what = f"{record.name}@{record.manifest_digest}"
+                self._audit.record("sign", what, who=by, after=record.signature.key)
+
+    def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
+        """The content is stored and pinned: take the next number, or the one it has already."""
+        while True:
+            self._versions.catch_up(name)
+            # The number before the look: a push of the same manifest that lands between the two
+            # takes this number, so that the claim is lost instead of making a second version.
+            number = self._catalog.latest_number(name) + 1
+            version = self._catalog.version_by_digest(name, digest)
+            if version is not None:
+                self._states.revive(name, version.number, by, "its content was pushed again")
+                return version
+            version = AdapterVersion(
+                name=name,
+                number=number,
+                manifest_digest=digest,
+                created_by=by,
+                created_at=datetime.now(UTC),
+            )
+            if self._records.claim_version(version):
+                self._catalog.add([version], [])
+                self._events.append([version])
+                self._audit.record("push", str(version.ref), who=by, after=str(digest))
+                return version
