@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 
 from registry.digests import Descriptor, Digest, Hasher
 from registry.errors import BlobCorrupted, BlobNotFound, DigestMismatch
-from registry.layout import blob_key, manifest_key, unverified_key
+from registry.layout import blob_key, manifest_key, unverified_key, unverified_prefix
 from registry.storage.objects import Capabilities, ObjectMissing, ObjectStat, ObjectStore
 
 
@@ -32,13 +33,20 @@ class BlobStore:
             self.mark(digest)
         self._store.put(blob_key(digest), as_announced(descriptor, chunks))
         if not self._capabilities.enforces_checksums:
-            self._verify(digest)
-        if self._has_marks:
-            self._store.delete(unverified_key(digest))
+            try:
+                self._verify(digest)
+            except BlobCorrupted:
+                self.mark(digest)  # who verified the right bytes may have taken the mark away
+                raise
+        self._unmark(self._marks(digest))
 
     def mark(self, digest: Digest) -> None:
-        """From now on the blob's bytes are not relied on until they have been hashed."""
-        self._store.create(unverified_key(digest), b"{}")
+        """From now on the blob's bytes are not relied on until they have been hashed.
+
+        Each mark is an object of its own, so that a sweep that removes an old one never removes
+        that of an upload which has just been offered.
+        """
+        self._store.create(unverified_key(digest, uuid.uuid4().hex), b"{}")
 
     def settle(self, digest: Digest) -> bool:
         """Whether the blob's bytes are right: one that is marked is read to its end for it.
@@ -46,22 +54,26 @@ class BlobStore:
         Wrong bytes stay, marked, until a `put` replaces them; deleting them could hit the right
         ones that someone has put there meanwhile.
         """
-        if not self._has_marks or self._store.stat(unverified_key(digest)) is None:
+        marks = self._marks(digest)
+        if not marks:
             return True
         try:
             self._verify(digest)
         except (BlobCorrupted, BlobNotFound):
             return False
-        self._store.delete(unverified_key(digest))
+        self._unmark(marks)
         return True
 
+    def _marks(self, digest: Digest) -> list[str]:
+        return list(self._store.list(unverified_prefix(digest))) if self._has_marks else []
+
+    def _unmark(self, marks: Iterable[str]) -> None:
+        for mark in marks:
+            self._store.delete(mark)
+
     def _verify(self, digest: Digest) -> None:
-        try:
-            for _ in self.open(digest):
-                pass
-        except BlobCorrupted:
-            self.mark(digest)  # a writer of the right bytes may have taken the mark away
-            raise
+        for _ in self.open(digest):
+            pass
 
     def open(self, digest: Digest) -> Iterator[bytes]:
         """Raises BlobNotFound, or BlobCorrupted before the last chunk is handed on."""

@@ -10,7 +10,7 @@
     events/<sequence>.json                          one Event: a record that is new, in one order
     signatures/<name>/<64 hex of the manifest>/<key id>.json    one key's VersionSignature
     condemned/<key of a blob or manifest>.json      sweep's mark: unreferenced since when
-    unverified/<key of a blob>.json                 its bytes must be hashed before use
+    unverified/<key of a blob>/<32 hex>.json        its bytes must be hashed before use
     pins/<32 hex>.json                              keys that a push is about to reference
     sweeps/<32 hex>.json                            keys that a sweep is deleting now
     servers/<server id>.json                        what a server holds, written again and again
@@ -107,13 +107,17 @@ def webhook_key(webhook: str) -> str:
     return f"{WEBHOOKS}{webhook}{_SUFFIX}"
 
 
-def unverified_key(digest: Digest) -> str:
-    return f"{UNVERIFIED}{blob_key(digest)}{_SUFFIX}"
+def unverified_prefix(digest: Digest) -> str:
+    return f"{UNVERIFIED}{blob_key(digest)}/"
+
+
+def unverified_key(digest: Digest, mark_id: str) -> str:
+    return f"{unverified_prefix(digest)}{mark_id}{_SUFFIX}"
 
 
 def parse_unverified_key(mark: str) -> str:
     """The key of the blob that is marked."""
-    return mark.removeprefix(UNVERIFIED).removesuffix(_SUFFIX)
+    return mark.removeprefix(UNVERIFIED).rpartition("/")[0]
 
 
 def digest_of_key(key: str) -> Digest:

@@ -30,7 +30,7 @@ from registry.errors import (
     InvalidSettings,
     UploadInterrupted,
 )
-from registry.layout import blob_key, unverified_key
+from registry.layout import blob_key, unverified_prefix
 from registry.registry import Registry
 from registry.settings import RegistrySettings, read_section
 from registry.storage.direct import SentPart, SignedRequest, UploadOffer
@@ -86,7 +86,7 @@ class World:
         return offer.put
 
     def is_marked(self, descriptor: Descriptor) -> bool:
-        return self.store.stat(unverified_key(descriptor.digest)) is not None
+        return bool(list(self.store.list(unverified_prefix(descriptor.digest))))
 
 
 @pytest.fixture
@@ -437,7 +437,8 @@ def test_url_of_a_missing_blob_is_not_found(world: World) -> None:
 def test_mark_of_an_upload_that_never_came_is_swept(world: World) -> None:
     descriptor, _ = world.file(2 * MEGABYTE)
     world.put_offer(descriptor)
-    stat = world.store.stat(unverified_key(descriptor.digest))
+    (mark,) = world.store.list(unverified_prefix(descriptor.digest))
+    stat = world.store.stat(mark)
     assert stat is not None
     grace = timedelta(hours=1)
     for late, is_kept in ((grace / 2, True), (grace * 2, False)):
