@@ -328,7 +328,7 @@ def damage_of(store: MemoryStore) -> IntegrityReport:
     assert not [key for key in pointed if newest.get(key) in GONE]
     check = IntegrityCheck(store)
     check.versions(v for v in versions if newest.get((v.name, v.number)) not in GONE)
-    return check.report()
+    return check.report(store.measure("probe"))
 
 
 def race(world: World, first: str, num_first: int, num_second: int) -> tuple[int, int]:
