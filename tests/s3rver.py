@@ -41,7 +41,8 @@ def _install_into(directory: Path) -> None:
         work = Path(temporary) / "work"
         work.mkdir()
         ran = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(work), PACKAGE],
+            ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund",
+             "--prefix", str(work), PACKAGE],
             capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S,
         )  # fmt: skip
         if ran.returncode != 0:
