@@ -107,12 +107,15 @@ class ManifestStore:
             )
         return data
 
-    def heal(self, digest: Digest, data: bytes) -> None:
-        """Store the manifest unless its bytes are there; also in place of a damaged one."""
+    def heal(self, digest: Digest, data: bytes) -> bool:
+        """Store the manifest unless its bytes are there; also in place of a damaged one. Whether
+        it was stored."""
         try:
             self.read(digest)
         except (BlobNotFound, BlobCorrupted):
             self._store.put(manifest_key(digest), [data])
+            return True
+        return False
 
 
 def as_announced(descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from registry.events.log import EventLog
 from registry.layout import blob_key, manifest_key
 from registry.manifest import Manifest
 from registry.records import Records
+from registry.search.facts import facts_of
 from registry.signatures import VersionSignature
 from registry.storage.objects import ObjectStore
 from registry.upkeep.pins import Clock, pinned
@@ -62,7 +63,8 @@ class VersionClaims:
         self._versions.catch_up(name)
         version = self._catalog.version_by_digest(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:
-            self._manifests.heal(digest, data)
+            if self._manifests.heal(digest, data):
+                self._catalog.add([], [], facts=facts_of(version, manifest))
             self._keep(signed, by)
             return version
         keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
@@ -71,7 +73,7 @@ class VersionClaims:
             self._versions.claim_name(name)
             self._manifests.heal(digest, data)
             self._keep(signed, by)  # before the claim: no version is seen without them
-            return self._claim_number(name, digest, by)
+            return self._claim_number(name, manifest, digest, by)
 
     def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
         for record in signed:
@@ -79,7 +81,9 @@ class VersionClaims:
                 what = f"{record.name}@{record.manifest_digest}"
                 self._audit.record("sign", what, who=by, after=record.signature.key)
 
-    def _claim_number(self, name: str, digest: Digest, by: str) -> AdapterVersion:
+    def _claim_number(
+        self, name: str, manifest: Manifest, digest: Digest, by: str
+    ) -> AdapterVersion:
         """The content is stored and pinned: take the next number, or the one it has already."""
         while True:
             self._versions.catch_up(name)
@@ -89,6 +93,7 @@ class VersionClaims:
             version = self._catalog.version_by_digest(name, digest)
             if version is not None:
                 self._states.revive(name, version.number, by, "its content was pushed again")
+                self._catalog.add([], [], facts=facts_of(version, manifest))
                 return version
             version = AdapterVersion(
                 name=name,
@@ -98,7 +103,7 @@ class VersionClaims:
                 created_at=datetime.now(UTC),
             )
             if self._records.claim_version(version):
-                self._catalog.add([version], [])
+                self._catalog.add([version], [], facts=facts_of(version, manifest))
                 self._events.append([version])
                 self._audit.record("push", str(version.ref), who=by, after=str(digest))
                 return version

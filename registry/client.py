@@ -169,6 +169,14 @@ class RegistryClient:
         params = {"after": after, "limit": limit}
         return self._http.get_list(AdapterSummary, "/v1/adapters", "adapters", params)
 
+    def search(
+        self, expression: str, *, after: AdapterRef | None = None, limit: int = 100
+    ) -> list[AdapterVersion]:
+        params = {"filter": expression, "limit": limit}
+        if after is not None:
+            params["after"] = str(after)
+        return self._http.get_list(AdapterVersion, "/v1/versions", "versions", params)
+
     def versions(self, name: str) -> list[AdapterVersion]:
         return self._http.get_list(AdapterVersion, f"{_adapter(name)}/versions", "versions")
 

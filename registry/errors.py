@@ -12,6 +12,7 @@
     │   ├── DigestMismatch                 digest_mismatch
     │   ├── InvalidSettings                invalid_settings
     │   ├── InvalidData                    invalid_data
+    │   ├── InvalidFilter                  invalid_filter
     │   └── RequestTooLarge            413 request_too_large
     ├── Unauthenticated                401 unauthenticated
     ├── Forbidden                      403 forbidden
@@ -146,6 +147,12 @@ class InvalidData(InvalidRequest):
     """A training or evaluation file that cannot be used; names file, line and field."""
 
     code = "invalid_data"
+
+
+class InvalidFilter(InvalidRequest):
+    """A search's expression cannot be read; `column` counts from 1."""
+
+    code = "invalid_filter"
 
 
 class RequestTooLarge(InvalidRequest):

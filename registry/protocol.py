@@ -123,7 +123,20 @@ class AdapterRegistry(Protocol):
         ...
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
-        """Up to `limit` adapters in order of name, starting behind the name `after`."""
+        """Up to `limit` adapters in order of name, starting behind the name `after`; those whose
+        versions are all deleted are left out."""
+        ...
+
+    def search(
+        self, expression: str, *, after: AdapterRef | None = None, limit: int = 100
+    ) -> list[AdapterVersion]:
+        """Up to `limit` versions for which the expression (`registry.search.language`) holds, in
+        order of name and number, starting behind the version `after`.
+
+        Deleted versions are left out unless the expression asks for a state. A version that is
+        there when the first page is read comes exactly once, whatever is pushed meanwhile.
+        Raises InvalidFilter with the column of what is wrong.
+        """
         ...
 
     def versions(self, name: str) -> list[AdapterVersion]:

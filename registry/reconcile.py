@@ -6,15 +6,19 @@ from registry.database.catalog import Catalog
 from registry.events.log import EventLog
 from registry.layout import move_key, state_key, version_key
 from registry.records import Records
+from registry.search.reading import FactReader
 
 
 class Reconciliation:
     """After `sync` or `rebuild` every record that was stored before has its row and its event."""
 
-    def __init__(self, records: Records, catalog: Catalog, events: EventLog) -> None:
+    def __init__(
+        self, records: Records, catalog: Catalog, events: EventLog, facts: FactReader
+    ) -> None:
         self._records = records
         self._catalog = catalog
         self._events = events
+        self._facts = facts
 
     def sync(self) -> None:
         """Add what other processes, or a crash, left in the store alone."""
@@ -26,10 +30,12 @@ class Reconciliation:
         if is_put_back or not self._events.is_stored():
             self.rebuild()
             return
+        new = [self._records.version(*key) for key in sorted(versions - known_versions)]
         self._catalog.add(
-            [self._records.version(*key) for key in sorted(versions - known_versions)],
+            new,
             [self._records.move(*key) for key in sorted(moves - known_moves)],
             [self._records.state(*key) for key in sorted(states - known_states)],
+            self._facts.read(new),
         )
         self._tell_missing(versions, moves, states)
 
@@ -37,8 +43,9 @@ class Reconciliation:
         """Make the catalog again from the store alone."""
         before = self._catalog.keys()
         versions, moves, states = self._records.everything()
+        facts = self._facts.read(versions)
         self._events.read_again(
-            lambda events: self._catalog.replace(before, versions, moves, states, events)
+            lambda events: self._catalog.replace(before, versions, moves, states, events, facts)
         )
         self._tell_missing(
             {(v.name, v.number) for v in versions},

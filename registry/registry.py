@@ -44,6 +44,8 @@ from registry.release.gate import ReleaseGate
 from registry.release.mover import AliasMover
 from registry.release.policy import MovePlan, ReleasePolicy
 from registry.release.signing import check_signatures
+from registry.search.listing import Listing
+from registry.search.reading import FactReader
 from registry.signatures import MoveSignature, Signature
 from registry.storage.direct import SentPart, UploadOffer
 from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
@@ -80,10 +82,12 @@ class Registry:
         self._uploads = Uploads(store, self._blobs, capabilities)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
-        self._versions = Versions(self._records, catalog, freshness_s)
+        self._listing = Listing(catalog)
+        facts = FactReader(self._manifests)
+        self._versions = Versions(self._records, catalog, facts, freshness_s)
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
         self._events = EventLog(self._records, catalog, self._versions.get, look_s=freshness_s)
-        self._reconciliation = Reconciliation(self._records, catalog, self._events)
+        self._reconciliation = Reconciliation(self._records, catalog, self._events, facts)
         self._servers = Servers(store, now)
         self._audit = AuditLog(store)
         self._states = VersionStates(
@@ -245,7 +249,12 @@ class Registry:
         return AliasTarget(move=move, version=self._versions.get(name, move.to_number))
 
     def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
-        return self._versions.page(after, limit)
+        return self._listing.adapters(after, limit)
+
+    def search(
+        self, expression: str, *, after: AdapterRef | None = None, limit: int = 100
+    ) -> list[AdapterVersion]:
+        return self._listing.versions(expression, after, limit)
 
     def versions(self, name: str) -> list[AdapterVersion]:
         self._versions.catch_up(check_name(name))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, AliasMove, check_name
+from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
 from registry.database.catalog import Catalog
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
-    InvalidRequest,
     NameTaken,
     VersionNotFound,
     there_is,
 )
 from registry.recent import Recent
 from registry.records import Records
-
-MAX_PAGE = 1000
+from registry.search.reading import FactReader
 
 
 class Versions:
@@ -26,9 +24,12 @@ class Versions:
     What the catalog said within `freshness_s` is not asked again.
     """
 
-    def __init__(self, records: Records, catalog: Catalog, freshness_s: float) -> None:
+    def __init__(
+        self, records: Records, catalog: Catalog, facts: FactReader, freshness_s: float
+    ) -> None:
         self._records = records
         self._catalog = catalog
+        self._facts = facts
         self._recent: Recent[tuple[str, int], AdapterVersion] = Recent(freshness_s)
 
     def forget(self) -> None:
@@ -42,13 +43,7 @@ class Versions:
         """
         versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
         if versions or moves:
-            self._catalog.add(versions, moves)
-
-    def page(self, after: str, limit: int) -> list[AdapterSummary]:
-        """Up to `limit` adapters behind the name `after`; raises InvalidRequest for the limit."""
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequest(f"limit is {limit}; give 1 to {MAX_PAGE}", param="limit")
-        return self._catalog.adapters(after, limit)
+            self._catalog.add(versions, moves, facts=self._facts.read(versions))
 
     def require_adapter(self, name: str) -> None:
         """Raises AdapterNotFound when there is no version of `name`."""

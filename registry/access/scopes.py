@@ -171,7 +171,7 @@ _RULES: Sequence[_Rule] = (
     _rule("GET", "/v1/manifests/[^/]+", "pull"),
     _rule("GET", "/v1/(resolve|card)", "pull"),
     _rule("GET", "/v1/verify", "pull", only_with_ref=True),  # the whole store: admin
-    _rule("GET", "/v1/adapters", "pull"),
+    _rule("GET", "/v1/(adapters|versions)", "pull"),
     # Who may only move sees no event, but learns how far the log has come.
     _rule("GET", "/v1/events", "pull"),
     _rule("GET", "/v1/events", "move"),

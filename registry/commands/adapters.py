@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from registry.adapters import AdapterRef, check_name
+from registry.adapters import AdapterRef
 from registry.commands.aliases import ALIAS_COMMANDS
 from registry.commands.catalog import CATALOG_COMMANDS
 from registry.commands.compare import diff
 from registry.commands.events import EVENT_COMMANDS
+from registry.commands.listing import ls
 from registry.commands.parts import example, json_option, open_registry_at, registry_option
 from registry.commands.push import push
 from registry.commands.release import RELEASE_COMMANDS
 from registry.commands.servers import servers
-from registry.commands.tables import (
-    print_json,
-    print_table,
-    show_version,
-    summary_rows,
-    version_rows,
-)
+from registry.commands.tables import print_json, show_version
 from registry.commands.upkeep import UPKEEP_COMMANDS
 from registry.errors import InvalidRequest
-from registry.protocol import AdapterRegistry
 from registry.settings import RegistrySettings, read_home, read_section
-
-_PAGE = 500
 
 
 @click.command(epilog=example("hotswap pull team/sql@prod ./sql-adapter"))
@@ -47,35 +38,6 @@ def pull(ref: str, directory: Path, location: str | None, as_json: bool) -> None
         print_json(version.model_dump(mode="json"))
     else:
         click.echo(f"pulled {version.ref} {version.manifest_digest} into {directory}")
-
-
-@click.command(epilog=example("hotswap ls", "hotswap ls team/sql"))
-@click.argument("name", required=False)
-@registry_option
-@json_option
-def ls(name: str | None, location: str | None, as_json: bool) -> None:
-    """List the adapters, or the versions of NAME."""
-    with open_registry_at(location) as registry:
-        if name is None:
-            summaries = _all_adapters(registry)
-            header, rows = summary_rows(summaries)
-            items = [summary.model_dump(mode="json") for summary in summaries]
-        else:
-            versions = registry.versions(check_name(name))
-            header, rows = version_rows(versions, registry.aliases(name), registry.states(name))
-            items = [version.model_dump(mode="json") for version in versions]
-    if as_json:
-        print_json(items)
-    else:
-        print_table(header, rows)
-
-
-def _all_adapters(registry: AdapterRegistry) -> list[Any]:
-    found = page = registry.adapters(limit=_PAGE)
-    while len(page) == _PAGE:
-        page = registry.adapters(after=page[-1].name, limit=_PAGE)
-        found = found + page
-    return found
 
 
 @click.command(

@@ -70,6 +70,14 @@ def version_rows(
     return ("VERSION", "DIGEST", "ALIASES", "BY", "AT"), rows
 
 
+def found_rows(versions: Sequence[AdapterVersion]) -> tuple[Row, list[Row]]:
+    rows: list[Row] = [
+        (str(v.ref), v.manifest_digest.short, v.created_by, time_text(v.created_at))
+        for v in versions
+    ]
+    return ("VERSION", "DIGEST", "BY", "AT"), rows
+
+
 def show_version(
     version: AdapterVersion,
     manifest: Manifest,

@@ -13,10 +13,20 @@ from sqlmodel import SQLModel
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from registry.database.database import Database
 from registry.database.revisions import require_head
-from registry.database.schema import AliasMoveRow, EventRow, StoreRow, VersionRow, VersionStateRow
+from registry.database.schema import (
+    AliasMoveRow,
+    EventRow,
+    FactRow,
+    StoreRow,
+    VersionRow,
+    VersionStateRow,
+)
+from registry.database.search import is_present, search_page
 from registry.digests import Digest
 from registry.errors import HotswapError
 from registry.events.event import Event
+from registry.search.facts import Fact
+from registry.search.language import Expression
 
 ROWS_A_STATEMENT = 500
 NUM_SUGGESTIONS = 5
@@ -29,7 +39,9 @@ _VERSIONS: Any = SQLModel.metadata.tables[VersionRow.__tablename__]
 _MOVES: Any = SQLModel.metadata.tables[AliasMoveRow.__tablename__]
 _STATES: Any = SQLModel.metadata.tables[VersionStateRow.__tablename__]
 _EVENTS: Any = SQLModel.metadata.tables[EventRow.__tablename__]
-_TABLES = (_EVENTS, _STATES, _MOVES, _VERSIONS)  # what is referred to comes last
+_FACTS: Any = SQLModel.metadata.tables[FactRow.__tablename__]
+_RECORDS = (_EVENTS, _STATES, _MOVES, _VERSIONS)  # what is referred to comes last
+_TABLES = (_FACTS, *_RECORDS)
 
 
 class Catalog:
@@ -66,10 +78,11 @@ class Catalog:
         versions: Iterable[AdapterVersion],
         moves: Iterable[AliasMove],
         states: Iterable[VersionState] = (),
+        facts: Iterable[Fact] = (),
     ) -> None:
         """Add the rows that are missing. Records never change, so those that are there stay."""
         with self._add() as connection:
-            _insert_missing(connection, versions, moves, states)
+            _insert_missing(connection, versions, moves, states, facts)
 
     def replace(
         self,
@@ -78,14 +91,16 @@ class Catalog:
         moves: Iterable[AliasMove],
         states: Iterable[VersionState],
         events: Iterable[Event] = (),
+        facts: Iterable[Fact] = (),
     ) -> None:
         """Make these the only rows, in one transaction. What others have added since `before` was
         taken stays: the records may have been read before theirs were written."""
         with self._alone() as connection:
-            late = {table: _rows_since(connection, table, before) for table in _TABLES}
+            late = {table: _rows_since(connection, table, before) for table in _RECORDS}
+            late[_FACTS] = _facts_of(connection, late[_VERSIONS])
             for table in _TABLES:
                 connection.execute(delete(table))
-            _insert_missing(connection, versions, moves, states)
+            _insert_missing(connection, versions, moves, states, facts)
             _insert_events(connection, events)
             for table in reversed(_TABLES):
                 _insert_rows(connection, table, late[table])
@@ -93,7 +108,7 @@ class Catalog:
     def keys(self) -> Keys:
         """The key of every row, to be taken before the records are read for `replace`."""
         with self._read() as connection:
-            return {table.name: _keys(connection, table) for table in _TABLES}
+            return {table.name: _keys(connection, table) for table in _RECORDS}
 
     def add_events(self, events: Iterable[Event]) -> None:
         """Note which records the events tell of."""
@@ -196,7 +211,8 @@ class Catalog:
             return [_move(row) for row in connection.execute(statement.order_by("sequence"))]
 
     def adapters(self, after: str, limit: int) -> list[AdapterSummary]:
-        """Up to `limit` summaries in order of name, behind the name `after`."""
+        """Up to `limit` summaries in order of name, behind the name `after`; deleted versions are
+        not counted, and an adapter without any other is left out."""
         statement = (
             select(
                 _VERSIONS.c.name,
@@ -204,7 +220,7 @@ class Catalog:
                 func.max(_VERSIONS.c.number).label("latest_number"),
                 func.max(_VERSIONS.c.created_at).label("created_at"),
             )
-            .where(_VERSIONS.c.name > after)
+            .where(_VERSIONS.c.name > after, is_present())
             .group_by(_VERSIONS.c.name)
             .order_by(_VERSIONS.c.name)
             .limit(limit)
@@ -215,6 +231,14 @@ class Catalog:
             for move in _current_moves(connection, list(moves)):
                 moves[move.name].append(move)
         return [_summary(row, moves[row.name]) for row in rows]
+
+    def search(
+        self, expression: Expression, after: tuple[str, int] | None, limit: int
+    ) -> list[AdapterVersion]:
+        """Up to `limit` versions for which the expression holds, in order of name and number,
+        behind the name and number `after`."""
+        with self._read() as connection:
+            return [_version(row) for row in search_page(connection, expression, after, limit)]
 
     def names_like(self, name: str) -> list[str]:
         """A few names to suggest: those under the same first segment, or else the first ones."""
@@ -234,10 +258,12 @@ def _insert_missing(
     versions: Iterable[AdapterVersion],
     moves: Iterable[AliasMove],
     states: Iterable[VersionState],
+    facts: Iterable[Fact],
 ) -> None:
     _insert_rows(connection, _VERSIONS, [_version_row(version) for version in versions])
     _insert_rows(connection, _MOVES, [_move_row(move) for move in moves])
     _insert_rows(connection, _STATES, [state.model_dump() for state in states])
+    _insert_rows(connection, _FACTS, [fact._asdict() for fact in facts])
 
 
 def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
@@ -262,10 +288,21 @@ def _keys(connection: Connection, table: Any) -> set[tuple[Any, ...]]:
 
 def _rows_since(connection: Connection, table: Any, before: Keys) -> list[dict[str, Any]]:
     late = sorted(_keys(connection, table) - before[table.name])
+    return _rows(connection, table, [*table.primary_key], late)
+
+
+def _facts_of(connection: Connection, versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = [(row["name"], row["number"]) for row in versions]
+    return _rows(connection, _FACTS, [_FACTS.c.name, _FACTS.c.number], keys)
+
+
+def _rows(
+    connection: Connection, table: Any, columns: list[Any], values: Sequence[tuple[Any, ...]]
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for start in range(0, len(late), ROWS_A_STATEMENT):
-        key = tuple_(*table.primary_key)
-        statement = select(table).where(key.in_(late[start : start + ROWS_A_STATEMENT]))
+    for start in range(0, len(values), ROWS_A_STATEMENT):
+        part = values[start : start + ROWS_A_STATEMENT]
+        statement = select(table).where(tuple_(*columns).in_(part))
         found += [dict(row._mapping) for row in connection.execute(statement)]
     return found
 

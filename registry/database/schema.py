@@ -64,6 +64,23 @@ class VersionRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class FactRow(SQLModel, table=True):
+    """One Fact of a version, for searches: a text or a number, never both."""
+
+    __tablename__ = "facts"
+    __table_args__ = (
+        # Texts by (key, text); numbers, whose text is NULL, by (key, NULL, value).
+        Index("facts_by_key", "key", "text", "value", "name", "number"),
+        {"sqlite_with_rowid": False},
+    )
+
+    name: str = Field(primary_key=True, sa_type=KeyText)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    key: str = Field(primary_key=True, sa_type=KeyText)
+    text: str | None = Field(sa_type=KeyText)
+    value: float | None
+
+
 class VersionStateRow(SQLModel, table=True):
     """One VersionState; the row with the highest sequence of a version is current."""
 
@@ -95,6 +112,7 @@ class AliasMoveRow(SQLModel, table=True):
     __tablename__ = "alias_moves"
     __table_args__ = (
         ForeignKeyConstraint(["name", "to_number"], ["versions.name", "versions.number"]),
+        Index("alias_moves_by_alias", "alias", "name"),
     )
 
     name: str = Field(primary_key=True, sa_type=KeyText)

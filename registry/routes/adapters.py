@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -35,6 +35,7 @@ from registry.signatures import MoveSignature, Signature
 SPOOL_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
 BINARY = "application/octet-stream"
+NamedT = TypeVar("NamedT", AdapterSummary, AdapterVersion)
 
 
 class _Body(BaseModel):
@@ -130,7 +131,24 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     def list_adapters(
         request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> dict[str, Any]:
-        return {"adapters": _visible(registry, principal_of(request), after, limit)}
+        def page(last: AdapterSummary | None) -> list[AdapterSummary]:
+            return registry.adapters(after=after if last is None else last.name, limit=limit)
+
+        return {"adapters": _visible(page, principal_of(request), limit)}
+
+    @router.get("/versions")
+    def search(
+        request: Request,
+        filter: str,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        start = None if after is None else AdapterRef.parse(after)
+
+        def page(last: AdapterVersion | None) -> list[AdapterVersion]:
+            return registry.search(filter, after=start if last is None else last.ref, limit=limit)
+
+        return {"versions": _visible(page, principal_of(request), limit)}
 
     @router.get("/adapters/{name:path}/versions")
     def list_versions(name: str) -> dict[str, Any]:
@@ -165,15 +183,16 @@ def _plan_commit(registry: AdapterRegistry, name: str, body: CommitBody, by: str
 
 
 def _visible(
-    registry: AdapterRegistry, principal: Principal, after: str, limit: int
-) -> list[AdapterSummary]:
+    page_behind: Callable[[NamedT | None], list[NamedT]], principal: Principal, limit: int
+) -> list[NamedT]:
     """A page of what the principal may read: full as long as there is more."""
-    found: list[AdapterSummary] = []
-    while page := registry.adapters(after=after, limit=limit):
-        found += [summary for summary in page if principal.allows("pull", summary.name)]
+    found: list[NamedT] = []
+    last: NamedT | None = None
+    while page := page_behind(last):
+        found += [item for item in page if principal.allows("pull", item.name)]
         if len(found) >= limit or len(page) < limit:
             break
-        after = page[-1].name
+        last = page[-1]
     return found[:limit]
 
 

@@ -473,3 +473,14 @@ def test_error_of_the_client_is_the_error_of_the_server(login: Login) -> None:
     with pytest.raises(HotswapError) as refused:
         client.move_alias(NAME, "prod", 1, by="x")
     assert json.loads(json.dumps(refused.value.body()))["error"]["code"] == "forbidden"
+
+
+def test_search_shows_only_what_may_be_read(login: Login, tmp_path: Path) -> None:
+    admin = login("admin")
+    for name in ("other", "team/a", "team/b", "zzz"):
+        push_one(admin, tmp_path / name.replace("/", "-"), name=name)
+    reader = login("pull:team/*")
+    assert [v.name for v in reader.search("number > 0", limit=1)] == ["team/a"]
+    assert [v.name for v in reader.search("number > 0")] == ["team/a", "team/b"]
+    with pytest.raises(Forbidden, match="'pull:…'"):
+        login("push:team/*").search("number > 0")

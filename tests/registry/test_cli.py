@@ -110,6 +110,28 @@ def test_lineage_is_pushed_and_shown(shell: Shell) -> None:
     assert "revision:     3f2c9d1" in lines
 
 
+def test_filter_lists_the_versions_it_holds_for(shell: Shell) -> None:
+    for seed in (1, 2, 3):
+        make_bundle(shell.root / f"v{seed}", seed)
+        for name in ("a", "b"):
+            shell.ok("push", f"v{seed}", name, "--metric", f"em=0.{seed}", "--tag", f"v=v{seed}")
+
+    def refs(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in shell.ok("ls", *arguments).splitlines()[1:]]
+
+    text = "metrics.em > 0.1 and tag.v in ('v2', 'v3')"
+    assert refs("--filter", text) == ["a:2", "a:3", "b:2", "b:3"]
+    assert refs("--filter", text, "--limit", "3") == ["a:2", "a:3", "b:2"]
+    assert refs("--filter", text, "--after", "a:3") == ["b:2", "b:3"]
+    assert refs("b", "--filter", "number = 1 or number = 3") == ["b:1", "b:3"]
+    assert refs("b", "--limit", "2") == ["b:1", "b:2"]
+    assert refs("--limit", "1") == ["a"]
+    assert refs("--after", "a") == ["b"]
+    documents = json.loads(shell.ok("ls", "--filter", text, "--limit", "1", "--json"))
+    assert [(d["name"], d["number"]) for d in documents] == [("a", 2)]
+    assert "column 13" in shell.fails("ls", "b", "--filter", "metrics.em >")
+
+
 def test_card_is_printed_alone(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
     shell.ok("push", "v1", "team/sql", "--metric", "em=0.5")

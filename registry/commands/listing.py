@@ -1,0 +1,117 @@
+"""`hotswap ls`: adapters, the versions of one, or the versions for which a filter holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import click
+
+from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, check_name
+from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.tables import (
+    Row,
+    found_rows,
+    print_json,
+    print_table,
+    summary_rows,
+    version_rows,
+)
+from registry.protocol import AdapterRegistry
+from registry.search.parser import parse_filter
+
+_PAGE = 500
+ItemT = TypeVar("ItemT", AdapterSummary, AdapterVersion)
+
+
+@click.command(
+    epilog=example(
+        "hotswap ls",
+        "hotswap ls team/sql",
+        "hotswap ls --filter 'metrics.em > 0.8 and tag.team = \"x\"'",
+        'hotswap ls --filter \'alias = "prod" and not name ~ "team/*"\' --limit 20',
+    )
+)
+@click.argument("name", required=False)
+@click.option("--filter", "expression", metavar="EXPR", help="List the versions it holds for.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many; all by default.")
+@click.option("--after", help="Go on behind this line: a NAME, of versions a NAME:NUMBER.")
+@registry_option
+@json_option
+def ls(
+    name: str | None,
+    expression: str | None,
+    limit: int | None,
+    after: str | None,
+    location: str | None,
+    as_json: bool,
+) -> None:
+    """List the adapters, the versions of NAME, or those a filter holds for.
+
+    A filter compares fields (=, !=, <, <=, >, >=, in, and ~ with * for any characters) and joins
+    comparisons with and, or, not and parentheses. Fields: name, number, created, by, base, state,
+    alias, description, lora.kind, lora.r, lora.alpha, metrics.<key>, tag.<key>, lineage.parent,
+    lineage.parent_digest, lineage.dataset_digest, lineage.run, lineage.revision.
+    """
+    if expression is not None:
+        parse_filter(expression)  # its columns are those of what was typed
+    if name is not None:
+        check_name(name)
+    with open_registry_at(location) as registry:
+        if name is None and expression is None:
+            header, rows, items = _adapters(registry, after or "", limit)
+        elif name is not None and (expression, limit, after) == (None, None, None):
+            header, rows, items = _versions(registry, name)
+        else:
+            header, rows, items = _search(registry, _joined(name, expression), after, limit)
+    if as_json:
+        print_json([item.model_dump(mode="json") for item in items])
+    else:
+        print_table(header, rows)
+
+
+Listing = tuple[Row, list[Row], Sequence[AdapterSummary | AdapterVersion]]
+
+
+def _adapters(registry: AdapterRegistry, after: str, limit: int | None) -> Listing:
+    found = _pages(
+        lambda last, size: registry.adapters(after=last.name if last else after, limit=size), limit
+    )
+    return *summary_rows(found), found
+
+
+def _versions(registry: AdapterRegistry, name: str) -> Listing:
+    versions = registry.versions(name)
+    return *version_rows(versions, registry.aliases(name), registry.states(name)), versions
+
+
+def _search(
+    registry: AdapterRegistry, expression: str, after: str | None, limit: int | None
+) -> Listing:
+    start = None if after is None else AdapterRef.parse(after)
+    found = _pages(
+        lambda last, size: registry.search(
+            expression, after=last.ref if last else start, limit=size
+        ),
+        limit,
+    )
+    return *found_rows(found), found
+
+
+def _joined(name: str | None, expression: str | None) -> str:
+    parts = [] if expression is None else [f"({expression})"]
+    return " and ".join([*parts, *([] if name is None else [f"name = '{name}'"])])
+
+
+def _pages(
+    page_behind: Callable[[ItemT | None, int], list[ItemT]], limit: int | None
+) -> list[ItemT]:
+    """The pages of a listing one after the other, up to `limit` items."""
+    found: list[ItemT] = []
+    while limit is None or len(found) < limit:
+        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        page = page_behind(found[-1] if found else None, size)
+        found += page
+        if len(page) < size:
+            break
+    return found
