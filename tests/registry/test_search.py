@@ -303,7 +303,7 @@ def test_catalog_from_before_there_were_facts_is_filled_again(tmp_path: Path) ->
         for statement in (
             "DROP TABLE facts",
             "DROP INDEX alias_moves_by_alias",
-            "UPDATE alembic_version SET version_num = '0002'",
+            "UPDATE alembic_version SET version_num = '0003'",
         ):
             connection.exec_driver_sql(statement)
     database.close()
