@@ -70,12 +70,17 @@ class Serving:
         versions = VersionTable(
             registry, max_age_s=settings.alias_max_age_s, grace_s=settings.alias_grace_s
         )
+        resolver = _resolver(settings, self.base, model, registry, versions, trust)
         self.follower = Follower(
-            registry, versions, base=self.base.model_id, loaded=self.adapters.held
+            registry,
+            versions,
+            base=self.base.model_id,
+            loaded=self.adapters.held,
+            check=resolver.resolve,
         )
         self.inference = Inference(
             base=self.base,
-            resolver=_resolver(settings, self.base, model, registry, versions, trust),
+            resolver=resolver,
             engine=self.engine,
             prefetch=self.adapters.prefetch,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens),

@@ -41,13 +41,16 @@ class Follower:
         *,
         base: str,
         loaded: Callable[[], Iterable[Digest]],
+        check: Callable[[str], object],
     ) -> None:
-        """`loaded` gives the digests of the adapters that are held in memory."""
+        """`loaded` gives the digests of the adapters that are held in memory; `check` raises
+        for a reference whose target this server will not serve."""
         self.server_id = _server_id()
         self._registry = registry
         self._table = table
         self._base = base
         self._loaded = loaded
+        self._check = check
         self._cursor: int | None = None
         self._is_following: bool | None = None  # not known yet
         self._reported_at = float("-inf")
@@ -117,10 +120,13 @@ class Follower:
     def _report(self, cursor: int) -> None:
         if self._stopping.is_set():
             return
+        aliases = self._table.served()
+        refused = {ref: reason for ref in aliases if (reason := self._refusal(ref))}
         report = ServerReport(
             base=self._base,
             cursor=cursor,
-            aliases=self._table.served(),
+            aliases={ref: digest for ref, digest in aliases.items() if ref not in refused},
+            refused=refused,
             loaded=tuple(sorted(self._loaded(), key=str)),
         )
         self._reported_at = time.monotonic()
@@ -130,6 +136,16 @@ class Follower:
             raise
         except HotswapError as error:  # events may be followed all the same
             _log.warning("the registry refuses what this server reports: %s", error)
+
+    def _refusal(self, ref: str) -> str | None:
+        """Why the target of the alias is not served; None when it is, or cannot be told now."""
+        try:
+            self._check(ref)
+        except Unavailable:
+            return None
+        except HotswapError as error:
+            return error.message
+        return None
 
     def _lose(self, error: HotswapError | None) -> None:
         if self._is_following is not False:

@@ -84,7 +84,7 @@ def alias(
             )
         _finish(move, f"{name}@{alias_name} points to version {move.to_number}", as_json=as_json)
         if wait:
-            _wait(registry, timeout_s, as_json=as_json)
+            _wait(registry, f"{name}@{alias_name}", timeout_s, as_json=as_json)
 
 
 @click.command(epilog=example("hotswap history team/sql@prod"))
@@ -167,7 +167,7 @@ def rollback(
         text = f"points to version {move.to_number} again (was {move.from_number})"
         _finish(move, f"{name}@{alias_name} {text}", as_json=as_json)
         if wait:
-            _wait(registry, timeout_s, as_json=as_json)
+            _wait(registry, f"{name}@{alias_name}", timeout_s, as_json=as_json)
 
 
 def _finish(move: AliasMove, text: str, *, as_json: bool) -> None:
@@ -177,9 +177,9 @@ def _finish(move: AliasMove, text: str, *, as_json: bool) -> None:
         click.echo(text)
 
 
-def _wait(registry: AdapterRegistry, timeout_s: float, *, as_json: bool) -> None:
+def _wait(registry: AdapterRegistry, ref: str, timeout_s: float, *, as_json: bool) -> None:
     """The move is made and printed already; this may still fail."""
-    text = wait_for_servers(registry, timeout_s)
+    text = wait_for_servers(registry, ref, timeout_s)
     if not as_json:
         click.echo(text)
 

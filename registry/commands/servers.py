@@ -39,7 +39,10 @@ def servers(location: str | None, as_json: bool) -> None:
                 str(max(end - server.cursor, 0)),
                 str(len(server.loaded)),
                 time_text(server.seen_at),
-                ", ".join(f"{ref}={digest.short}" for ref, digest in server.aliases.items()),
+                ", ".join(
+                    [f"{ref}={digest.short}" for ref, digest in server.aliases.items()]
+                    + [f"{ref} refused" for ref in server.refused]
+                ),
             )
             for server in found
         ],
@@ -73,16 +76,24 @@ def require_waitable(registry: AdapterRegistry) -> None:
         )
 
 
-def wait_for_servers(registry: AdapterRegistry, timeout_s: float) -> str:
-    """Until every live server has applied what has happened up to now; says how many there are.
+def wait_for_servers(registry: AdapterRegistry, ref: str, timeout_s: float) -> str:
+    """Until every live server has applied the move of `ref` that was just made; says how many.
 
-    Raises NotAcknowledged, naming those that have not after `timeout_s`.
+    Raises NotAcknowledged, naming those that have not after `timeout_s` and those that have heard
+    of the move and refuse its target.
     """
     deadline = time.monotonic() + timeout_s
     end = registry.events().cursor
     while True:
         live = registry.servers()
         behind = [server for server in live if server.cursor < end]
+        refusing = [s for s in live if s.cursor >= end and ref in s.refused]
+        if refusing:
+            raise NotAcknowledged(
+                f"{ref} was moved, but its new target is refused by "
+                + "; ".join(f"{s.server_id}: {s.refused[ref]}" for s in refusing),
+                servers=[server.server_id for server in refusing],
+            )
         if not behind:
             return f"applied by {len(live)} live server{'' if len(live) == 1 else 's'}"
         if time.monotonic() >= deadline:

@@ -38,11 +38,15 @@ class _Wire(BaseModel):
 
 class ServerReport(_Wire):
     """What a server says: the cursor up to which it has applied events, what each alias it was
-    asked for means there now, and the manifest digests it holds in memory."""
+    asked for means there now, and the manifest digests it holds in memory.
+
+    `refused` has the aliases whose target it will not serve, with the reason.
+    """
 
     base: str
     cursor: int
     aliases: dict[str, Digest]
+    refused: dict[str, str] = {}
     loaded: tuple[Digest, ...]
 
 

@@ -14,6 +14,8 @@ from registry.app import assemble, registry_plane
 from registry.bundles.bundle import Bundle
 from registry.bundles.transfer import push
 from registry.client import RegistryClient
+from registry.commands.servers import wait_for_servers
+from registry.errors import NotAcknowledged
 from registry.registry import Registry
 from registry.release.signed import rollback_signed
 from registry.release.signing import SigningKey
@@ -82,8 +84,13 @@ def test_what_is_not_signed_never_answers_and_a_signed_rollback_does(
     assert f"move 3 of {NAME}@prod is not signed" in error["message"]
     assert key.public in error["message"]
 
+    with pytest.raises(NotAcknowledged, match=rf"{NAME}@prod .* is not signed"):
+        wait_for_servers(registry, f"{NAME}@prod", 1)
+    assert not registry.servers()[0].aliases
+
     registry.move_alias(NAME, "prod", 2, by="mallory")
     assert server.answer().json()["error"]["code"] == "untrusted"
 
     rollback_signed(registry, key, NAME, "prod", by="ann")
     assert server.version() == f"{NAME}:1"
+    assert wait_for_servers(registry, f"{NAME}@prod", 1) == "applied by 1 live server"

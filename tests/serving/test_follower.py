@@ -94,7 +94,9 @@ class World:
         self.operator = stack.enter_context(RegistryClient(url))
         self.client = stack.enter_context(RegistryClient(url))
         self.table = WatchedTable(self.client, max_age_s=3600, grace_s=3600)
-        self.follower = Follower(self.client, self.table, base="tiny", loaded=lambda: [LOADED])
+        self.follower = Follower(
+            self.client, self.table, base="tiny", loaded=lambda: [LOADED], check=lambda _: None
+        )
 
     def start_registry(self) -> None:
         self.process.enter_context(registry_process(self.root, self.port))
