@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,15 @@ HOTSWAP = Path(sys.executable).with_name("hotswap")
 
 
 @contextmanager
-def server(home: Path, options: Sequence[str] = (), command: str = "up") -> Iterator[str]:
+def server(
+    home: Path,
+    options: Sequence[str] = (),
+    command: str = "up",
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     """A server on a free port with its state below `home`; yields its URL."""
     arguments = [str(HOTSWAP), command, "--port", "0", *options]
-    environment = {**os.environ, "HOTSWAP_HOME": str(home)}
+    environment = {**os.environ, "HOTSWAP_HOME": str(home), **(variables or {})}
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

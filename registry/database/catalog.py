@@ -29,6 +29,7 @@ from registry.search.facts import Fact
 from registry.search.language import Expression
 
 ROWS_A_STATEMENT = 500
+MANY_ROWS = 1000
 NUM_SUGGESTIONS = 5
 
 Keys = dict[str, set[tuple[Any, ...]]]
@@ -280,6 +281,9 @@ def _insert_rows(connection: Connection, table: Any, rows: Iterable[dict[str, An
         insert_into = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         statement = insert_into(table).on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, ordered)
+    if len(ordered) >= MANY_ROWS and connection.dialect.name == "postgresql":
+        # Autovacuum would do it in a minute or so; until then a page of names reads every row.
+        connection.exec_driver_sql(f"ANALYZE {table.name}")
 
 
 def _keys(connection: Connection, table: Any) -> set[tuple[Any, ...]]:

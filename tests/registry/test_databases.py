@@ -107,6 +107,17 @@ def test_writer_waits_for_the_one_who_is_alone_and_gives_up_in_time(
     other.close()
 
 
+def test_postgresql_knows_how_many_rows_a_fill_made(postgres_catalog: str) -> None:
+    """Without, it takes the tables for nearly empty and lists by reading them whole."""
+    catalog, database = Catalog(postgres_catalog), Database(postgres_catalog)
+    catalog.add([version("a", number) for number in range(1, 2001)], [])
+    with database.read() as connection:
+        query = "SELECT reltuples FROM pg_class WHERE relname = 'versions'"
+        assert connection.exec_driver_sql(query).scalar() == 2000
+    catalog.close()
+    database.close()
+
+
 FILL = """
 import resource, sys
 from datetime import UTC, datetime
