@@ -25,6 +25,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
 )
 
 from registry.database.schema import METADATA, AliasMoveRow, FactRow, VersionRow, VersionStateRow
@@ -50,11 +51,9 @@ def search_page(
     out unless the expression asks for a state."""
     terms = list(expression.parts) if isinstance(expression, language.All) else [expression]
     compiled = _Compiler(connection.dialect.name == "sqlite")
-    driver = compiled.driver(connection, terms)
+    driver, rows = compiled.driver(connection, terms)
     conditions = [
-        tuple_(_V.c.name, _V.c.number).in_(compiled.rows(term))
-        if term is driver and isinstance(term, Comparison)
-        else compiled.condition(term)
+        tuple_(_V.c.name, _V.c.number).in_(rows) if term is driver else compiled.condition(term)
         for term in terms
     ]
     if not mentions(expression, "state"):
@@ -93,17 +92,33 @@ class _Compiler:
                 return not_(_exists(_states_among(STATES - wanted)))
         return _exists(self.rows(expression))
 
-    def driver(self, connection: Connection, terms: Sequence[Expression]) -> Comparison | None:
-        """The term with the fewest rows, if they are few; counting stops where they are not."""
-        found: Comparison | None = None
+    def driver(
+        self, connection: Connection, terms: Sequence[Expression]
+    ) -> tuple[Expression | None, Any]:
+        """The term with the fewest rows, and these, if they are few; counting stops where they
+        are not."""
+        found: tuple[Expression | None, Any] = (None, None)
         fewest = MAX_DRIVING + 1
         for term in terms:
-            if isinstance(term, Comparison) and _has_rows(term):
-                rows = self.rows(term).limit(fewest).subquery()
-                number = connection.scalar(select(func.count()).select_from(rows)) or 0
+            if (parts := self.all_rows(term)) is not None:
+                rows = union_all(*parts)
+                some = select(literal(1)).select_from(rows.subquery()).limit(fewest).subquery()
+                number = connection.scalar(select(func.count()).select_from(some)) or 0
                 if number < fewest:
-                    found, fewest = term, number
+                    found, fewest = (term, rows), number
         return found
+
+    def all_rows(self, term: Expression) -> list[Select[Any]] | None:
+        """What gives every version for which the term holds; None when no index knows. A flat
+        list, because SQLite nests no unions."""
+        match term:
+            case Comparison() if _has_rows(term):
+                return [self.rows(term)]
+            case language.Any():
+                parts = [self.all_rows(part) for part in term.parts]
+                known = [rows for part in parts if part is not None for rows in part]
+                return known if None not in parts else None
+        return None
 
     def rows(self, term: Comparison) -> Select[Any]:
         """Name and number of every version for which a term on facts, aliases or states holds."""
