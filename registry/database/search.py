@@ -34,6 +34,7 @@ from registry.search.facts import searchable
 from registry.search.language import Comparison, Expression, Not, mentions
 
 MAX_DRIVING = 5000
+MAX_LATE = 1000  # what others may add between the count and the page
 STATES = frozenset({"active", "yanked", "deleted", "purged"})
 GONE = frozenset({"deleted", "purged"})
 
@@ -105,7 +106,9 @@ class _Compiler:
                 some = select(literal(1)).select_from(rows.subquery()).limit(fewest).subquery()
                 number = connection.scalar(select(func.count()).select_from(some)) or 0
                 if number < fewest:
-                    found, fewest = (term, rows), number
+                    # The bound is for PostgreSQL's planner, which cannot know how few they are.
+                    bounded = select(rows.subquery()).limit(number + MAX_LATE)
+                    found, fewest = (term, bounded), number
         return found
 
     def all_rows(self, term: Expression) -> list[Select[Any]] | None:
