@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from registry.database.catalog import Catalog
 from registry.events.log import EventLog
 from registry.layout import move_key, state_key, version_key
 from registry.records import Records
 from registry.search.reading import FactReader
+
+
+class Rebuilt(NamedTuple):
+    """How many records a rebuilt catalog was made from."""
+
+    num_versions: int
+    num_moves: int
+    num_states: int
 
 
 class Reconciliation:
@@ -39,8 +49,8 @@ class Reconciliation:
         )
         self._tell_missing(versions, moves, states)
 
-    def rebuild(self) -> None:
-        """Make the catalog again from the store alone."""
+    def rebuild(self) -> Rebuilt:
+        """Make the catalog again from the store alone; how many records there are."""
         before = self._catalog.keys()
         versions, moves, states = self._records.everything()
         facts = self._facts.read(versions)
@@ -52,6 +62,7 @@ class Reconciliation:
             {(m.name, m.alias, m.sequence) for m in moves},
             {(s.name, s.number, s.sequence) for s in states},
         )
+        return Rebuilt(len(versions), len(moves), len(states))
 
     def _tell_missing(
         self,

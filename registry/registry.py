@@ -38,7 +38,7 @@ from registry.events.servers import ServerInfo, ServerReport, Servers
 from registry.events.webhooks import WebhookSettings, WebhookState, read_states
 from registry.manifest import Manifest
 from registry.moves import check_actor
-from registry.reconcile import Reconciliation
+from registry.reconcile import Rebuilt, Reconciliation
 from registry.records import Records
 from registry.release.gate import ReleaseGate
 from registry.release.mover import AliasMover
@@ -151,10 +151,11 @@ class Registry:
         self._reconciliation.sync()
         self._forget()
 
-    def rebuild(self) -> None:
+    def rebuild(self) -> Rebuilt:
         """Make the catalog again from the store alone."""
-        self._reconciliation.rebuild()
+        rebuilt = self._reconciliation.rebuild()
         self._forget()
+        return rebuilt
 
     def _forget(self) -> None:
         """Believe nothing that was read before the catalog was made anew."""

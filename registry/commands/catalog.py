@@ -1,4 +1,4 @@
-"""The command that brings a catalog's schema up to date."""
+"""The commands for the catalog, the index that can be thrown away: its schema, its rows."""
 
 from __future__ import annotations
 
@@ -40,4 +40,26 @@ def migrate(catalog: str | None, as_json: bool) -> None:
         click.echo(f"{database.place}: {before or 'no schema'} → {HEAD}")
 
 
-CATALOG_COMMANDS: tuple[click.Command, ...] = (migrate,)
+@click.command(epilog=example("hotswap rebuild", "hotswap rebuild --store s3://bucket/prefix"))
+@click.option("--store", help="A directory or s3://bucket/prefix; goes before the settings.")
+@json_option
+def rebuild(store: str | None, as_json: bool) -> None:
+    """Make the catalog again from the object store alone: versions, aliases and their history.
+
+    Servers may go on meanwhile. A start does the same by itself when the catalog is lost.
+    """
+    from registry.connect import open_registry
+
+    settings = read_section("registry", RegistrySettings)
+    with open_registry(settings, read_home(), store=store) as registry:
+        rebuilt = registry.rebuild()
+    if as_json:
+        print_json(rebuilt._asdict())
+        return
+    click.echo(
+        f"{rebuilt.num_versions} versions, {rebuilt.num_moves} alias moves and "
+        f"{rebuilt.num_states} changes of state are in the catalog"
+    )
+
+
+CATALOG_COMMANDS: tuple[click.Command, ...] = (migrate, rebuild)

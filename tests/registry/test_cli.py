@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,28 @@ def test_the_whole_life_of_an_adapter(shell: Shell) -> None:
     assert file_bytes(shell.root / "pulled") == file_bytes(shell.root / "v2")
     shown = json.loads(shell.ok("show", "team/sql", "--json"))
     assert (shown["version"]["number"], shown["manifest"]["metrics"]) == (1, {"em": 0.1})
+
+
+def test_rebuild_brings_back_what_the_catalog_lost(shell: Shell) -> None:
+    for seed in (1, 2):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod", "--metric", f"em=0.{seed}")
+    shell.ok("yank", "team/sql:1")
+    asked = (("ls", "--json"), ("history", "team/sql@prod"), ("ls", "--filter", "metrics.em > 0.1"))
+    before = [shell.ok(*arguments) for arguments in asked]
+    (catalog,) = (shell.root / "home" / "catalogs").glob("*.sqlite")
+    database = sqlite3.connect(catalog)
+    with database:
+        for table in ("alias_moves", "version_states", "versions"):
+            assert database.execute(f"DELETE FROM {table}").rowcount > 0
+    database.close()
+    told = shell.ok("rebuild", "--store", shell.store)
+    assert told == "2 versions, 2 alias moves and 1 changes of state are in the catalog\n"
+    assert [shell.ok(*arguments) for arguments in asked] == before
+    for file in catalog.parent.glob(f"{catalog.name}*"):
+        file.unlink()
+    assert json.loads(shell.ok("rebuild", "--store", shell.store, "--json"))["num_versions"] == 2
+    assert [shell.ok(*arguments) for arguments in asked] == before
 
 
 def test_lineage_is_pushed_and_shown(shell: Shell) -> None:
