@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.servers import free_ports, give_up, wait_until_answering
+from tests.servers import free_ports, give_up, running
 
 PACKAGE = "s3rver@3.7.1"
 ACCESS_KEY = SECRET_KEY = "S3RVER"  # it knows no others
@@ -61,11 +61,5 @@ def s3rver(directory: Path, bucket: str) -> Iterator[str]:
         "--port", str(port), "--no-vhost-buckets", "--configure-bucket", bucket,
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_until_answering(url, process)
-            yield url
-        finally:
-            process.kill()
-            process.wait()
+    with running(command, url, directory / "log"):
+        yield url

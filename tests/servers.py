@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -95,11 +95,18 @@ def seaweedfs(binary: str, directory: Path) -> Iterator[str]:
         "-volume.max=0", "-volume.preStopSeconds=0",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{s3}"
-    with (directory / "log").open("wb") as log:
+    with running(command, url, directory / "log"):
+        yield url
+
+
+@contextmanager
+def running(command: Sequence[str], url: str, log_file: Path) -> Iterator[None]:
+    """A server process that answers at `url`, killed at the end."""
+    with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_until_answering(url, process)
-            yield url
+            yield
         finally:
             process.kill()
             process.wait()
