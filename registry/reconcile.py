@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import NamedTuple
 
+from registry.aliases import Aliases
 from registry.database.catalog import Catalog
+from registry.errors import BlobCorrupted
 from registry.events.log import EventLog
+from registry.events.news import News, Subject
 from registry.layout import move_key, state_key, version_key
 from registry.records import Records
 from registry.search.reading import FactReader
+from registry.upkeep.states import VersionStates
+from registry.versions import Versions
 
 
 class Rebuilt(NamedTuple):
@@ -20,15 +27,70 @@ class Rebuilt(NamedTuple):
 
 
 class Reconciliation:
-    """After `sync` or `rebuild` every record that was stored before has its row and its event."""
+    """After `sync` or `rebuild` every record that was stored before has its row and its event;
+    after `catch_up` every record that another process told of `freshness_s` ago has its row.
+
+    Versions, aliases and states believe nothing that was read before a `sync` or a `rebuild`.
+    """
 
     def __init__(
-        self, records: Records, catalog: Catalog, events: EventLog, facts: FactReader
+        self,
+        records: Records,
+        catalog: Catalog,
+        events: EventLog,
+        facts: FactReader,
+        versions: Versions,
+        aliases: Aliases,
+        states: VersionStates,
+        news: News,
+        freshness_s: float,
     ) -> None:
         self._records = records
         self._catalog = catalog
         self._events = events
         self._facts = facts
+        self._versions = versions
+        self._aliases = aliases
+        self._states = states
+        self._news = news
+        self._freshness_s = freshness_s
+        self._catching_up = threading.Lock()  # never taken while the end of the log is moved
+        self._looked_at = float("-inf")
+
+    def catch_up(self) -> None:
+        """Look at the log, at most once in `freshness_s`, and add what it has told of by now.
+
+        Whoever comes while another one does so waits for him: his page would lack the rows. When
+        the store was put back to an earlier state the catalog is made again.
+        """
+        with self._catching_up:
+            now = time.monotonic()
+            if now - self._looked_at >= self._freshness_s:
+                self._events.look()
+                if not self._events.is_stored():
+                    self.rebuild()
+                self._looked_at = now
+            while (subject := self._news.pop()) is not None:
+                self._learn(subject)
+
+    def _learn(self, subject: Subject) -> None:
+        """The records are read from where the catalog ends, as every verb does it: events may come
+        in another order than the numbers, and a gap would never be filled.
+
+        A damaged record keeps nobody else's rows away; who asks for its name is told.
+        """
+        try:
+            if subject.alias is not None:
+                self._aliases.newest(subject.name, subject.alias)
+            elif subject.number is not None:
+                self._states.look(subject.name, subject.number)
+            else:
+                self._versions.catch_up(subject.name)
+        except BlobCorrupted:
+            return
+        except BaseException:
+            self._news.put([subject])
+            raise
 
     def sync(self) -> None:
         """Add what other processes, or a crash, left in the store alone."""
@@ -48,6 +110,7 @@ class Reconciliation:
             self._facts.read(new),
         )
         self._tell_missing(versions, moves, states)
+        self._forget()
 
     def rebuild(self) -> Rebuilt:
         """Make the catalog again from the store alone; how many records there are."""
@@ -62,7 +125,13 @@ class Reconciliation:
             {(m.name, m.alias, m.sequence) for m in moves},
             {(s.name, s.number, s.sequence) for s in states},
         )
+        self._forget()
         return Rebuilt(len(versions), len(moves), len(states))
+
+    def _forget(self) -> None:
+        self._versions.forget()
+        self._aliases.forget()
+        self._states.forget()
 
     def _tell_missing(
         self,

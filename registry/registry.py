@@ -34,6 +34,7 @@ from registry.errors import InvalidRequest
 from registry.events.delivery import WebhookDelivery
 from registry.events.event import EventPage
 from registry.events.log import EventLog
+from registry.events.news import News
 from registry.events.servers import ServerInfo, ServerReport, Servers
 from registry.events.webhooks import WebhookSettings, WebhookState, read_states
 from registry.manifest import Manifest
@@ -60,7 +61,8 @@ class Registry:
     """Implements AdapterRegistry. Invariant: every row in the catalog has its record in the
     store, and every record's manifest and blobs are stored.
 
-    An alias is taken from memory when this process compared it with the store within the last
+    Lists and searches have what other processes did up to `freshness_s` seconds ago. An alias is
+    taken from memory when this process compared it with the store within the last
     `freshness_s` seconds, so a move made through another registry is seen at most that much
     later. Moves made through this one are seen at once.
     """
@@ -82,17 +84,30 @@ class Registry:
         self._uploads = Uploads(store, self._blobs, capabilities)
         self._manifests = ManifestStore(store)
         self._records = Records(store)
-        self._listing = Listing(catalog)
         facts = FactReader(self._manifests)
         self._versions = Versions(self._records, catalog, facts, freshness_s)
         self._aliases = Aliases(self._records, catalog, self._versions, freshness_s)
-        self._events = EventLog(self._records, catalog, self._versions.get, look_s=freshness_s)
-        self._reconciliation = Reconciliation(self._records, catalog, self._events, facts)
+        news = News()
+        self._events = EventLog(
+            self._records, catalog, self._versions.get, news, look_s=freshness_s
+        )
         self._servers = Servers(store, now)
         self._audit = AuditLog(store)
         self._states = VersionStates(
             self._records, catalog, freshness_s, self._aliases.all, self._audit, self._events
         )
+        self._reconciliation = Reconciliation(
+            self._records,
+            catalog,
+            self._events,
+            facts,
+            self._versions,
+            self._aliases,
+            self._states,
+            news,
+            freshness_s,
+        )
+        self._listing = Listing(catalog, self._reconciliation.catch_up)
         self._claims = VersionClaims(
             store,
             now,
@@ -149,19 +164,10 @@ class Registry:
     def sync(self) -> None:
         """Bring catalog and events up to date with what others, or a crash, left in the store."""
         self._reconciliation.sync()
-        self._forget()
 
     def rebuild(self) -> Rebuilt:
         """Make the catalog again from the store alone."""
-        rebuilt = self._reconciliation.rebuild()
-        self._forget()
-        return rebuilt
-
-    def _forget(self) -> None:
-        """Believe nothing that was read before the catalog was made anew."""
-        self._versions.forget()
-        self._aliases.forget()
-        self._states.forget()
+        return self._reconciliation.rebuild()
 
     def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
         check = IntegrityCheck(self._store)

@@ -41,6 +41,7 @@ _MOVES: Any = SQLModel.metadata.tables[AliasMoveRow.__tablename__]
 _STATES: Any = SQLModel.metadata.tables[VersionStateRow.__tablename__]
 _EVENTS: Any = SQLModel.metadata.tables[EventRow.__tablename__]
 _FACTS: Any = SQLModel.metadata.tables[FactRow.__tablename__]
+_TOLD: dict[str, Any] = {"version": _VERSIONS, "move": _MOVES, "state": _STATES}
 _RECORDS = (_EVENTS, _STATES, _MOVES, _VERSIONS)  # what is referred to comes last
 _TABLES = (_FACTS, *_RECORDS)
 
@@ -115,6 +116,18 @@ class Catalog:
         """Note which records the events tell of."""
         with self._add() as connection:
             _insert_events(connection, events)
+
+    def unknown(self, events: Sequence[Event]) -> list[Event]:
+        """Those that tell of a record which has no row."""
+        found: list[Event] = []
+        with self._read() as connection:
+            for kind, table in _TOLD.items():
+                told = {_record_key(event): event for event in events if event.kind == kind}
+                columns = [*table.primary_key]
+                rows = _rows(connection, table, columns, list(told))
+                known = {tuple(row[column.name] for column in columns) for row in rows}
+                found += [event for key, event in told.items() if key not in known]
+        return found
 
     def last_event(self) -> int:
         """The highest sequence number of an event, 0 when there is none."""
@@ -270,6 +283,15 @@ def _insert_missing(
 def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
     rows = [{"sequence": e.sequence, "record_key": e.record_key} for e in events]
     _insert_rows(connection, _EVENTS, rows)
+
+
+def _record_key(event: Event) -> tuple[Any, ...]:
+    """The primary key of the row of the record the event tells of."""
+    if event.move is not None:
+        return event.move.name, event.move.alias, event.move.sequence
+    if event.state is not None:
+        return event.state.name, event.state.number, event.state.sequence
+    return event.version.name, event.version.number
 
 
 def _insert_rows(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from registry.adapters import AdapterVersion
 from registry.database.catalog import Catalog
-from registry.errors import CursorAhead, InvalidRequest
+from registry.errors import BlobCorrupted, CursorAhead, InvalidRequest
 from registry.events.event import (
     MAX_PAGE,
     MAX_WAIT_S,
@@ -27,6 +27,7 @@ from registry.events.event import (
     order_of,
     subject_of,
 )
+from registry.events.news import News
 from registry.records import Records
 
 MAX_REMEMBERED = 1024
@@ -48,17 +49,21 @@ class EventLog:
         records: Records,
         catalog: Catalog,
         version: Callable[[str, int], AdapterVersion],
+        news: News,
         *,
         look_s: float = LOOK_S,
     ) -> None:
-        """`version` gives the version a move or a state is about."""
+        """`version` gives the version a move or a state is about; `news` hears of the records of
+        others that the catalog lacks."""
         self._records = records
         self._catalog = catalog
         self._version = version
+        self._news = news
         self._look_s = look_s
         self._writing = threading.RLock()  # held while the end of the log is moved
         self._owed: deque[EventRecord] = deque()
         self._looked_at = float("-inf")
+        self._is_put_back = False
         self._changed = threading.Condition()  # guards what is below
         self._end: int | None = None
         self._recent: OrderedDict[int, Event] = OrderedDict()
@@ -78,15 +83,23 @@ class EventLog:
             return self._catalog.event_keys()
 
     def is_stored(self) -> bool:
-        """Whether the store still has the last event the catalog knows."""
-        last = self._last()
-        return last == 0 or self._records.has_event(last)
+        """Whether the last event the catalog knows is still what the store has under its number.
+        It is not when the store was put back to an earlier state, whatever was told since."""
+        return not self._is_put_back and self._holds(self._last())
+
+    def look(self) -> None:
+        """See what other processes appended, unless that was done within `look_s`."""
+        with self._writing:
+            if time.monotonic() - self._looked_at >= self._look_s:
+                self._settle()
 
     def read_again(self, keep: Callable[[list[Event]], None]) -> None:
         """Read the whole log; `keep` makes the catalog's index from it, while nothing is added."""
         with self._writing:
             events = list(self._records.events_from(1))
             keep(events)
+            self._news.tell(self._catalog.unknown(events))
+            self._is_put_back = False
             with self._changed:
                 self._recent.clear()
                 self._end = 0
@@ -153,8 +166,24 @@ class EventLog:
 
     def _read_on(self) -> None:
         looked_at = time.monotonic()
-        self._keep(list(self._records.events_from(self._last() + 1)))
+        events = list(self._records.events_from(self._last() + 1))
+        if events:
+            self._is_put_back |= not self._holds(self._last())
+            self._news.tell(self._catalog.unknown(events))
+        self._keep(events)
         self._looked_at = looked_at
+
+    def _holds(self, last: int) -> bool:
+        """Whether the event of this number in the store is the one we know."""
+        if last == 0:
+            return True
+        try:
+            stored = next(self._records.events_from(last), None)
+        except BlobCorrupted:  # whoever reads it is told
+            return False
+        with self._changed:
+            known = self._recent.get(last, stored)
+        return stored is not None and stored == known and self._catalog.has_event(stored.record_key)
 
     def _last(self) -> int:
         if self._end is None:

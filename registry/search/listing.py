@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion
 from registry.database.catalog import Catalog
 from registry.errors import InvalidRequest
@@ -11,13 +13,18 @@ MAX_PAGE = 1000
 
 
 class Listing:
-    """A page starts behind a key that never changes, so what is added meanwhile moves nothing."""
+    """A page starts behind a key that never changes, so what is added meanwhile moves nothing.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Invariant: `catch_up` has told the catalog of what other processes did before a page is read.
+    """
+
+    def __init__(self, catalog: Catalog, catch_up: Callable[[], None]) -> None:
         self._catalog = catalog
+        self._catch_up = catch_up
 
     def adapters(self, after: str, limit: int) -> list[AdapterSummary]:
         _check_limit(limit)
+        self._catch_up()
         return self._catalog.adapters(after, limit)
 
     def versions(
@@ -33,7 +40,9 @@ class Listing:
                     param="after",
                 )
             start = (after.name, after.number)
-        return self._catalog.search(parse_filter(expression), start, limit)
+        wanted = parse_filter(expression)
+        self._catch_up()
+        return self._catalog.search(wanted, start, limit)
 
 
 def _check_limit(limit: int) -> None:

@@ -65,7 +65,7 @@ class VersionStates:
 
     def current(self, name: str, number: int) -> State:
         """The state, at most `freshness_s` old."""
-        return self._recent.get((name, number)) or _state(self._look(name, number))
+        return self._recent.get((name, number)) or _state(self.look(name, number))
 
     def all(self, name: str) -> list[VersionState]:
         """The current state of every version of `name` that ever had one, in order of number."""
@@ -81,7 +81,7 @@ class VersionStates:
 
     def require_movable(self, name: str, number: int) -> None:
         """Raises VersionDeleted or VersionYanked when no alias may move to the version now."""
-        state = _state(self._look(name, number))
+        state = _state(self.look(name, number))
         _refuse_gone(name, number, state)
         if state == "yanked":
             raise VersionYanked(
@@ -90,7 +90,7 @@ class VersionStates:
             )
 
     def is_movable(self, name: str, number: int) -> bool:
-        return _state(self._look(name, number)) == "active"
+        return _state(self.look(name, number)) == "active"
 
     def keep(self, move: AliasMove) -> None:
         """Bring the target of a move that was just claimed back if it was deleted meanwhile."""
@@ -98,7 +98,7 @@ class VersionStates:
 
     def revive(self, name: str, number: int, by: str, why: str) -> None:
         """Make a deleted or purged version active; its content must be stored and pinned."""
-        while (state := self._look(name, number)) is not None and state.state in GONE:
+        while (state := self.look(name, number)) is not None and state.state in GONE:
             self._claim(state, name, number, "active", by, why, "revive")
 
     def change(self, name: str, number: int, verb: StateVerb, by: str, why: str) -> VersionState:
@@ -108,7 +108,7 @@ class VersionStates:
         VersionDeleted when it was purged, Conflict when the verb does not fit its state.
         """
         while True:
-            current = self._look(name, number)
+            current = self.look(name, number)
             allowed, to = _CHANGES[verb]
             if current is not None and current.state == to and verb in ("delete", "yank"):
                 return current
@@ -164,7 +164,8 @@ class VersionStates:
         audit_state(self._audit, action, current, state)
         return state
 
-    def _look(self, name: str, number: int) -> VersionState | None:
+    def look(self, name: str, number: int) -> VersionState | None:
+        """The state in the store now; None for a version that never had one."""
         mark = self._recent.mark()
         known = self._catalog.current_states(name, number)
         sequence = known[-1].sequence + 1 if known else 1
