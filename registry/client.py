@@ -34,12 +34,14 @@ from registry.release.policy import MovePlan, ReleasePolicy
 from registry.signatures import MoveSignature, Signature
 from registry.storage.direct import SentPart, UploadAnswer, UploadOffer
 from registry.storage.objects import Capabilities
+from registry.tasks import Threads
 from registry.transport import HttpTransport
 from registry.upkeep.integrity import IntegrityReport
 
 CHUNK_BYTES = 1 << 20
 # A registry that is this late with the answer to a wait is gone, though the connection is open.
 WAIT_MARGIN_S = 15
+NUM_SENT_BESIDE = 3  # files that go to the registry while the largest one does
 
 
 class RegistryClient:
@@ -53,9 +55,11 @@ class RegistryClient:
         token: str | None = None,
     ) -> None:
         self._http = HttpTransport(url, transport, token=token)
+        self._tasks = Threads(NUM_SENT_BESIDE)
         self.access = RemoteAccess(self._http)
 
     def close(self) -> None:
+        self._tasks.close()
         self._http.close()
 
     def __enter__(self) -> RegistryClient:
@@ -91,6 +95,14 @@ class RegistryClient:
     def send_file(self, descriptor: Descriptor, path: Path) -> None:
         if not send_directly(self.offer_upload, self.finish_upload, descriptor, path):
             self.put_blob(descriptor, read_chunks(path))
+
+    def send_files(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
+        in_order = sorted(files, key=lambda each: each[0].size_bytes)
+        with self._tasks.together() as start:
+            for descriptor, path in in_order[:-1]:
+                start(self.send_file, descriptor, path)
+            for descriptor, path in in_order[-1:]:
+                self.send_file(descriptor, path)  # in this thread, which an interrupt ends
 
     def offer_upload(
         self, descriptor: Descriptor, parts: Sequence[Digest] = ()

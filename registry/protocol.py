@@ -55,8 +55,12 @@ class AdapterRegistry(Protocol):
         ...
 
     def send_file(self, descriptor: Descriptor, path: Path) -> None:
-        """Store a file's bytes under their digest by the shortest way; raises as `put_blob`, and
-        InvalidBundle when the file cannot be read."""
+        """Store a file's bytes under their digest by the shortest way, unless they are stored;
+        raises as `put_blob`, and InvalidBundle when the file cannot be read."""
+        ...
+
+    def send_files(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
+        """`send_file` for each, perhaps at the same time; after an error some are stored."""
         ...
 
     def offer_upload(
@@ -64,7 +68,9 @@ class AdapterRegistry(Protocol):
     ) -> UploadOffer | None:
         """Signed requests with which the blob can be sent straight to the store; None: `put_blob`.
 
-        An offer that only has `part_bytes` wants to be asked again with the digest of each part.
+        A blob that is stored and right needs none, which the offer says, and a sweep that has
+        condemned it lets it be. An offer that only has `part_bytes` wants to be asked again with
+        the digest of each part.
         """
         ...
 

@@ -193,7 +193,12 @@ class Registry:
         self._blobs.put(descriptor, chunks)
 
     def send_file(self, descriptor: Descriptor, path: Path) -> None:
-        self.put_blob(descriptor, read_chunks(path))
+        if not self.has_blob(descriptor.digest):
+            self.put_blob(descriptor, read_chunks(path))
+
+    def send_files(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
+        for descriptor, path in files:
+            self.send_file(descriptor, path)
 
     def offer_upload(
         self, descriptor: Descriptor, parts: Sequence[Digest] = ()

@@ -34,7 +34,10 @@ class Uploads:
     def is_needless(self, digest: Digest) -> bool:
         """Whether the blob is stored and right; then a push is about to reference it, and the mark
         of a sweep that has condemned it goes."""
-        if self._blobs.stat(digest) is None or not self._blobs.settle(digest):
+        return self._blobs.stat(digest) is not None and self._is_kept(digest)
+
+    def _is_kept(self, digest: Digest) -> bool:
+        if not self._blobs.settle(digest):
             return False
         mark = condemned_key(blob_key(digest))
         if self._store.stat(mark) is not None:
@@ -47,11 +50,12 @@ class Uploads:
             raise RequestTooLarge(
                 f"{descriptor.file_name}: {descriptor.size_bytes} bytes; at most {MAX_FILE_BYTES}"
             )
+        if self._blobs.stat(descriptor.digest) is not None:
+            # Only verified bytes may take the place of others.
+            return UploadOffer(is_stored=True) if self._is_kept(descriptor.digest) else None
         direct, key = self._store.direct, blob_key(descriptor.digest)
         if direct is None or descriptor.size_bytes < MIN_DIRECT_BYTES:
             return None
-        if self._store.stat(key) is not None:
-            return None  # only verified bytes may take the place of others
         if self._goes_in_parts(direct, descriptor):
             if not parts:
                 return UploadOffer(part_bytes=direct.part_bytes)

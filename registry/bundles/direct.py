@@ -16,6 +16,7 @@ from registry.bundles.bundle import CHUNK_BYTES
 from registry.digests import Descriptor, Digest
 from registry.errors import InvalidBundle, StoreUnavailable
 from registry.storage.direct import SentPart, SignedPart, SignedRequest, UploadOffer
+from registry.transport import certificates
 
 _TIMEOUT = httpx.Timeout(60, connect=5)
 PRECONDITION_FAILED = 412
@@ -25,21 +26,23 @@ Finish = Callable[[Descriptor, Sequence[SentPart]], None]
 
 
 def send_directly(offer: Offer, finish: Finish, descriptor: Descriptor, path: Path) -> bool:
-    """Whether the store has the file now; False when it must go through the registry.
+    """Whether the store has the file now, or had it; False when it must go through the registry.
 
     Raises what `offer` and `finish` raise, InvalidBundle when the file cannot be read.
     """
     found = offer(descriptor, ())
-    if found is None:
-        return False
+    if found is None or found.is_stored:
+        return found is not None
     try:
-        with httpx.Client(timeout=_TIMEOUT) as http:
+        with _client() as http:
             if found.put is not None:
                 return _put(http, found.put, read_chunks(path)) is not None
             assert found.part_bytes is not None
             digests = [Digest.of(part) for part in read_chunks(path, found.part_bytes)]
             found = offer(descriptor, digests)
-            sent = None if found is None else _send_parts(http, found, digests, path)
+            if found is None or found.is_stored:
+                return found is not None
+            sent = _send_parts(http, found, digests, path)
     except httpx.HTTPError:
         return False
     if sent is None:
@@ -61,12 +64,16 @@ def read_chunks(path: Path, size_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
 def read_url(url: str) -> Iterator[bytes]:
     """The bytes at a signed URL; raises StoreUnavailable."""
     try:
-        with httpx.Client(timeout=_TIMEOUT) as http, http.stream("GET", url) as response:
+        with _client() as http, http.stream("GET", url) as response:
             response.raise_for_status()
             yield from response.iter_bytes(CHUNK_BYTES)
     except httpx.HTTPError as error:
         host = httpx.URL(url).netloc.decode()
         raise StoreUnavailable(f"the store at {host} did not give the blob: {error}") from error
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(timeout=_TIMEOUT, verify=certificates())
 
 
 def _send_parts(

@@ -58,11 +58,12 @@ def push(
     _check_push(name, bundle, alias, allow_no_effect)
     for pause_s in (*PAUSES_S, None):
         try:
-            for descriptor in manifest.files:
-                if repair:
-                    registry.put_blob(descriptor, read_chunks(bundle.path(descriptor)))
-                elif not registry.has_blob(descriptor.digest):
-                    registry.send_file(descriptor, bundle.path(descriptor))
+            files = [(each, bundle.path(each)) for each in manifest.files]
+            if repair:
+                for descriptor, path in files:
+                    registry.put_blob(descriptor, read_chunks(path))
+            else:
+                registry.send_files(files)
             if key is None:
                 return registry.commit(name, manifest, by=by, alias=alias, why=why)
             return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)

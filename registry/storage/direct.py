@@ -40,11 +40,12 @@ class SentPart(_Word):
 
 
 class UploadOffer(_Word):
-    """How to send a blob to the store: by one `put`, or in parts of `part_bytes`.
+    """How to send a blob to the store: not at all, by one `put`, or in parts of `part_bytes`.
 
     Parts are offered when their digests are known, so a first offer only gives their size.
     """
 
+    is_stored: bool = False
     put: SignedRequest | None = None
     part_bytes: int | None = None
     parts: tuple[SignedPart, ...] = ()

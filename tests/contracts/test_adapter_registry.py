@@ -17,6 +17,7 @@ from registry.errors import (
     AliasNotFound,
     BlobNotFound,
     DigestMismatch,
+    InvalidBundle,
     InvalidManifest,
     InvalidReference,
     InvalidRequest,
@@ -27,6 +28,7 @@ from registry.errors import (
 )
 from registry.manifest import Lineage, Manifest
 from registry.protocol import AdapterRegistry
+from registry.storage.direct import UploadOffer
 from tests.registry.bundles import MODULE, file_bytes, make_bundle, read_bundle
 
 NAME = "team/sql"
@@ -137,6 +139,27 @@ def test_lineage_comes_back(registry: AdapterRegistry, tmp_path: Path) -> None:
     )
     version = push(registry, NAME, bundle, bundle.manifest(lineage=lineage), by="ann")
     assert registry.manifest(version.manifest_digest).lineage == lineage
+
+
+def test_file_that_is_stored_is_offered_no_upload(
+    registry: AdapterRegistry, tmp_path: Path
+) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a")
+    files = [(file, bundle.path(file)) for file in manifest.files]
+    registry.send_files(files)
+    assert all(registry.has_blob(file.digest) for file in manifest.files)
+    assert [registry.offer_upload(file) for file in manifest.files] == [
+        UploadOffer(is_stored=True)
+    ] * len(files)
+    registry.send_files(files)
+
+
+def test_error_of_one_file_of_several_is_raised(registry: AdapterRegistry, tmp_path: Path) -> None:
+    bundle, manifest = read_bundle(tmp_path / "a")
+    files = [(file, bundle.path(file)) for file in manifest.files]
+    bundle.path(manifest.file("adapter_config.json")).unlink()
+    with pytest.raises(InvalidBundle, match=r"adapter_config.json cannot be read"):
+        registry.send_files(files)
 
 
 def test_commit_without_the_blobs_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:

@@ -129,6 +129,19 @@ def test_push_and_pull_over_http_move_the_weights_past_the_registry(world: World
     assert world.registry.verify().damage == ()
 
 
+@SEAWEEDFS
+def test_second_push_asks_once_for_each_file_and_sends_none(world: World) -> None:
+    bundle, manifest = read_bundle(world.directory / "a", size=400_000)
+    for _ in range(2):
+        world.transport.requests.clear()
+        push(world.client, "team/sql", bundle, manifest, by="ann")
+    num_files = len(manifest.files)
+    assert world.transport.requests == {
+        "POST /v1/uploads 200": num_files,
+        "POST /v1/adapters 201": 1,
+    }
+
+
 @RADOSGW
 def test_commit_hashes_what_was_sent_past_the_registry_and_refuses_other_bytes(
     world: World,
