@@ -64,14 +64,15 @@ class Aliases:
 
     def _look(self, name: str, alias: str) -> AliasMove | None:
         mark = self._recent.mark()
-        current = self._catalog.current_move(name, alias)
-        sequence = current.sequence + 1 if current else 1
+        pointer = self._versions.pointer(name, alias)
+        sequence = pointer.move.sequence + 1 if pointer else 1
         moves = list(self._records.moves_from(name, alias, sequence))
-        self._versions.catch_up(name, moves)
+        self._versions.catch_up(name, moves, known=pointer.latest_number if pointer else None)
         if moves:
             # Whoever looked before the moves were there must not keep what he found.
             self._recent.forget((name, alias))
             return moves[-1]
-        if current is not None:
-            self._recent.keep((name, alias), current, mark)
-        return current
+        if pointer is None:
+            return None
+        self._recent.keep((name, alias), pointer.move, mark)
+        return pointer.move

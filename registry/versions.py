@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from registry.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
 from registry.database.catalog import Catalog
+from registry.database.rows import Pointer
 from registry.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -36,14 +37,26 @@ class Versions:
         """Ask the catalog for everything again."""
         self._recent.clear()
 
-    def catch_up(self, name: str, moves: Iterable[AliasMove] = ()) -> None:
-        """Add the versions of `name` the catalog lacks, and the `moves`.
+    def catch_up(
+        self, name: str, moves: Iterable[AliasMove] = (), *, known: int | None = None
+    ) -> None:
+        """Add the versions of `name` the catalog lacks, those behind `known`, and the `moves`.
 
         The moves must have been read already: the versions they point to are found then.
         """
-        versions = list(self._records.versions_from(name, self._catalog.latest_number(name) + 1))
+        if known is None:
+            known = self._catalog.latest_number(name)
+        versions = list(self._records.versions_from(name, known + 1))
         if versions or moves:
             self._catalog.add(versions, moves, facts=self._facts.read(versions))
+
+    def pointer(self, name: str, alias: str) -> Pointer | None:
+        """Where the catalog says that the alias points; its version is not asked for again."""
+        mark = self._recent.mark()
+        pointer = self._catalog.pointer(name, alias)
+        if pointer is not None:
+            self._recent.keep((name, pointer.version.number), pointer.version, mark)
+        return pointer
 
     def require_adapter(self, name: str) -> None:
         """Raises AdapterNotFound when there is no version of `name`."""

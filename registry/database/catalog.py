@@ -6,13 +6,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_
+from sqlalchemy import Connection, Select, delete, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
 from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from registry.database.database import Database
 from registry.database.revisions import require_head
+from registry.database.rows import (
+    TARGET,
+    Pointer,
+    move_of,
+    move_row,
+    pointer_of,
+    record_key,
+    summary_of,
+    version_of,
+    version_row,
+)
 from registry.database.schema import (
     AliasMoveRow,
     EventRow,
@@ -122,7 +133,7 @@ class Catalog:
         found: list[Event] = []
         with self._read() as connection:
             for kind, table in _TOLD.items():
-                told = {_record_key(event): event for event in events if event.kind == kind}
+                told = {record_key(event): event for event in events if event.kind == kind}
                 columns = [*table.primary_key]
                 rows = _rows(connection, table, columns, list(told))
                 known = {tuple(row[column.name] for column in columns) for row in rows}
@@ -190,22 +201,27 @@ class Catalog:
     def versions(self, name: str) -> list[AdapterVersion]:
         statement = select(_VERSIONS).where(_VERSIONS.c.name == name)
         with self._read() as connection:
-            return [_version(row) for row in connection.execute(statement.order_by("number"))]
+            return [version_of(row) for row in connection.execute(statement.order_by("number"))]
 
     def all_versions(self) -> list[AdapterVersion]:
         with self._read() as connection:
-            return [_version(row) for row in connection.execute(select(_VERSIONS))]
+            return [version_of(row) for row in connection.execute(select(_VERSIONS))]
 
-    def current_move(self, name: str, alias: str) -> AliasMove | None:
-        statement = (
-            select(_MOVES)
+    def pointer(self, name: str, alias: str) -> Pointer | None:
+        """All that a resolution asks, in one statement: each costs PostgreSQL four round trips."""
+        latest = select(func.max(_VERSIONS.c.number)).where(_VERSIONS.c.name == name)
+        target = _VERSIONS.alias()
+        columns = [column.label(TARGET + column.name) for column in target.c]
+        statement: Select[Any] = (
+            select(_MOVES, *columns, latest.scalar_subquery().label("latest_number"))
+            .join(target, (target.c.name == name) & (target.c.number == _MOVES.c.to_number))
             .where(_MOVES.c.name == name, _MOVES.c.alias == alias)
             .order_by(_MOVES.c.sequence.desc())
             .limit(1)
         )
         with self._read() as connection:
             row = connection.execute(statement).first()
-        return None if row is None else _move(row)
+        return None if row is None else pointer_of(row)
 
     def current_moves(self, name: str) -> list[AliasMove]:
         """The current move of every alias of `name`, in order of alias."""
@@ -216,13 +232,13 @@ class Catalog:
         """Every move of every alias that carries a signature."""
         statement = select(_MOVES).where(_MOVES.c.signature_key.is_not(None))
         with self._read() as connection:
-            return [_move(row) for row in connection.execute(statement)]
+            return [move_of(row) for row in connection.execute(statement)]
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of the alias, oldest first."""
         statement = select(_MOVES).where(_MOVES.c.name == name, _MOVES.c.alias == alias)
         with self._read() as connection:
-            return [_move(row) for row in connection.execute(statement.order_by("sequence"))]
+            return [move_of(row) for row in connection.execute(statement.order_by("sequence"))]
 
     def adapters(self, after: str, limit: int) -> list[AdapterSummary]:
         """Up to `limit` summaries in order of name, behind the name `after`; deleted versions are
@@ -244,7 +260,7 @@ class Catalog:
             moves: dict[str, list[AliasMove]] = {row.name: [] for row in rows}
             for move in _current_moves(connection, list(moves)):
                 moves[move.name].append(move)
-        return [_summary(row, moves[row.name]) for row in rows]
+        return [summary_of(row, moves[row.name]) for row in rows]
 
     def search(
         self, expression: Expression, after: tuple[str, int] | None, limit: int
@@ -252,7 +268,7 @@ class Catalog:
         """Up to `limit` versions for which the expression holds, in order of name and number,
         behind the name and number `after`."""
         with self._read() as connection:
-            return [_version(row) for row in search_page(connection, expression, after, limit)]
+            return [version_of(row) for row in search_page(connection, expression, after, limit)]
 
     def names_like(self, name: str) -> list[str]:
         """A few names to suggest: those under the same first segment, or else the first ones."""
@@ -264,7 +280,7 @@ class Catalog:
         statement = select(_VERSIONS).where(*conditions).order_by(_VERSIONS.c.number).limit(1)
         with self._read() as connection:
             row = connection.execute(statement).first()
-        return None if row is None else _version(row)
+        return None if row is None else version_of(row)
 
 
 def _insert_missing(
@@ -274,8 +290,8 @@ def _insert_missing(
     states: Iterable[VersionState],
     facts: Iterable[Fact],
 ) -> None:
-    _insert_rows(connection, _VERSIONS, [_version_row(version) for version in versions])
-    _insert_rows(connection, _MOVES, [_move_row(move) for move in moves])
+    _insert_rows(connection, _VERSIONS, [version_row(version) for version in versions])
+    _insert_rows(connection, _MOVES, [move_row(move) for move in moves])
     _insert_rows(connection, _STATES, [state.model_dump() for state in states])
     _insert_rows(connection, _FACTS, [fact._asdict() for fact in facts])
 
@@ -283,15 +299,6 @@ def _insert_missing(
 def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
     rows = [{"sequence": e.sequence, "record_key": e.record_key} for e in events]
     _insert_rows(connection, _EVENTS, rows)
-
-
-def _record_key(event: Event) -> tuple[Any, ...]:
-    """The primary key of the row of the record the event tells of."""
-    if event.move is not None:
-        return event.move.name, event.move.alias, event.move.sequence
-    if event.state is not None:
-        return event.state.name, event.state.number, event.state.sequence
-    return event.version.name, event.version.number
 
 
 def _insert_rows(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) -> None:
@@ -343,39 +350,4 @@ def _current_moves(connection: Connection, names: Sequence[str]) -> Iterator[Ali
         )
         statement = select(_MOVES).where(tuple_(*keys, _MOVES.c.sequence).in_(last))
         for row in connection.execute(statement.order_by(*keys)):
-            yield _move(row)
-
-
-def _version_row(version: AdapterVersion) -> dict[str, Any]:
-    return {**version.model_dump(), "manifest_digest": str(version.manifest_digest)}
-
-
-def _version(row: Row[Any]) -> AdapterVersion:
-    return AdapterVersion.model_validate(dict(row._mapping))
-
-
-def _move_row(move: AliasMove) -> dict[str, Any]:
-    signature = move.signature
-    return {
-        **move.model_dump(exclude={"signature"}),
-        "signature_key": None if signature is None else signature.key,
-        "signature_value": None if signature is None else signature.value,
-    }
-
-
-def _move(row: Row[Any]) -> AliasMove:
-    fields = dict(row._mapping)
-    key, value = fields.pop("signature_key"), fields.pop("signature_value")
-    if key is not None:
-        fields["signature"] = {"key": key, "value": value}
-    return AliasMove.model_validate(fields)
-
-
-def _summary(row: Row[Any], moves: Sequence[AliasMove]) -> AdapterSummary:
-    return AdapterSummary(
-        name=row.name,
-        num_versions=row.num_versions,
-        latest_number=row.latest_number,
-        aliases={move.alias: move.to_number for move in moves},
-        updated_at=max([row.created_at, *(move.moved_at for move in moves)]),
-    )
+            yield move_of(row)

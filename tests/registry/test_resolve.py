@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from registry import recent
 from registry.adapters import AdapterRef, AdapterVersion
@@ -81,6 +82,21 @@ def test_second_resolution_reads_neither_store_nor_catalog(
     before = (store.num_reads, catalog.num_reads)
     assert registry.resolve(AdapterRef.parse(text)) == first
     assert (store.num_reads, catalog.num_reads) == before
+
+
+def test_first_resolution_of_an_alias_asks_the_catalog_once(registry: Registry) -> None:
+    registry.sync()
+    begun: list[object] = []
+
+    def note(connection: object) -> None:
+        begun.append(connection)
+
+    event.listen(Engine, "begin", note)
+    try:
+        number(registry)
+    finally:
+        event.remove(Engine, "begin", note)
+    assert len(begun) == 1
 
 
 def test_own_move_is_seen_at_once(registry: Registry) -> None:
