@@ -67,7 +67,9 @@ class Aliases:
         pointer = self._versions.pointer(name, alias)
         sequence = pointer.move.sequence + 1 if pointer else 1
         moves = list(self._records.moves_from(name, alias, sequence))
-        self._versions.catch_up(name, moves, known=pointer.latest_number if pointer else None)
+        if moves or pointer is None:
+            latest = pointer.latest_number if pointer else None
+            self._versions.catch_up(name, moves, known=latest)
         if moves:
             # Whoever looked before the moves were there must not keep what he found.
             self._recent.forget((name, alias))

@@ -75,15 +75,25 @@ class BlobStore:
         for _ in self.open(digest):
             pass
 
+    def read(self, digest: Digest, start: int, num_bytes: int) -> bytes:
+        """Up to `num_bytes` from `start` on, which nobody hashes; raises BlobNotFound."""
+        try:
+            return self._store.read(blob_key(digest), start, num_bytes)
+        except ObjectMissing:
+            raise self._missing(digest) from None
+
     def open(self, digest: Digest) -> Iterator[bytes]:
         """Raises BlobNotFound, or BlobCorrupted before the last chunk is handed on."""
         key = blob_key(digest)
         try:
             yield from as_stored(digest, self._store.open(key), f"{self._store.location}, {key}")
         except ObjectMissing:
-            raise BlobNotFound(
-                f"there is no blob {digest} in {self._store.location}; push its adapter again"
-            ) from None
+            raise self._missing(digest) from None
+
+    def _missing(self, digest: Digest) -> BlobNotFound:
+        return BlobNotFound(
+            f"there is no blob {digest} in {self._store.location}; push its adapter again"
+        )
 
 
 class ManifestStore:
@@ -106,6 +116,11 @@ class ManifestStore:
                 digest=str(digest),
             )
         return data
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        """As `heal`, for a manifest that is probably new: one request then."""
+        if not self._store.create(manifest_key(digest), data):
+            self.heal(digest, data)
 
     def heal(self, digest: Digest, data: bytes) -> bool:
         """Store the manifest unless its bytes are there; also in place of a damaged one. Whether

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from registry.access.audit import AuditLog
 from registry.adapters import AdapterVersion
@@ -18,6 +19,7 @@ from registry.records import Records
 from registry.search.facts import facts_of
 from registry.signatures import VersionSignature
 from registry.storage.objects import ObjectStore
+from registry.tasks import Start, Tasks
 from registry.upkeep.pins import Clock, pinned
 from registry.upkeep.states import GONE, VersionStates
 from registry.versions import Versions
@@ -38,6 +40,7 @@ class VersionClaims:
         states: VersionStates,
         events: EventLog,
         audit: AuditLog,
+        tasks: Tasks,
     ) -> None:
         self._store = store
         self._now = now
@@ -49,31 +52,44 @@ class VersionClaims:
         self._states = states
         self._events = events
         self._audit = audit
+        self._tasks = tasks
 
     def commit(
-        self, name: str, manifest: Manifest, by: str, signed: Sequence[VersionSignature]
+        self,
+        name: str,
+        manifest: Manifest,
+        by: str,
+        signed: Sequence[VersionSignature],
+        then: Callable[[AdapterVersion], object],
     ) -> AdapterVersion:
         """A new version; the same content again is the version it was, revived if it was deleted.
+
+        `then` is called with the version once it is claimed, while its event and its audit entry
+        are written and its pin is removed; all of it is done when this returns.
 
         Raises BlobNotFound and InvalidManifest when the stored files are not what the manifest
         says, NameTaken for a look-alike of another name.
         """
         data = manifest.canonical_json()
         digest = Digest.of(data)
-        self._versions.catch_up(name)
         version = self._catalog.version_by_digest(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:
             if self._manifests.heal(digest, data):
                 self._catalog.add([], [], facts=facts_of(version, manifest))
             self._keep(signed, by)
+            then(version)
             return version
         keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
-        with pinned(self._store, keys, self._now):
-            verify_manifest(manifest, self._blobs)
-            self._versions.claim_name(name)
-            self._manifests.heal(digest, data)
-            self._keep(signed, by)  # before the claim: no version is seen without them
-            return self._claim_number(name, manifest, digest, by)
+        with self._tasks.together() as start:
+            with pinned(self._store, keys, self._now, start):
+                verify_manifest(manifest, self._blobs, self._tasks)
+                with self._tasks.together() as start_before_claim:
+                    start_before_claim(self._versions.claim_name, name)
+                    start_before_claim(self._manifests.keep, digest, data)
+                    self._keep(signed, by)  # no version is seen without them
+                version = self._claim_number(name, manifest, digest, by, start)
+            then(version)
+        return version
 
     def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
         for record in signed:
@@ -82,11 +98,13 @@ class VersionClaims:
                 self._audit.record("sign", what, who=by, after=record.signature.key)
 
     def _claim_number(
-        self, name: str, manifest: Manifest, digest: Digest, by: str
+        self, name: str, manifest: Manifest, digest: Digest, by: str, start: Start
     ) -> AdapterVersion:
-        """The content is stored and pinned: take the next number, or the one it has already."""
+        """The content is stored and pinned: take the next number, or the one it has already.
+
+        What other processes claimed is looked for when the claim is lost, which tells of it.
+        """
         while True:
-            self._versions.catch_up(name)
             # The number before the look: a push of the same manifest that lands between the two
             # takes this number, so that the claim is lost instead of making a second version.
             number = self._catalog.latest_number(name) + 1
@@ -104,6 +122,9 @@ class VersionClaims:
             )
             if self._records.claim_version(version):
                 self._catalog.add([version], [], facts=facts_of(version, manifest))
-                self._events.append([version])
-                self._audit.record("push", str(version.ref), who=by, after=str(digest))
+                self._events.owe([version])  # before any event of a move to it
+                start(self._events.append)
+                what = str(version.ref)
+                start(partial(self._audit.record, "push", what, who=by, after=str(digest)))
                 return version
+            self._versions.catch_up(name)

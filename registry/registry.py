@@ -50,11 +50,15 @@ from registry.search.reading import FactReader
 from registry.signatures import MoveSignature, Signature
 from registry.storage.direct import SentPart, UploadOffer
 from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
+from registry.tasks import Tasks, Threads
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import Clock, utc_now
 from registry.upkeep.states import GONE, VersionStates
 from registry.uploads import Uploads
 from registry.versions import Versions
+
+# For the requests of one commit that do not depend on one another; parallel commits share them.
+NUM_THREADS = 16
 
 
 class Registry:
@@ -76,8 +80,10 @@ class Registry:
         now: Clock = utc_now,
         policy: ReleasePolicy | None = None,
         capabilities: Capabilities = UNPROBED,
+        tasks: Tasks | None = None,
     ) -> None:
         self._store = store
+        self._tasks = tasks or Threads(NUM_THREADS)
         self._catalog = catalog
         self.capabilities = capabilities
         self._blobs = BlobStore(store, capabilities)
@@ -119,6 +125,7 @@ class Registry:
             self._states,
             self._events,
             self._audit,
+            self._tasks,
         )
         self._gate = ReleaseGate(
             policy or ReleasePolicy(), self._aliases, self._versions, self._states, self.manifest
@@ -132,6 +139,7 @@ class Registry:
             self._gate,
             self._events,
             self._audit,
+            self._tasks,
         )
         self.access = Tokens(store, self._audit, freshness_s=freshness_s)
 
@@ -143,6 +151,7 @@ class Registry:
         *,
         freshness_s: float = 1.0,
         policy: ReleasePolicy | None = None,
+        tasks: Tasks | None = None,
     ) -> Registry:
         """Probe the store and bring the catalog up to date with it.
 
@@ -150,7 +159,12 @@ class Registry:
         """
         capabilities = probe(store)
         registry = cls(
-            store, catalog, freshness_s=freshness_s, policy=policy, capabilities=capabilities
+            store,
+            catalog,
+            freshness_s=freshness_s,
+            policy=policy,
+            capabilities=capabilities,
+            tasks=tasks,
         )
         catalog.bind(registry._records.store_id())
         registry.sync()
@@ -158,6 +172,7 @@ class Registry:
 
     def close(self) -> None:
         """Close the catalog and the store; the registry cannot be used afterwards."""
+        self._tasks.close()
         self._catalog.close()
         self._store.close()
 
@@ -234,10 +249,12 @@ class Registry:
         if alias is not None:
             self._gate.require_commit(name, alias, manifest, why)
         signed = check_signatures(name, manifest.digest, signatures)
-        version = self._claims.commit(name, manifest, by, signed)
-        if alias is not None:
-            self.move_alias(name, alias, version.number, by=by, why=why, signature=move_signature)
-        return version
+
+        def move(version: AdapterVersion) -> None:
+            if alias is not None:
+                self._mover.move(name, alias, version.number, by, why, None, move_signature)
+
+        return self._claims.commit(name, manifest, by, signed, then=move)
 
     def signatures(self, name: str, manifest: Digest) -> list[Signature]:
         keys = self._records.signature_keys(check_name(name), manifest)

@@ -12,6 +12,11 @@ Start = Callable[..., None]
 """Takes a function and its arguments."""
 
 
+def at_once(act: Callable[..., object], *arguments: object) -> None:
+    """A Start that makes the call itself."""
+    act(*arguments)
+
+
 class Tasks(Protocol):
     """Starts calls whose order does not matter. A task must not start tasks itself: it could wait
     for threads that wait for it."""
@@ -56,10 +61,7 @@ class OneByOne:
 
     @contextmanager
     def together(self) -> Iterator[Start]:
-        def start(act: Callable[..., object], *arguments: object) -> None:
-            act(*arguments)
-
-        yield start
+        yield at_once
 
     def close(self) -> None:
         """Nothing is held open."""

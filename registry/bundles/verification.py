@@ -5,8 +5,6 @@ It reads only headers: the bytes were verified when they were stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from registry.blobs import BlobStore
 from registry.bundles.bundle import (
     MAX_FILES,
@@ -15,22 +13,26 @@ from registry.bundles.bundle import (
     refuse_pickle,
 )
 from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, read_lora_shape
-from registry.digests import Descriptor
+from registry.digests import Descriptor, Digest
 from registry.errors import BlobNotFound, InvalidManifest
 from registry.manifest import LoraShape, Manifest
+from registry.tasks import Tasks
 
 MAX_CONFIG_BYTES = 1 << 20
+HEADER_BYTES = 64 << 10  # what one request reads: most headers are smaller
 
 
-def verify_manifest(manifest: Manifest, blobs: BlobStore) -> None:
+def verify_manifest(manifest: Manifest, blobs: BlobStore, tasks: Tasks) -> None:
     """Raises BlobNotFound for a file that is not stored, InvalidManifest where the manifest and
     the stored bytes disagree, InvalidBundle when the bytes are no LoRA adapter."""
     if len(manifest.files) > MAX_FILES:
         raise InvalidManifest(f"{len(manifest.files)} files; at most {MAX_FILES} are allowed")
     for descriptor in manifest.files:
         refuse_pickle(descriptor.file_name)
-        _verify_stored(descriptor, blobs)
-    _verify_shape(manifest.lora, _stored_shape(manifest, blobs))
+    with tasks.together() as start:
+        for descriptor in manifest.files:
+            start(_verify_stored, descriptor, blobs)
+        start(_verify_shape, manifest, blobs)  # last: that a file is not there is told first
 
 
 def _verify_stored(descriptor: Descriptor, blobs: BlobStore) -> None:
@@ -59,13 +61,14 @@ def _stored_shape(manifest: Manifest, blobs: BlobStore) -> LoraShape:
             f"{CONFIG_FILE} has {config_file.size_bytes} bytes; at most {MAX_CONFIG_BYTES}"
         )
     config = parse_config(b"".join(blobs.open(config_file.digest)), CONFIG_FILE)
-    reader = _Reader(blobs.open(weights_file.digest))
-    shapes = parse_tensor_shapes(reader.read, weights_file.size_bytes, WEIGHTS_FILE)
+    header = _Header(blobs, weights_file.digest)
+    shapes = parse_tensor_shapes(header.read, weights_file.size_bytes, WEIGHTS_FILE)
     return read_lora_shape(config, shapes)
 
 
-def _verify_shape(stated: LoraShape, stored: LoraShape) -> None:
+def _verify_shape(manifest: Manifest, blobs: BlobStore) -> None:
     """The reasons for `not_servable` may be worded otherwise; that there is one may not."""
+    stated, stored = manifest.lora, _stored_shape(manifest, blobs)
     for field in LoraShape.model_fields:
         said, found = getattr(stated, field), getattr(stored, field)
         if field == "not_servable":
@@ -78,16 +81,20 @@ def _verify_shape(stated: LoraShape, stored: LoraShape) -> None:
             )
 
 
-class _Reader:
-    """Reads a number of bytes from chunks, like a file."""
+class _Header:
+    """Reads the beginning of a blob like a file, HEADER_BYTES or more at a time."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._buffer = bytearray()
+    def __init__(self, blobs: BlobStore, digest: Digest) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._num_read = 0
+        self._buffer = b""
 
     def read(self, num_bytes: int) -> bytes:
-        while len(self._buffer) < num_bytes and (chunk := next(self._chunks, b"")):
-            self._buffer += chunk
-        data = bytes(self._buffer[:num_bytes])
-        del self._buffer[:num_bytes]
+        if (missing := num_bytes - len(self._buffer)) > 0:
+            wanted = max(missing, HEADER_BYTES)
+            more = self._blobs.read(self._digest, self._num_read, wanted)
+            self._num_read += len(more)
+            self._buffer += more
+        data, self._buffer = self._buffer[:num_bytes], self._buffer[num_bytes:]
         return data

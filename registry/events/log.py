@@ -69,12 +69,21 @@ class EventLog:
         self._recent: OrderedDict[int, Event] = OrderedDict()
         self._num_wakes = 0
 
-    def append(self, records: Iterable[EventRecord]) -> None:
-        """Tell of records that are claimed. After StoreUnavailable they stay owed, and are told
-        of by the next call or look of this process, or by the next start of any."""
+    def owe(self, records: Iterable[EventRecord]) -> None:
+        """Note records that are claimed, to be told of before what is owed or appended later."""
+        self._owed.extend(sorted(records, key=order_of))
+
+    def append(self, records: Iterable[EventRecord] = ()) -> None:
+        """Tell of records that are claimed, and of all that are owed. After StoreUnavailable they
+        stay owed, and are told of by the next call or look of this process, or by the next start
+        of any.
+
+        The end of the log is not looked for first: if it is not where this process left it, the
+        claim is lost, which tells the same.
+        """
+        self.owe(records)
         with self._writing:
-            self._owed.extend(sorted(records, key=order_of))
-            self._settle()
+            self._tell_owed()
 
     def told(self) -> set[str]:
         """The keys of all records that have an event now."""
@@ -153,6 +162,9 @@ class EventLog:
     def _settle(self) -> None:
         """Read the log to its end and append what is owed; the caller holds `_writing`."""
         self._read_on()
+        self._tell_owed()
+
+    def _tell_owed(self) -> None:
         while self._owed:
             record = self._owed[0]
             if not self._catalog.has_event(key_of(record)):

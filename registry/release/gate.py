@@ -81,7 +81,7 @@ class ReleaseGate:
 
     def plan_move(self, name: str, alias: str, to: int, why: str, expect: int | None) -> MovePlan:
         current = self._aliases.current(name, alias)
-        version = self._versions.get(name, to)
+        version = self._versions.find(AdapterRef(name, number=to))
         conditions = self._expected(version, alias, current, expect)
         if current is None or current.to_number != to:
             policy = self._judge_version(version, alias, current, why)

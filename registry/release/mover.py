@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from registry.access.audit import AuditLog
-from registry.adapters import AliasMove
+from registry.adapters import AdapterRef, AliasMove
 from registry.aliases import Aliases
 from registry.database.catalog import Catalog
 from registry.events.log import EventLog
@@ -19,6 +21,7 @@ from registry.records import Records
 from registry.release.gate import ReleaseGate
 from registry.release.signing import check_move
 from registry.signatures import MoveSignature
+from registry.tasks import Tasks
 from registry.upkeep.states import VersionStates
 from registry.versions import Versions
 
@@ -37,6 +40,7 @@ class AliasMover:
         gate: ReleaseGate,
         events: EventLog,
         audit: AuditLog,
+        tasks: Tasks,
     ) -> None:
         self._records = records
         self._catalog = catalog
@@ -46,6 +50,7 @@ class AliasMover:
         self._gate = gate
         self._events = events
         self._audit = audit
+        self._tasks = tasks
 
     def move(
         self,
@@ -61,7 +66,7 @@ class AliasMover:
         signature = None if signed is None else signed.signature
         while True:
             current = self._aliases.current(name, alias)
-            version = self._versions.get(name, to)
+            version = self._versions.find(AdapterRef(name, number=to))
             check_expected(name, alias, current, expect)
             if current is not None and is_done(current, to, signature):
                 return current
@@ -109,9 +114,8 @@ class AliasMover:
         claimed = self._records.claim_move(move)
         if claimed:
             self._aliases.add(move)
-            self._events.append([move])
-            self._states.keep(move)
-            self._audit.record(
+            record = partial(
+                self._audit.record,
                 action,
                 f"{move.name}@{move.alias}",
                 who=move.moved_by,
@@ -119,4 +123,9 @@ class AliasMover:
                 after=move.to_number,
                 why=move.why,
             )
+            self._events.owe([move])  # also if what follows fails
+            with self._tasks.together() as start:
+                start(self._events.append)
+                start(self._states.keep, move)
+                record()
         return claimed

@@ -69,6 +69,16 @@ class LocalStore:
                 while chunk := file.read(CHUNK_BYTES):
                     yield chunk
 
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        path = self._path(key)
+        with self._explained(path):
+            try:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(num_bytes)
+            except FileNotFoundError:
+                raise ObjectMissing(key) from None
+
     def stat(self, key: str) -> ObjectStat | None:
         path = self._path(key)
         with self._explained(path):

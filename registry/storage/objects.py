@@ -86,6 +86,11 @@ class ObjectStore(Protocol):
         """The bytes in chunks; raises ObjectMissing when the first chunk is asked for."""
         ...
 
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        """Up to `num_bytes` bytes from `start` on, fewer only where the object ends; raises
+        ObjectMissing. Costs no more than what is read."""
+        ...
+
     def stat(self, key: str) -> ObjectStat | None:
         """None when there is no such object."""
         ...

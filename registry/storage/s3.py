@@ -35,6 +35,7 @@ from registry.storage.s3_multipart import NO_UPLOAD, in_parts, stored_parts, upl
 from registry.storage.s3_probe import measure
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+_BEHIND_THE_END = 416
 
 
 class S3Store:
@@ -86,14 +87,22 @@ class S3Store:
                 upload_in_parts(self._client, place, chain(_drained(first), parts))
 
     def open(self, key: str) -> Iterator[bytes]:
+        return self._chunks(key, 0, None)
+
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        return b"".join(self._chunks(key, start, start + num_bytes))
+
+    def _chunks(self, key: str, start: int, end: int | None) -> Iterator[bytes]:
         """A connection that breaks is replaced by one for the rest, as long as bytes arrive."""
         with self._explained(key):
-            num_bytes, has_gained = 0, True
-            while True:
-                body = self._body(key, num_bytes)
+            position, has_gained = start, True
+            while position != end:
+                body = self._body(key, position, end)
+                if body is None:
+                    return
                 try:
                     for chunk in body.iter_chunks(CHUNK_BYTES):
-                        num_bytes, has_gained = num_bytes + len(chunk), True
+                        position, has_gained = position + len(chunk), True
                         yield chunk
                 except BotoCoreError:
                     if not has_gained:
@@ -104,14 +113,18 @@ class S3Store:
                 finally:
                     body.close()
 
-    def _body(self, key: str, start: int) -> Any:
-        """The bytes from `start` on; raises ObjectMissing."""
-        rest = {"Range": f"bytes={start}-"} if start else {}
+    def _body(self, key: str, start: int, end: int | None) -> Any:
+        """The bytes from `start` on, before `end`; None when there are none. Raises
+        ObjectMissing."""
+        last = "" if end is None else end - 1
+        wanted = {"Range": f"bytes={start}-{last}"} if start or end is not None else {}
         try:
-            return self._client.get_object(**self._place(key), **rest)["Body"]
+            return self._client.get_object(**self._place(key), **wanted)["Body"]
         except ClientError as error:
             if code_of(error) in _MISSING:
                 raise ObjectMissing(key) from None
+            if status_of(error) == _BEHIND_THE_END:
+                return None
             raise
 
     def stat(self, key: str) -> ObjectStat | None:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from registry.errors import BlobCorrupted, SweepInProgress
 from registry.layout import PINS, SWEEPS
 from registry.storage.objects import ObjectMissing, ObjectStore
+from registry.tasks import Start, at_once
 
 ANNOUNCED = timedelta(minutes=10)
 # Longer than one delete with all its retries takes, and than clocks differ.
@@ -65,8 +66,10 @@ def read_notes(store: ObjectStore, prefix: str) -> Iterator[Note]:
 
 
 @contextmanager
-def pinned(store: ObjectStore, keys: Iterable[str], now: Clock) -> Iterator[None]:
-    """Inside, what is stored under `keys` stays stored.
+def pinned(
+    store: ObjectStore, keys: Iterable[str], now: Clock, start: Start = at_once
+) -> Iterator[None]:
+    """Inside, what is stored under `keys` stays stored; `start` removes the pin at the end.
 
     Raises SweepInProgress when a sweep has announced to delete one of them.
     """
@@ -81,7 +84,7 @@ def pinned(store: ObjectStore, keys: Iterable[str], now: Clock) -> Iterator[None
                 )
         yield
     finally:
-        store.delete(pin.key)
+        start(store.delete, pin.key)
 
 
 @contextmanager

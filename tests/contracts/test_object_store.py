@@ -95,6 +95,22 @@ def test_reader_may_stop_early(store: ObjectStore) -> None:
     assert store.stat("blobs/big") is not None
 
 
+def test_read_gives_the_bytes_of_a_range_as_far_as_there_are_any(store: ObjectStore) -> None:
+    store.put("blobs/x", [b"0123456789"])
+    assert store.read("blobs/x", 0, 4) == b"0123"
+    assert store.read("blobs/x", 4, 4) == b"4567"
+    assert store.read("blobs/x", 8, 4) == b"89"
+    assert store.read("blobs/x", 10, 4) == b""
+    assert store.read("blobs/x", 11, 4) == b""
+    store.put("blobs/empty", [])
+    assert store.read("blobs/empty", 0, 4) == b""
+
+
+def test_read_of_a_missing_key_raises(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing):
+        store.read("no/such", 0, 1)
+
+
 def test_delete_removes_and_may_be_repeated(store: ObjectStore) -> None:
     store.create("a/one", b"x")
     store.delete("a/one")

@@ -12,6 +12,7 @@ from registry.database.catalog import Catalog
 from registry.registry import Registry
 from registry.storage.local import LocalStore
 from registry.storage.objects import ObjectStore
+from registry.tasks import Tasks
 
 OpenRegistry = Callable[..., Registry]
 CatalogUrl = Callable[[str], str]
@@ -45,12 +46,17 @@ def catalog_url(
 
 @pytest.fixture
 def open_registry(tmp_path: Path, catalog_url: CatalogUrl) -> Iterator[OpenRegistry]:
-    """Opens registries over one store; `catalog` names the database, `store` wraps the store."""
+    """Opens registries over one store; `catalog` names the database, `store` wraps the store,
+    `tasks` makes the calls that do not depend on one another."""
     with ExitStack() as stack:
 
-        def open_one(catalog: str = "catalog", store: ObjectStore | None = None) -> Registry:
+        def open_one(
+            catalog: str = "catalog", store: ObjectStore | None = None, tasks: Tasks | None = None
+        ) -> Registry:
             index = Catalog(catalog_url(catalog))
-            opened = Registry.open(store or LocalStore(tmp_path / "store"), index, freshness_s=0)
+            opened = Registry.open(
+                store or LocalStore(tmp_path / "store"), index, freshness_s=0, tasks=tasks
+            )
             stack.callback(opened.close)
             return opened
 

@@ -35,6 +35,9 @@ class MemoryStore:
             raise ObjectMissing(key)
         yield self.objects[key][0]
 
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        return b"".join(self.open(key))[start : start + num_bytes]
+
     def stat(self, key: str) -> ObjectStat | None:
         found = self.objects.get(key)
         return None if found is None else ObjectStat(len(found[0]), found[1])
@@ -90,6 +93,10 @@ class SteppedStore:
     def open(self, key: str) -> Iterator[bytes]:
         self._call(key)
         yield from self._store.open(key)
+
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        self._call(key)
+        return self._store.read(key, start, num_bytes)
 
     def stat(self, key: str) -> ObjectStat | None:
         self._call(key)

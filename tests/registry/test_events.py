@@ -21,6 +21,7 @@ from registry.events.event import Event, EventPage
 from registry.layout import EVENTS, event_key
 from registry.registry import Registry
 from registry.storage.local import LocalStore
+from registry.tasks import OneByOne
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stepping import Actor, MemoryStore, SteppedStore
@@ -62,7 +63,8 @@ def move_over(store: SteppedStore, alias: str) -> None:
     """A move through a registry of its own, as another process would make it."""
     catalog = Catalog("sqlite://")
     try:
-        Registry(store, catalog, freshness_s=0).move_alias(NAME, alias, 1, by="ann")
+        registry = Registry(store, catalog, freshness_s=0, tasks=OneByOne())
+        registry.move_alias(NAME, alias, 1, by="ann")
     finally:
         catalog.close()
 
@@ -87,7 +89,8 @@ def race(template: MemoryStore, num_first: int, num_second: int) -> tuple[int, i
 def test_two_moves_are_each_told_once_at_every_pair_of_switch_points(tmp_path: Path) -> None:
     template = MemoryStore(lambda: datetime.now(UTC))
     catalog = Catalog("sqlite://")
-    push_version(Registry(template, catalog), tmp_path, 1)  # type: ignore[arg-type]
+    pusher = Registry(template, catalog, tasks=OneByOne())  # type: ignore[arg-type]
+    push_version(pusher, tmp_path, 1)
     catalog.close()
     num_first = num_second = num_schedules = 0
     while True:
@@ -106,7 +109,7 @@ def test_events_that_a_crash_left_out_are_appended_at_the_next_start(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
     store = FailingStore(LocalStore(tmp_path / "store"))
-    crashed = open_registry(store=store)
+    crashed = open_registry(store=store, tasks=OneByOne())
     push_version(crashed, tmp_path, 1)
     store.fail_at = 2  # the move is claimed, its event is not
     with pytest.raises(StoreUnavailable):
@@ -120,7 +123,7 @@ def test_process_that_goes_on_after_a_failed_append_tells_of_it_later(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
     store = FailingStore(LocalStore(tmp_path / "store"))
-    registry = open_registry(store=store)
+    registry = open_registry(store=store, tasks=OneByOne())
     push_version(registry, tmp_path, 1)
     store.fail_at = 2
     with pytest.raises(StoreUnavailable):

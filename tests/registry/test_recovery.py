@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -17,6 +19,7 @@ from registry.registry import Registry
 from registry.storage.direct import DirectAccess
 from registry.storage.local import LocalStore
 from registry.storage.objects import Capabilities, ObjectStat, ObjectStore, probe
+from registry.tasks import OneByOne, Tasks, Threads
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 
@@ -24,34 +27,36 @@ NAME = "team/sql"
 # blobs 3, pin, name, manifest, version with its event and audit entry, alias move with its event
 # and audit entry
 NUM_WRITES = 12
+ResultT = TypeVar("ResultT")
 
 
 class FailingStore:
-    """Fails at one of its writes, before or after doing it, like a crash would."""
+    """Fails at one of its writes, before or after doing it, and with `for_good` at every later one,
+    like a crash would."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.fail_at: int | None = None
         self.fail_after = False
+        self.for_good = False
         self.num_writes = 0
+        self._lock = threading.Lock()
 
     @property
     def location(self) -> str:
         return self._store.location
 
     def create(self, key: str, data: bytes) -> bool:
-        self._step(before=True)
-        created = self._store.create(key, data)
-        self._step(before=False)
-        return created
+        return self._write(lambda: self._store.create(key, data))
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
-        self._step(before=True)
-        self._store.put(key, chunks)
-        self._step(before=False)
+        self._write(lambda: self._store.put(key, chunks))
 
     def open(self, key: str) -> Iterator[bytes]:
         return self._store.open(key)
+
+    def read(self, key: str, start: int, num_bytes: int) -> bytes:
+        return self._store.read(key, start, num_bytes)
 
     def stat(self, key: str) -> ObjectStat | None:
         return self._store.stat(key)
@@ -72,13 +77,19 @@ class FailingStore:
     def close(self) -> None:
         self._store.close()
 
-    def _step(self, *, before: bool) -> None:
+    def _write(self, act: Callable[[], ResultT]) -> ResultT:
         if self.fail_at is None:
-            return
-        if before:
+            return act()
+        with self._lock:
             self.num_writes += 1
-        if self.num_writes == self.fail_at and before is not self.fail_after:
+            is_first = self.num_writes == self.fail_at
+            is_later = self.num_writes > self.fail_at and self.for_good
+        if is_later or (is_first and not self.fail_after):
             raise StoreUnavailable("power cut")
+        result = act()
+        if is_first:
+            raise StoreUnavailable("power cut")
+        return result
 
 
 def assert_nothing_dangles(registry: AdapterRegistry) -> None:
@@ -111,14 +122,23 @@ def fill(registry: Registry, tmp_path: Path) -> None:
     registry.rollback(NAME, "prod", by="bob", why="broken")
 
 
+# One by one the writes have the same order each time. Failing once and failing for good together
+# leave every state that a crash can leave when two of them are made at the same time.
+@pytest.mark.parametrize("make_tasks", [OneByOne, lambda: Threads(4)], ids=["in order", "threads"])
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize("fail_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fail_at", range(1, NUM_WRITES + 1))
 def test_crash_at_any_write_leaves_nothing_dangling_and_the_push_can_be_repeated(
-    open_registry: OpenRegistry, tmp_path: Path, fail_at: int, fail_after: bool
+    open_registry: OpenRegistry,
+    tmp_path: Path,
+    fail_at: int,
+    fail_after: bool,
+    for_good: bool,
+    make_tasks: Callable[[], Tasks],
 ) -> None:
     store = FailingStore(LocalStore(tmp_path / "store"))
-    crashed = open_registry(store=store)
-    store.fail_at, store.fail_after = fail_at, fail_after
+    crashed = open_registry(store=store, tasks=make_tasks())
+    store.fail_at, store.fail_after, store.for_good = fail_at, fail_after, for_good
     bundle, manifest = read_bundle(tmp_path / "bundle")
     with pytest.raises(StoreUnavailable, match="power cut"):
         push(crashed, NAME, bundle, manifest, by="ann", alias="prod")
@@ -146,8 +166,8 @@ def test_same_registry_goes_on_after_a_failed_claim(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
     store = FailingStore(LocalStore(tmp_path / "store"))
-    opened = open_registry(store=store)
-    store.fail_at, store.fail_after = 5, True  # the version is claimed, the row is missing
+    opened = open_registry(store=store, tasks=OneByOne())
+    store.fail_at, store.fail_after = 7, True  # the version is claimed, the row is missing
     bundle, manifest = read_bundle(tmp_path / "bundle")
     with pytest.raises(StoreUnavailable):
         push(opened, NAME, bundle, manifest, by="ann")

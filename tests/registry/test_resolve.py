@@ -17,6 +17,7 @@ from registry.layout import ALIASES, VERSIONS
 from registry.recent import Recent
 from registry.registry import Registry
 from registry.storage.local import LocalStore
+from registry.tasks import OneByOne
 from tests.registry.bundles import read_bundle
 
 NAME = "team/sql"
@@ -138,7 +139,8 @@ def test_own_deletion_is_seen_at_once(registry: Registry) -> None:
 def test_move_of_another_registry_is_seen_when_it_is_met(
     registry: Registry, tmp_path: Path
 ) -> None:
-    other = Registry.open(LocalStore(tmp_path / "store"), Catalog("sqlite://"))
+    # A catalog in memory is one thread's.
+    other = Registry.open(LocalStore(tmp_path / "store"), Catalog("sqlite://"), tasks=OneByOne())
     for look, to in ((registry.sync, 2), (lambda: registry.aliases(NAME), 3)):
         assert number(registry) == to - 1
         other.move_alias(NAME, "prod", to, by="bob")

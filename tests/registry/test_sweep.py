@@ -26,6 +26,7 @@ from registry.layout import SERVERS, blob_key, condemned_key, manifest_key
 from registry.records import Records
 from registry.registry import Registry
 from registry.storage.local import LocalStore
+from registry.tasks import OneByOne
 from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
 from registry.upkeep.pins import ANNOUNCED, Note, announced, pinned
 from registry.upkeep.states import GONE
@@ -313,7 +314,12 @@ def push_over(store: object, world: World) -> None:
     catalog = Catalog("sqlite://")
     try:
         registry = Registry(  # type: ignore[arg-type]
-            store, catalog, freshness_s=0, now=world.clock, capabilities=store.measure("probe")
+            store,
+            catalog,
+            freshness_s=0,
+            now=world.clock,
+            capabilities=store.measure("probe"),
+            tasks=OneByOne(),
         )
         push(registry, NAME, *world.bundles[1], by="bob", alias="prod")
     finally:
