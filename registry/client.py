@@ -23,7 +23,7 @@ from registry.adapters import (
     check_name,
 )
 from registry.blobs import as_announced, as_stored
-from registry.bundles.direct import read_chunks, read_url, send_directly
+from registry.bundles.direct import Offer, read_chunks, read_url, send_directly
 from registry.digests import Descriptor, Digest
 from registry.errors import BlobCorrupted, RegistryUnavailable, StoreUnavailable
 from registry.events.event import EventPage
@@ -93,16 +93,26 @@ class RegistryClient:
         self._http.put(f"/v1/blobs/{descriptor.digest}", as_announced(descriptor, chunks))
 
     def send_file(self, descriptor: Descriptor, path: Path) -> None:
-        if not send_directly(self.offer_upload, self.finish_upload, descriptor, path):
-            self.put_blob(descriptor, read_chunks(path))
+        self._send(descriptor, path, self.offer_upload)
 
     def send_files(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
-        in_order = sorted(files, key=lambda each: each[0].size_bytes)
+        """The largest one in this thread, which an interrupt ends. The others are only asked for
+        once its offer is there: small requests at the same time hold each other up."""
+        rest = sorted(files, key=lambda each: each[0].size_bytes)
         with self._tasks.together() as start:
-            for descriptor, path in in_order[:-1]:
-                start(self.send_file, descriptor, path)
-            for descriptor, path in in_order[-1:]:
-                self.send_file(descriptor, path)  # in this thread, which an interrupt ends
+
+            def offer(descriptor: Descriptor, parts: Sequence[Digest]) -> UploadOffer | None:
+                found = self.offer_upload(descriptor, parts)
+                while rest:
+                    start(self.send_file, *rest.pop())
+                return found
+
+            if rest:
+                self._send(*rest.pop(), offer)
+
+    def _send(self, descriptor: Descriptor, path: Path, offer: Offer) -> None:
+        if not send_directly(offer, self.finish_upload, descriptor, path):
+            self.put_blob(descriptor, read_chunks(path))
 
     def offer_upload(
         self, descriptor: Descriptor, parts: Sequence[Digest] = ()

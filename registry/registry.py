@@ -1,8 +1,9 @@
 """The registry in process: the verbs over an object store (the truth) and a catalog (its index).
 
-Order of every write: blobs → manifest → version claim → row → event → alias claim → row → event. A
-crash leaves garbage, never a pointer to nothing; what was claimed but has no row yet is found by
-catching up, which comes before every decision; an event that is missing is appended at start.
+Order of every write: blobs → manifest → version claim → row → alias claim → row; each event behind
+its row, the version's first. A crash leaves garbage, never a pointer to nothing; what was claimed
+but has no row yet is found by catching up, before a decision or when a claim is lost; an event that
+is missing is appended at start.
 Several registries may share one store.
 """
 
@@ -57,9 +58,6 @@ from registry.upkeep.states import GONE, VersionStates
 from registry.uploads import Uploads
 from registry.versions import Versions
 
-# For the requests of one commit that do not depend on one another; parallel commits share them.
-NUM_THREADS = 16
-
 
 class Registry:
     """Implements AdapterRegistry. Invariant: every row in the catalog has its record in the
@@ -83,7 +81,7 @@ class Registry:
         tasks: Tasks | None = None,
     ) -> None:
         self._store = store
-        self._tasks = tasks or Threads(NUM_THREADS)
+        self._tasks = tasks or Threads()
         self._catalog = catalog
         self.capabilities = capabilities
         self._blobs = BlobStore(store, capabilities)

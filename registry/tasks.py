@@ -11,6 +11,8 @@ from typing import Protocol
 Start = Callable[..., None]
 """Takes a function and its arguments."""
 
+NUM_THREADS = 16  # shared by all that start tasks at the same time
+
 
 def at_once(act: Callable[..., object], *arguments: object) -> None:
     """A Start that makes the call itself."""
@@ -32,7 +34,7 @@ class Tasks(Protocol):
 class Threads:
     """Tasks in up to `num_threads` threads, in the context of whoever started them."""
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int = NUM_THREADS) -> None:
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="hotswap-task")
 
     @contextmanager
