@@ -20,15 +20,16 @@ from serving.base_model import BaseDirectory, provide_base
 from serving.engine import Engine
 from serving.follower import Follower
 from serving.inference import Inference
-from serving.lora import LoraWeights, read_lora_weights
-from serving.models import Llama
-from serving.models.llama import LoraRoom
+from serving.lora import read_lora_weights
+from serving.models import Model
+from serving.models.choice import make_model
+from serving.pages import PAGE
 from serving.probes import check_text
 from serving.resolver import Resolver, Servable
-from serving.runner import ModelRunner
+from serving.runner import ModelRunner, PreparedAdapter
 from serving.scheduler import Limits
 from serving.seen_moves import SeenMoves
-from serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
+from serving.settings import PROBE_TOLERANCES, ServingSettings
 from serving.trust import Trust, TrustPolicy
 from serving.version_table import VersionTable
 
@@ -41,26 +42,23 @@ class Serving:
         file."""
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
         trust = Trust(policy, registry, SeenMoves(home.seen_moves))
-        num_threads = settings.num_threads or torch.get_num_threads()
-        _use_one_thread()  # here and wherever adapters are read: see ModelRunner.attach
         self.base = provide_base(settings.base, home.bases)
-        dtype, lora_dtype = _dtypes(settings)
-        room = LoraRoom(settings.max_loras, settings.max_lora_rank, lora_dtype)
-        model = Llama(self.base, settings.quantization, dtype, room)
+        model = make_model(settings, self.base)
+        _use_one_thread()  # here and wherever adapters are read: see Model.attach
+        self._runner = ModelRunner(
+            model,
+            probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[settings.quantization],
+        )
         self.registry = registry
-        self.adapters: AdapterCache[LoraWeights] = AdapterCache(
+        self.adapters: AdapterCache[PreparedAdapter] = AdapterCache(
             registry,
             home.adapter_cache,
-            lambda path, manifest: self._read(path, manifest, lora_dtype),
+            self._read,
             max_cpu_loras=settings.max_cpu_loras,
             prepare_thread=_use_one_thread,
         )
-        self.engine: Engine[LoraWeights] = Engine(
-            ModelRunner(
-                model,
-                probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[settings.quantization],
-                num_threads=num_threads,
-            ),
+        self.engine: Engine[PreparedAdapter] = Engine(
+            self._runner,
             self.adapters,
             _limits(settings),
             max_loras=settings.max_loras,
@@ -83,7 +81,7 @@ class Serving:
             resolver=resolver,
             engine=self.engine,
             prefetch=self.adapters.prefetch,
-            max_model_len=min(model.max_positions, settings.kv_cache_tokens),
+            max_model_len=min(model.max_positions, settings.kv_cache_tokens // PAGE * PAGE),
             default_max_tokens=settings.default_max_tokens,
         )
         self._facts = {
@@ -92,10 +90,10 @@ class Serving:
             "max_model_len": self.inference.max_model_len,
         }
 
-    def _read(self, path: Path, manifest: Manifest, dtype: torch.dtype) -> LoraWeights:
+    def _read(self, path: Path, manifest: Manifest) -> PreparedAdapter:
         prompt = manifest.prompt or self.base.prompt_format()
         check_text(manifest.probes, prompt, self.base.tokenizer)
-        return read_lora_weights(path, manifest.lora, dtype, manifest.probes)
+        return self._runner.prepare(read_lora_weights(path, manifest.lora, manifest.probes))
 
     def start(self) -> None:
         self.engine.start()
@@ -131,14 +129,14 @@ def _limits(settings: ServingSettings) -> Limits:
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         prefill_chunk=settings.prefill_chunk,
-        kv_cache_tokens=settings.kv_cache_tokens,
+        num_pages=settings.kv_cache_tokens // PAGE,
     )
 
 
 def _resolver(
     settings: ServingSettings,
     base: BaseDirectory,
-    model: Llama,
+    model: Model,
     registry: AdapterRegistry,
     versions: VersionTable,
     trust: Trust,
@@ -146,16 +144,7 @@ def _resolver(
     servable = Servable(
         base_name=base.model_id,
         fingerprint=base.fingerprint(settings.quantization.value),
-        modules={module for slots in model.lora_slots for module in slots.part_of},
+        modules=model.modules,
         max_lora_rank=settings.max_lora_rank,
     )
     return Resolver(registry, versions, trust, servable, base.prompt_format())
-
-
-def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:
-    """The compute type and the type of the adapters in their slots."""
-    dtype = settings.dtype
-    if dtype == "auto":
-        dtype = "float32" if settings.quantization is Quantization.INT8 else "bfloat16"
-    lora_dtype = dtype if settings.lora_dtype == "auto" else settings.lora_dtype
-    return getattr(torch, dtype), getattr(torch, lora_dtype)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -85,7 +84,7 @@ def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: P
     """
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another directory or remove it")
-    adapter = read_lora_weights(directory, shape, torch.float32).modules
+    adapter = read_lora_weights(directory, shape).modules
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -6,7 +6,7 @@ Never decides what runs. Slot 0 is never used: a row without an adapter is left 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,15 @@ from registry.manifest import LoraShape, Probe
 
 
 @dataclass(frozen=True, slots=True)
+class LoraRoom:
+    """How many adapters of what rank fit beside the base, and in what precision."""
+
+    num_slots: int
+    max_rank: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
 class LoraWeights:
     """One adapter in host memory: module → (A (r, in), B (out, r)), B already scaled."""
 
@@ -28,9 +37,9 @@ class LoraWeights:
 
 
 def read_lora_weights(
-    directory: Path, shape: LoraShape, dtype: torch.dtype, probes: tuple[Probe, ...] = ()
+    directory: Path, shape: LoraShape, probes: tuple[Probe, ...] = ()
 ) -> LoraWeights:
-    """Read a verified PEFT directory, folding each module's scaling into its B.
+    """Read a verified PEFT directory, folding each module's scaling into its B (in float32).
 
     Raises NotServable when a weight is not a finite number.
     """
@@ -41,9 +50,17 @@ def read_lora_weights(
             b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight")
             if not (a.isfinite().all() and b.isfinite().all()):
                 raise NotServable(f"adapter module {module} holds NaN or infinite weights")
-            scaled = b.float() * shape.scaling(module)
-            modules[module] = (a.to(dtype), scaled.to(dtype))
+            modules[module] = (a, b.float() * shape.scaling(module))
     return LoraWeights(modules, probes)
+
+
+def check_fit(module: str, a: Tensor, b: Tensor, num_in: int, num_out: int) -> None:
+    """Raises NotServable when a module's matrices do not have the shape of the base's layer."""
+    if a.shape[1] != num_in or b.shape[0] != num_out:
+        raise NotServable(
+            f"adapter module {module} maps {a.shape[1]} to {b.shape[0]} features; "
+            f"the base's maps {num_in} to {num_out}"
+        )
 
 
 TILE = 2
@@ -62,10 +79,18 @@ class Tiles:
     rows: Tensor  # (num_used,) rows of the step that are served
     places: Tensor  # (num_used,) where each of them stands among the tiles
     is_whole: bool  # the tiles are the step's rows as they are: nothing to gather or scatter
+    scales: Tensor | None  # (num_tiles, TILE, 1), each row's own factor; None: all are 1
 
     @classmethod
-    def of(cls, slots: slice, tiles: Sequence[Sequence[int]], num_rows: int) -> Tiles:
-        """`tiles` are at most TILE rows each, one tile after the other."""
+    def of(
+        cls,
+        slots: slice,
+        tiles: Sequence[Sequence[int]],
+        num_rows: int,
+        scales: Mapping[int, float],
+    ) -> Tiles:
+        """`tiles` are at most TILE rows each, one tile after the other. Rows whose factor is not
+        1 have it in `scales`."""
         sources = [row for tile in tiles for row in [*tile, *[num_rows] * (TILE - len(tile))]]
         used = [(row, place) for place, row in enumerate(sources) if row < num_rows]
         return cls(
@@ -75,6 +100,11 @@ class Tiles:
             rows=torch.tensor([row for row, _ in used]),
             places=torch.tensor([place for _, place in used]),
             is_whole=sources == list(range(num_rows)),
+            scales=(
+                torch.tensor([scales.get(row, 1.0) for row in sources]).view(len(tiles), TILE, 1)
+                if any(row in scales for row in sources)
+                else None
+            ),
         )
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -97,15 +127,16 @@ class Tiles:
         return chosen if len(chosen) == self.num_tiles else chosen.expand(self.num_tiles, -1, -1)
 
 
-def tile_rows(row_slots: Sequence[int]) -> list[Tiles]:
-    """Cut decoding rows `0, 1, …` with these slots into few batched products.
+def tile_rows(
+    slot_of: Mapping[int, int], num_rows: int, scales: Mapping[int, float]
+) -> list[Tiles]:
+    """Cut rows with these slots into few batched products.
 
     As long as several slots have rows left, one tile of each goes into a product over the range
     of those slots; the last few slots get a product each.
     """
-    num_rows = len(row_slots)
     rows_of: dict[int, list[int]] = {}
-    for row, slot in enumerate(row_slots):
+    for row, slot in slot_of.items():
         rows_of.setdefault(slot, []).append(row)
     waiting = {
         slot: [rows[at : at + TILE] for at in range(0, len(rows), TILE)]
@@ -115,10 +146,10 @@ def tile_rows(row_slots: Sequence[int]) -> list[Tiles]:
     while len(waiting) > 3:
         low, high = min(waiting), max(waiting)
         tiles = [waiting[slot].pop(0) if slot in waiting else [] for slot in range(low, high + 1)]
-        products.append(Tiles.of(slice(low, high + 1), tiles, num_rows))
+        products.append(Tiles.of(slice(low, high + 1), tiles, num_rows, scales))
         waiting = {slot: tiles for slot, tiles in waiting.items() if tiles}
     for slot, tiles in waiting.items():
-        products.append(Tiles.of(slice(slot, slot + 1), tiles, num_rows))
+        products.append(Tiles.of(slice(slot, slot + 1), tiles, num_rows, scales))
     return products
 
 
@@ -126,21 +157,49 @@ def tile_rows(row_slots: Sequence[int]) -> list[Tiles]:
 class LoraPlan:
     """Which rows of a step belong to which slot; made once a step, used by every layer.
 
-    Rows 0 to `num_decode_rows` are decoding rows with an adapter. `segments` are the prompts'
-    stretches (start row, end row, slot).
+    Each row has at most one adapter here; rows that stack several are in several plans. `tiles`
+    serve the step's first `num_tiled` rows, those alone in their segment; `stretches` are rows
+    of longer segments (start, end, slot, scale).
     """
 
-    num_decode_rows: int
+    num_tiled: int
     tiles: Sequence[Tiles]
-    segments: Sequence[tuple[int, int, int]]
+    stretches: Sequence[tuple[int, int, int, float]]
 
     @classmethod
-    def of(cls, decode_slots: Sequence[int], segments: Sequence[tuple[int, int, int]]) -> LoraPlan:
-        """`decode_slots` are the slots of the step's first rows."""
-        return cls(len(decode_slots), tile_rows(decode_slots), segments)
+    def all_of(
+        cls, segments: Sequence[tuple[int, int]], adapters: Sequence[tuple[int, int, int, float]]
+    ) -> list[LoraPlan]:
+        """One plan, or as many as the most that any row stacks.
 
-    def __bool__(self) -> bool:
-        return bool(self.tiles) or bool(self.segments)
+        `segments` are (start, end) rows, `adapters` (slot, start, end, scale).
+        """
+        depth: dict[int, int] = {}
+        singles: list[dict[int, int]] = []
+        scales: list[dict[int, float]] = []
+        stretches: list[list[tuple[int, int, int, float]]] = []
+        for slot, first, last, scale in adapters:
+            for start, end in segments:
+                start, end = max(start, first), min(end, last)
+                if start >= end:
+                    continue
+                level = depth.get(start, 0)
+                depth[start] = level + 1
+                if level == len(singles):
+                    singles.append({})
+                    scales.append({})
+                    stretches.append([])
+                if end - start > 1:
+                    stretches[level].append((start, end, slot, scale))
+                    continue
+                singles[level][start] = slot
+                if scale != 1:
+                    scales[level][start] = scale
+        plans = []
+        for slot_of, factors, stretched in zip(singles, scales, stretches, strict=True):
+            num_tiled = max(slot_of, default=-1) + 1
+            plans.append(cls(num_tiled, tile_rows(slot_of, num_tiled, factors), stretched))
+        return plans
 
 
 class LoraSlots:
@@ -183,11 +242,7 @@ class LoraSlots:
             if module not in weights.modules:
                 continue
             a, b = weights.modules[module]
-            if a.shape[1] != self._shrink.shape[1] or b.shape[0] != expand.shape[1]:
-                raise NotServable(
-                    f"adapter module {module} maps {a.shape[1]} to {b.shape[0]} features; "
-                    f"the base's maps {self._shrink.shape[1]} to {expand.shape[1]}"
-                )
+            check_fit(module, a, b, self._shrink.shape[1], expand.shape[1])
             r = a.shape[0]
             start = part * self._max_rank
             self._shrink[slot, :, start : start + r] = a.T
@@ -196,17 +251,19 @@ class LoraSlots:
     def add(self, plan: LoraPlan, x: Tensor, y: Tensor) -> None:
         """y += (x · A) · B in place, each row of x (num_tokens, in) with its own slot.
 
-        Decoding rows go through TILE-row products, a prompt's stretch through one of its own: a
+        Single rows go through TILE-row products, a prompt's stretch through one of its own: a
         row's bits are the same alone and in a mix.
         """
-        rows = x[: plan.num_decode_rows].to(self._shrink.dtype)
+        rows = x[: plan.num_tiled].to(self._shrink.dtype)
         for tiles in plan.tiles:
             low = torch.bmm(tiles.gather(rows), tiles.weights(self._shrink))
+            if tiles.scales is not None:
+                low *= tiles.scales
             for part, columns in enumerate(self._columns):  # low: (num_tiles, TILE, parts * r)
                 up = torch.bmm(low[..., self._ranks(part)], tiles.weights(self._expand[part]))
                 tiles.scatter_add(y, columns, up)
-        for start, end, slot in plan.segments:
-            low = x[start:end].to(self._shrink.dtype) @ self._shrink[slot]
+        for start, end, slot, scale in plan.stretches:
+            low = (x[start:end].to(self._shrink.dtype) @ self._shrink[slot]) * scale
             for part, columns in enumerate(self._columns):
                 y[start:end, columns] += low[:, self._ranks(part)] @ self._expand[part][slot]
 

@@ -6,6 +6,7 @@ scaling, weights) by one forward pass when it is first loaded into a slot.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -15,9 +16,8 @@ from torch import Tensor
 from registry.errors import ProbeMismatch
 from registry.manifest import Probe
 from registry.prompts import PromptFormat
-from serving.kv_cache import KvCache
-from serving.lora import LoraPlan
-from serving.models import Llama, Segment, StepInput
+from serving.models import AdapterRows, Model, Segment, StepInput
+from serving.pages import PAGE, num_pages_of
 
 
 def check_text(probes: Sequence[Probe], prompt: PromptFormat, tokenizer: Tokenizer) -> None:
@@ -41,8 +41,8 @@ def check_text(probes: Sequence[Probe], prompt: PromptFormat, tokenizer: Tokeniz
             )
 
 
-def replay(model: Llama, slot: int, probes: Sequence[Probe], tolerance: float) -> None:
-    """Run all probes through the adapter in `slot`, in one forward pass.
+def replay(model: Model, slot: int, probes: Sequence[Probe], tolerance: float) -> None:
+    """Run all probes through the adapter in `slot`.
 
     Raises ProbeMismatch when their mean disagreement is above `tolerance` (nats).
     """
@@ -57,20 +57,22 @@ def replay(model: Llama, slot: int, probes: Sequence[Probe], tolerance: float) -
         )
 
 
-def disagreement(model: Llama, slot: int, probes: Sequence[Probe]) -> float:
+def disagreement(model: Model, slot: int, probes: Sequence[Probe]) -> float:
     """Mean KL divergence (nats) from what was recorded to what is found here, over positions.
 
     KL = Σ p·ln(p / q) over the recorded top tokens and one bucket for all others. It grows with
     the square of small differences, as quantization makes them, and linearly with the surprise
     when a token the adapter was sure of becomes unlikely.
     """
-    step, wanted = _pack(model, slot, probes)
-    logprobs = torch.log_softmax(model.forward(step).double(), -1)  # (num_positions, vocab)
-    total = 0.0
-    for row, (token_ids, recorded) in enumerate(wanted):
-        p, q = (_with_rest(x.double().exp()) for x in (recorded, logprobs[row, token_ids]))
-        total += float((p * (p / q).log()).sum())
-    return total / len(wanted)
+    total, num_positions = 0.0, 0
+    for probe in probes:
+        logprobs = torch.log_softmax(_logits(model, slot, probe).double(), -1)
+        for found, top in zip(logprobs, probe.top, strict=True):
+            p = _with_rest(torch.tensor(top.logprobs).double().exp())
+            q = _with_rest(found[torch.tensor(top.token_ids)].exp())
+            total += float((p * (p / q).log()).sum())
+            num_positions += 1
+    return total / num_positions
 
 
 def _with_rest(probabilities: Tensor) -> Tensor:
@@ -79,27 +81,24 @@ def _with_rest(probabilities: Tensor) -> Tensor:
     return torch.cat([probabilities, rest]).clamp_min(1e-6)
 
 
-def _pack(
-    model: Llama, slot: int, probes: Sequence[Probe]
-) -> tuple[StepInput, list[tuple[Tensor, Tensor]]]:
-    cache = KvCache(model.kv_shape)
-    token_ids: list[int] = []
-    positions: list[int] = []
-    segments: list[Segment] = []
-    rows: list[int] = []
-    wanted: list[tuple[Tensor, Tensor]] = []
-    for number, probe in enumerate(probes):
-        start, length = len(token_ids), len(probe.token_ids)
-        token_ids += probe.token_ids
-        positions += range(length)
-        segments.append(Segment(start, start + length, 0, cache.block(number, length)))
-        rows += range(start + probe.num_prompt_tokens - 1, start + length)
-        wanted += [(torch.tensor(t.token_ids), torch.tensor(t.logprobs)) for t in probe.top]
-    step = StepInput(
-        token_ids=torch.tensor(token_ids),
-        positions=torch.tensor(positions),
-        segments=segments,
-        last_rows=torch.tensor(rows),
-        lora=LoraPlan.of([], [(s.start, s.end, slot) for s in segments]),
-    )
-    return step, wanted
+def _logits(model: Model, slot: int, probe: Probe) -> Tensor:
+    """(num_positions, vocab) at each token of the probe that was answered, and at the last."""
+    pages = array("i", model.spare_pages)
+    if num_pages_of(len(probe.token_ids)) > len(pages):
+        raise ProbeMismatch(
+            f"the adapter has a probe of {len(probe.token_ids)} tokens; this server replays up to "
+            f"{len(pages) * PAGE}"
+        )
+    found = []
+    for start in range(0, len(probe.token_ids), model.max_rows):
+        token_ids = probe.token_ids[start : start + model.max_rows]
+        num_rows = len(token_ids)
+        first = max(probe.num_prompt_tokens - 1 - start, 0)
+        step = StepInput(
+            token_ids=token_ids,
+            segments=[Segment(0, num_rows, start, pages)],
+            adapters=[AdapterRows(slot, 0, num_rows)],
+            wanted=range(first, num_rows),
+        )
+        found.append(model.forward(step).logits)
+    return torch.cat(found)

@@ -2,7 +2,7 @@
 
 | name       | weights                      | activations            | a row depends on its batch |
 |------------|------------------------------|------------------------|----------------------------|
-| `int8`     | int8 per output channel      | uint8 per token        | never: integer sums        |
+| `int8`     | int8 per output channel      | int8 per 64 features   | never: integer sums        |
 | `nf4`      | bitsandbytes NF4             | compute dtype          | may, in the last bit       |
 | `bnb-int8` | bitsandbytes LLM.int8()      | int8 per token         | may, in the last bit       |
 | `none`     | compute dtype                | compute dtype          | may, in the last bit       |
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from serving.native.layout import GROUP
 from serving.settings import Quantization
 
 Linear = Callable[[Tensor], Tensor]
@@ -44,34 +45,50 @@ class PlainLinear:
         return functional.linear(x, self._weight, self._bias)
 
 
+def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 of (out, in) and its scale (out,): weight ≈ quantized · scale."""
+    weight = weight.float()
+    scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    quantized = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    return quantized, scale
+
+
 class Int8Linear:
-    """Symmetric int8 weights per output channel times dynamic uint8 activations per token.
+    """Symmetric int8 weights per output channel times dynamic int8 activations, one scale for each
+    token and GROUP input features: y = Σ_g (q_xg · q_wg) · s_xg · s_w, with s = max|·| / 127.
 
     With scale 1 and zero point 128 oneDNN's product is the exact integer sum, so a row's result
-    is bit-equal whatever rows share the call. y = (q_x · q_w) · s_w · s_x, with s = max|·| / 127.
+    is bit-equal whatever rows share the call.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        weight = weight.float()
-        scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)  # (out,)
-        quantized = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(quantized, None)
-        self._weight_scale = scale
-        self._weight_zero_point = torch.zeros(len(scale), dtype=torch.int32)
+        quantized, self._scale = quantize_channels(weight)
+        self._groups = [
+            torch.ops.onednn.qlinear_prepack(group.contiguous(), None)
+            for group in torch.split(quantized, GROUP, 1)
+        ]
+        self._ones = torch.ones(len(weight))
+        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = None if bias is None else bias.to(dtype)
         self._dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.float()
-        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_min_(1e-12)  # (num_tokens, 1)
-        quantized = (x / scale).round_().add_(128).to(torch.uint8)
-        y = torch.ops.onednn.qlinear_pointwise(
+        y = torch.zeros(len(x), len(self._ones))
+        for part, weight in zip(torch.split(x.float(), GROUP, 1), self._groups, strict=True):
+            scale = (part.abs().amax(-1, keepdim=True) / 127).clamp_min_(1e-30)  # (num_tokens, 1)
+            quantized = (part / scale).round_().add_(128).to(torch.uint8)
+            y.addcmul_(self._product(quantized, weight), scale)
+        result = y.mul_(self._scale).to(self._dtype)
+        return result if self._bias is None else result.add_(self._bias)
+
+    def _product(self, quantized: Tensor, weight: Tensor) -> Tensor:
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
             quantized,
             1.0,
             128,
-            self._weight,
-            self._weight_scale,
-            self._weight_zero_point,
+            weight,
+            self._ones,
+            self._zero_points,
             None,
             1.0,
             0,
@@ -80,8 +97,7 @@ class Int8Linear:
             [],
             "",
         )
-        result: Tensor = y.mul_(scale).to(self._dtype)
-        return result if self._bias is None else result.add_(self._bias)
+        return product
 
 
 def _bitsandbytes_linear(

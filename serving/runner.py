@@ -1,86 +1,82 @@
-"""Turns a Batch into tensors, runs the model once, and samples. Decides nothing."""
+"""Turns a Batch into one packed step, runs the model once, and samples. Decides nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-from serving.kv_cache import KvCache
-from serving.lora import LoraPlan, LoraWeights
-from serving.models import Llama, Segment, StepInput
+from registry.manifest import Probe
+from serving.lora import LoraWeights
+from serving.models import AdapterRows, Model, Segment, StepInput
 from serving.probes import replay
 from serving.sampling import make_generator, sample
 from serving.sequence import Batch, Sequence, Work
 
 
-class ModelRunner:
-    """The model, the adapters in its slots, and the running sequences' keys and values."""
+@dataclass(frozen=True, slots=True)
+class PreparedAdapter:
+    """An adapter in host memory in the model's own form, and what must hold when it is loaded."""
 
-    def __init__(self, model: Llama, *, probe_tolerance: float, num_threads: int = 1) -> None:
+    form: Any
+    probes: tuple[Probe, ...]
+
+
+class ModelRunner:
+    """The model with the adapters in its slots, and the random numbers of running sequences."""
+
+    def __init__(self, model: Model, *, probe_tolerance: float) -> None:
         self._model = model
         self._probe_tolerance = probe_tolerance
-        self._num_threads = num_threads
-        self._cache = KvCache(model.kv_shape)
         self._generators: dict[int, torch.Generator | None] = {}
 
     def attach(self) -> None:
-        """Take the cores for the calling thread.
+        self._model.attach()
 
-        It must be the only thread that computes on several: OpenMP keeps a pool for every such
-        thread, and with more pools than cores each parallel loop waits in the kernel instead of
-        spinning, which doubles the time of a step.
-        """
-        torch.set_num_threads(self._num_threads)
+    def prepare(self, adapter: LoraWeights) -> PreparedAdapter:
+        """Callable from any thread; raises NotServable when a matrix does not fit the base's."""
+        return PreparedAdapter(self._model.prepare(adapter), adapter.probes)
 
     @torch.inference_mode()
-    def load(self, slot: int, adapter: LoraWeights) -> None:
+    def load(self, slot: int, adapter: PreparedAdapter) -> None:
         """Raises NotServable when a matrix does not fit the base's layer, ProbeMismatch when the
         adapter's probes, replayed in the slot, do not agree with what was recorded."""
-        for slots in self._model.lora_slots:
-            slots.load(slot, adapter)
+        self._model.load(slot, adapter.form)
         if adapter.probes:
             replay(self._model, slot, adapter.probes, self._probe_tolerance)
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[int | None]:
         """The next token of each work that samples, in the batch's order; else None."""
-        # Decoding rows with an adapter come first (see LoraPlan), by slot, so that tiles are whole.
-        works = sorted(
-            batch.works, key=lambda w: (not w.is_decode, not w.sequence.slot, w.sequence.slot)
-        )
-        logits = self._model.forward(self._pack(works))
-        sampling = [work for work in works if work.samples]
-        chosen = {
-            work.sequence.id: sample(
-                logits[row], work.sequence.sampling, self._generator(work.sequence)
+        works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slot))
+        output = self._model.forward(self._pack(works))
+        chosen: dict[int, int] = {}
+        for row, work in enumerate(work for work in works if work.samples):
+            sequence = work.sequence
+            generator = self._generator(sequence)
+            chosen[sequence.id] = (
+                output.best[row]
+                if generator is None
+                else sample(output.logits[row], sequence.sampling, generator)
             )
-            for row, work in enumerate(sampling)
-        }
         return [chosen.get(work.sequence.id) for work in batch.works]
 
     def release(self, sequence: Sequence) -> None:
-        self._cache.release(sequence.id)
         self._generators.pop(sequence.id, None)
 
     def _pack(self, works: list[Work]) -> StepInput:
         token_ids: list[int] = []
-        positions: list[int] = []
         segments: list[Segment] = []
-        last_rows: list[int] = []
+        wanted: list[int] = []
         for work in works:
             start = len(token_ids)
             token_ids += work.sequence.tokens(work.start, work.length)
-            positions += range(work.start, work.start + work.length)
-            block = self._cache.block(work.sequence.id, work.sequence.max_num_tokens)
-            segments.append(Segment(start, len(token_ids), work.start, block))
+            segments.append(Segment(start, len(token_ids), work.start, work.sequence.pages))
             if work.samples:
-                last_rows.append(len(token_ids) - 1)
-        return StepInput(
-            token_ids=torch.tensor(token_ids),
-            positions=torch.tensor(positions),
-            segments=segments,
-            last_rows=torch.tensor(last_rows, dtype=torch.int64),
-            lora=_plan(works, segments),
-        )
+                wanted.append(len(token_ids) - 1)
+        return StepInput(token_ids, segments, _adapters(works, segments), wanted)
 
     def _generator(self, sequence: Sequence) -> torch.Generator | None:
         if sequence.id not in self._generators:
@@ -88,12 +84,15 @@ class ModelRunner:
         return self._generators[sequence.id]
 
 
-def _plan(works: list[Work], segments: list[Segment]) -> LoraPlan:
-    return LoraPlan.of(
-        [w.sequence.slot for w in works if w.is_decode and w.sequence.slot],
-        [
-            (segment.start, segment.end, work.sequence.slot)
-            for work, segment in zip(works, segments, strict=True)
-            if not work.is_decode and work.sequence.slot
-        ],
-    )
+def _adapters(works: Rows[Work], segments: Rows[Segment]) -> list[AdapterRows]:
+    """The rows of each adapter; neighbours of one slot are taken together."""
+    found: list[AdapterRows] = []
+    for work, segment in zip(works, segments, strict=True):
+        slot = work.sequence.slot
+        if not slot:
+            continue
+        start = segment.start
+        if found and found[-1].slot == slot and found[-1].end == start:
+            start = found.pop().start
+        found.append(AdapterRows(slot, start, segment.end))
+    return found

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from serving.pages import PagePool, num_pages_of
 from serving.sequence import Batch, Sequence, Work
 
 # How many later requests may start before one that waits for a slot; then they wait behind it,
@@ -38,7 +39,7 @@ class Limits:
     max_num_seqs: int
     max_num_batched_tokens: int
     prefill_chunk: int
-    kv_cache_tokens: int
+    num_pages: int
 
     def __post_init__(self) -> None:
         assert self.max_num_batched_tokens >= self.max_num_seqs + self.prefill_chunk
@@ -52,10 +53,10 @@ class Scheduler:
         self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self._reserved_tokens = 0
+        self._pages = PagePool(limits.num_pages)
 
     def add(self, sequence: Sequence) -> None:
-        assert sequence.max_num_tokens <= self.limits.kv_cache_tokens
+        assert num_pages_of(sequence.max_num_tokens) <= self.limits.num_pages
         self.waiting.append(sequence)
 
     def schedule(self, admit: Callable[[Sequence], Admission]) -> Batch:
@@ -83,7 +84,7 @@ class Scheduler:
                 break
             if len(self.running) >= self.limits.max_num_seqs or work.length > budget:
                 break
-            if not self._has_room(sequence):
+            if num_pages_of(sequence.max_num_tokens) > self._pages.num_free:
                 break
             admission = admit(sequence)
             if admission is Admission.NO_SLOT:
@@ -94,7 +95,9 @@ class Scheduler:
                 overtaken.num_overtaken += 1
             self.waiting.remove(sequence)
             self.running.append(sequence)
-            self._reserved_tokens += sequence.max_num_tokens
+            pages = self._pages.take(num_pages_of(sequence.max_num_tokens))
+            assert pages is not None
+            sequence.pages = pages
             prefills.append(work)
             budget -= work.length
         return Batch((*decodes, *prefills))
@@ -103,14 +106,11 @@ class Scheduler:
         """Take a sequence out, wherever it is; True when it had been running."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._reserved_tokens -= sequence.max_num_tokens
+            self._pages.give_back(sequence.pages)
             return True
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         return False
-
-    def _has_room(self, sequence: Sequence) -> bool:
-        return self._reserved_tokens + sequence.max_num_tokens <= self.limits.kv_cache_tokens
 
     def _chunk(self, sequence: Sequence) -> Work:
         left = len(sequence.prompt_ids) - sequence.num_computed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,8 +54,8 @@ class Delta:
 class Sequence:
     """A request on its way. Keeps its adapter digest for life; None is the base alone.
 
-    `num_computed` counts the tokens whose keys and values are in the cache. `deliver` is called
-    on the engine's thread, once a Delta, the last one with `is_last`.
+    `num_computed` counts the tokens whose keys and values are in `pages` of the cache. `deliver`
+    is called on the engine's thread, once a Delta, the last one with `is_last`.
     """
 
     prompt_ids: list[int]
@@ -64,6 +65,7 @@ class Sequence:
     id: int = field(default_factory=lambda: next(_ids))
     output_ids: list[int] = field(default_factory=list)
     num_computed: int = 0
+    pages: array[int] = field(default_factory=lambda: array("i"))
     slot: int = 0
     num_overtaken: int = 0
     is_finished: bool = False

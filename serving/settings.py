@@ -20,6 +20,14 @@ class Quantization(StrEnum):
     NONE = "none"
 
 
+class Kernels(StrEnum):
+    """What computes a step."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    TORCH = "torch"
+
+
 # Mean KL (nats) of probes that may be lost to quantization: about three times what the base itself
 # loses on running text. Half or double the scaling of a trained adapter is above it (but for nf4).
 PROBE_TOLERANCES = {
@@ -39,10 +47,12 @@ class ServingSettings(Settings):
     """Base model: a built-in name, a directory, a .gguf file or a hub id."""
     quantization: Quantization = Quantization.INT8
     """int8 (exact integer sums), nf4 or bnb-int8 (bitsandbytes), or none."""
+    kernels: Kernels = Kernels.AUTO
+    """native (compiled when hotswap was installed; int8 only), torch, or auto: native if it can."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is float32 beside int8 weights and bfloat16 otherwise."""
     lora_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the adapters in their slots; auto is float32 with dtype float32, else bfloat16."""
+    """Type of the adapters in their slots; auto is bfloat16 with native kernels, else dtype."""
     max_loras: int = Field(16, ge=1)
     """Adapters beside the base at one time."""
     max_lora_rank: int = Field(16, ge=1)
@@ -56,7 +66,7 @@ class ServingSettings(Settings):
     prefill_chunk: int = Field(256, ge=1)
     """Prompts are cut at multiples of this many tokens."""
     kv_cache_tokens: int = Field(32768, ge=16)
-    """Tokens whose keys and values fit in memory; also bounds the context."""
+    """Tokens whose keys and values fit in memory, in pages of 16; also bounds the context."""
     default_max_tokens: int = Field(512, ge=1)
     """Length of an answer when the request names none."""
     num_threads: int | None = Field(None, ge=1)

@@ -25,7 +25,7 @@ CORPUS = [
 
 
 def make_tiny_base(directory: Path, *, seed: int = 0, name: str = "tiny") -> BaseDirectory:
-    """Write a two-layer Llama (hidden 64, 4 heads over 2 key-value heads) into `directory`."""
+    """Write a two-layer Llama (hidden 64, 4 heads of 32 over 2 key-value heads)."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -35,6 +35,7 @@ def make_tiny_base(directory: Path, *, seed: int = 0, name: str = "tiny") -> Bas
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=32,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=1,

@@ -1,5 +1,5 @@
-"""The forward passes, one file a model family."""
+"""The forward passes behind one contract, and the choice between them."""
 
-from serving.models.llama import Llama, Segment, StepInput
+from serving.models.step import AdapterRows, Model, Segment, StepInput, StepOutput
 
-__all__ = ["Llama", "Segment", "StepInput"]
+__all__ = ["AdapterRows", "Model", "Segment", "StepInput", "StepOutput"]

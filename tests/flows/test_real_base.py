@@ -10,8 +10,10 @@ import torch
 
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
-from serving.models import Llama
-from serving.models.llama import LoraRoom
+from serving.lora import LoraRoom
+from serving.models import Model
+from serving.models.llama import Llama
+from serving.models.native_llama import NativeLlama
 from serving.runner import ModelRunner
 from serving.scheduler import Limits
 from serving.settings import Quantization
@@ -28,7 +30,7 @@ QUESTIONS = [
     "Why is the sky blue? Answer briefly.",
 ]
 NUM_TOKENS = 12
-LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=96, prefill_chunk=64, kv_cache_tokens=4096)
+LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=96, prefill_chunk=64, num_pages=256)
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +55,31 @@ def prompts(base: BaseDirectory) -> list[list[int]]:
     ]
 
 
-def make_runner(
-    base: BaseDirectory, adapters: list[Path], quantization: Quantization, lora_dtype: torch.dtype
-) -> ModelRunner:
-    room = LoraRoom(num_slots=4, max_rank=16, dtype=lora_dtype)
-    runner = ModelRunner(Llama(base, quantization, torch.float32, room), probe_tolerance=0.02)
+def make_runner(base: BaseDirectory, adapters: list[Path], model: Model) -> ModelRunner:
+    runner = ModelRunner(model, probe_tolerance=0.02)
     for slot, directory in enumerate(adapters, start=1):
-        runner.load(slot, load_adapter(directory, lora_dtype))
+        runner.load(slot, runner.prepare(load_adapter(directory)))
     return runner
+
+
+def in_float32(base: BaseDirectory) -> Model:
+    room = LoraRoom(num_slots=4, max_rank=16, dtype=torch.float32)
+    return Llama(
+        base, Quantization.NONE, torch.float32, room, num_pages=LIMITS.num_pages, max_rows=96
+    )
+
+
+@pytest.fixture(scope="module")
+def native(base: BaseDirectory, adapters: list[Path]) -> ModelRunner:
+    room = LoraRoom(num_slots=4, max_rank=16, dtype=torch.bfloat16)
+    model = NativeLlama(base, room, num_pages=LIMITS.num_pages, max_rows=96, num_threads=2)
+    return make_runner(base, adapters, model)
 
 
 def test_a_mixed_batch_gives_the_greedy_tokens_each_adapter_gives_through_peft(
     base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
 ) -> None:
-    runner = make_runner(base, adapters, Quantization.NONE, torch.float32)
+    runner = make_runner(base, adapters, in_float32(base))
     sequences = [make_sequence(p, slot=s, max_tokens=NUM_TOKENS) for s, p in enumerate(prompts)]
     run_to_end(runner, sequences, LIMITS)
     for slot, sequence in enumerate(sequences):
@@ -75,25 +88,23 @@ def test_a_mixed_batch_gives_the_greedy_tokens_each_adapter_gives_through_peft(
 
 
 def test_int8_answers_are_bit_for_bit_the_same_alone_and_in_a_mix(
-    base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
+    native: ModelRunner, prompts: list[list[int]]
 ) -> None:
-    runner = make_runner(base, adapters, Quantization.INT8, torch.bfloat16)
     rng = random.Random(7)
     requests = [(rng.choice(prompts), rng.randrange(4), rng.randint(4, 20)) for _ in range(12)]
     mixed = [make_sequence(p, slot=s, max_tokens=n) for p, s, n in requests]
-    run_to_end(runner, mixed, LIMITS)
+    run_to_end(native, mixed, LIMITS)
     for (prompt, slot, num_tokens), in_mix in zip(requests, mixed, strict=True):
         alone = make_sequence(prompt, slot=slot, max_tokens=num_tokens)
-        run_to_end(runner, [alone], LIMITS)
+        run_to_end(native, [alone], LIMITS)
         assert in_mix.output_ids == alone.output_ids
 
 
 def test_the_int8_base_still_knows_the_capital_of_france(
-    base: BaseDirectory, adapters: list[Path], prompts: list[list[int]]
+    base: BaseDirectory, native: ModelRunner, prompts: list[list[int]]
 ) -> None:
-    runner = make_runner(base, adapters, Quantization.INT8, torch.bfloat16)
     sequence = make_sequence(prompts[0], max_tokens=NUM_TOKENS, stop_token_ids=base.stop_token_ids)
-    run_to_end(runner, [sequence], LIMITS)
+    run_to_end(native, [sequence], LIMITS)
     assert "Paris" in base.tokenizer.decode(sequence.output_ids)
 
 

@@ -18,16 +18,20 @@ from registry.settings import Home
 from registry.storage.local import LocalStore
 from serving.app import Serving
 from serving.base_model import BaseDirectory
-from serving.lora import LoraWeights, read_lora_weights
-from serving.models import Llama
-from serving.models.llama import LoraRoom
+from serving.lora import LoraRoom, LoraWeights, read_lora_weights
+from serving.models import Model
+from serving.models.llama import Llama
+from serving.models.native_llama import NativeLlama
 from serving.runner import ModelRunner
-from serving.settings import Quantization, ServingSettings
+from serving.settings import Kernels, Quantization, ServingSettings
 from tests.peft_adapters import make_adapter
 from tests.tiny_base import make_tiny_base
 
 NUM_SLOTS = 6
 MAX_RANK = 8
+NUM_PAGES = 256
+MAX_ROWS = 256
+NUM_THREADS = 2
 
 MakeRunner = Callable[..., ModelRunner]
 
@@ -54,21 +58,35 @@ def adapter_dirs(tiny_base: BaseDirectory, tmp_path_factory: pytest.TempPathFact
     ]
 
 
-def load_adapter(directory: Path, dtype: torch.dtype = torch.float32) -> LoraWeights:
-    return read_lora_weights(directory, Bundle.read(directory).lora, dtype)
+def load_adapter(directory: Path) -> LoraWeights:
+    return read_lora_weights(directory, Bundle.read(directory).lora)
+
+
+def make_tiny_model(
+    base: BaseDirectory, kernels: Kernels, quantization: Quantization = Quantization.INT8
+) -> Model:
+    """With NUM_SLOTS slots, in float32 but for what the native kernels fix."""
+    if kernels is Kernels.NATIVE:
+        room = LoraRoom(NUM_SLOTS, MAX_RANK, torch.bfloat16)
+        return NativeLlama(
+            base, room, num_pages=NUM_PAGES, max_rows=MAX_ROWS, num_threads=NUM_THREADS
+        )
+    room = LoraRoom(NUM_SLOTS, MAX_RANK, torch.float32)
+    return Llama(base, quantization, torch.float32, room, num_pages=NUM_PAGES, max_rows=MAX_ROWS)
 
 
 @pytest.fixture(scope="session")
 def make_runner(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> MakeRunner:
     """Runners with adapter number i of `adapter_dirs` in slot i + 1."""
 
-    def make(quantization: Quantization = Quantization.NONE) -> ModelRunner:
-        room = LoraRoom(NUM_SLOTS, MAX_RANK, torch.float32)
+    def make(
+        kernels: Kernels = Kernels.TORCH, quantization: Quantization = Quantization.NONE
+    ) -> ModelRunner:
         runner = ModelRunner(
-            Llama(tiny_base, quantization, torch.float32, room), probe_tolerance=0.02
+            make_tiny_model(tiny_base, kernels, quantization), probe_tolerance=0.02
         )
         for slot, directory in enumerate(adapter_dirs, start=1):
-            runner.load(slot, load_adapter(directory))
+            runner.load(slot, runner.prepare(load_adapter(directory)))
         return runner
 
     return make
@@ -87,7 +105,6 @@ def serving_settings(base: BaseDirectory) -> ServingSettings:
     """int8 weights, two slots and ranks up to 8."""
     return ServingSettings(
         base=str(base.path),
-        lora_dtype="float32",
         max_loras=2,
         max_lora_rank=MAX_RANK,
         max_num_seqs=8,

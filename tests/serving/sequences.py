@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from serving.pages import PagePool, num_pages_of
 from serving.runner import ModelRunner
 from serving.scheduler import Admission, Limits, Scheduler
 from serving.sequence import Delta, SamplingParams, Sequence
 
-LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=40, prefill_chunk=16, kv_cache_tokens=4096)
+LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=40, prefill_chunk=16, num_pages=256)
 
 
 def make_sequence(
@@ -18,6 +19,15 @@ def make_sequence(
     params = SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling})
     deliver = [].append if deltas is None else deltas.append
     return Sequence(prompt_ids, None, params, deliver, slot=slot)
+
+
+def place(sequences: list[Sequence]) -> None:
+    """Give sequences that no scheduler sees pages of their own."""
+    pool = PagePool(LIMITS.num_pages)
+    for sequence in sequences:
+        pages = pool.take(num_pages_of(sequence.max_num_tokens))
+        assert pages is not None
+        sequence.pages = pages
 
 
 def random_prompt(rng: random.Random, vocab_size: int, max_length: int = 60) -> list[int]:

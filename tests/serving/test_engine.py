@@ -14,8 +14,9 @@ from registry.registry import Registry
 from serving.app import Serving
 from serving.engine import Engine
 from serving.lora import LoraWeights
+from serving.runner import PreparedAdapter
 from serving.sequence import Delta, FinishReason, SamplingParams, Sequence
-from serving.settings import Quantization
+from serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner, push_adapter
 from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 
@@ -57,7 +58,7 @@ def test_requests_for_different_adapters_and_the_base_get_what_each_gets_alone(
     for inbox in inboxes:
         running.engine.submit(inbox.sequence)
     assert [inbox.last().finish_reason for inbox in inboxes] == [FinishReason.LENGTH] * 6
-    runner = make_runner(Quantization.INT8)
+    runner = make_runner(Kernels.NATIVE, Quantization.INT8)
     for slot, inbox in enumerate(inboxes):
         alone = make_sequence([5, 6], slot=slot, max_tokens=20)
         run_to_end(runner, [alone])
@@ -105,10 +106,10 @@ class _Given:
     """An adapter source that has one adapter for every digest."""
 
     def __init__(self, weights: LoraWeights) -> None:
-        self._weights = weights
+        self._prepared = PreparedAdapter(weights, ())
 
-    def get(self, _: Digest) -> LoraWeights:
-        return self._weights
+    def get(self, _: Digest) -> PreparedAdapter:
+        return self._prepared
 
 
 def test_an_adapter_that_does_not_fit_the_base_ends_its_request_and_frees_its_slot(

@@ -10,9 +10,11 @@ import torch
 from serving.base_model import BaseDirectory
 from serving.quantization import Int8Linear, make_linear
 from serving.scheduler import Limits
-from serving.settings import Quantization
+from serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence, random_prompt, run_to_end
+
+each_kernels = pytest.mark.parametrize("kernels", [Kernels.NATIVE, Kernels.TORCH])
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 16, 33, 64])
@@ -30,19 +32,20 @@ def test_int8_is_within_its_rounding_of_the_exact_product() -> None:
     weight, x = torch.randn(48, 256), torch.randn(20, 256)
     got = make_linear(weight, None, Quantization.INT8, torch.float32)(x)
     exact = x.double() @ weight.double().T
-    # Each factor is off by at most half a step of max / 127.
+    # Each factor is off by at most half a step of max / 127; the largest group's for x.
     step_x = x.abs().amax(1, keepdim=True) / 254
     step_w = weight.abs().amax(1) / 254
     bound = step_x * weight.abs().sum(1) + step_w * x.abs().sum(1, keepdim=True)
     assert ((got - exact).abs() <= bound + 256 * step_x * step_w).all()
 
 
+@each_kernels
 @pytest.mark.parametrize("seed", range(8))
 def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
-    make_runner: MakeRunner, tiny_base: BaseDirectory, seed: int
+    make_runner: MakeRunner, tiny_base: BaseDirectory, kernels: Kernels, seed: int
 ) -> None:
     rng = random.Random(seed)
-    runner = make_runner(Quantization.INT8)
+    runner = make_runner(kernels, Quantization.INT8)
     vocab_size = tiny_base.tokenizer.get_vocab_size()
     requests = [
         (random_prompt(rng, vocab_size), rng.randrange(6), rng.randint(1, 20)) for _ in range(10)
@@ -55,7 +58,7 @@ def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
             max_num_seqs=rng.randint(2, 10),
             max_num_batched_tokens=rng.randint(26, 200),
             prefill_chunk=16,
-            kv_cache_tokens=1024,
+            num_pages=64,
         ),
     )
     for (prompt, slot, num_tokens), in_mix in zip(requests, mixed, strict=True):
@@ -64,11 +67,12 @@ def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
         assert in_mix.output_ids == alone.output_ids
 
 
+@each_kernels
 def test_seeded_sampling_is_the_same_alone_and_in_a_mix(
-    make_runner: MakeRunner, tiny_base: BaseDirectory
+    make_runner: MakeRunner, tiny_base: BaseDirectory, kernels: Kernels
 ) -> None:
     rng = random.Random(11)
-    runner = make_runner(Quantization.INT8)
+    runner = make_runner(kernels, Quantization.INT8)
     prompts = [random_prompt(rng, tiny_base.tokenizer.get_vocab_size()) for _ in range(5)]
     options = {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "max_tokens": 16}
     mixed = [make_sequence(p, slot=i, seed=i, **options) for i, p in enumerate(prompts)]

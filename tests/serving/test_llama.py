@@ -13,14 +13,15 @@ from serving.runner import ModelRunner
 from serving.sequence import Batch, Sequence, Work
 from tests.peft_adapters import greedy, load_with_peft
 from tests.serving.conftest import MakeRunner
-from tests.serving.sequences import make_sequence, random_prompt, run_to_end
+from tests.serving.sequences import make_sequence, place, random_prompt, run_to_end
 
 RTOL = 1e-4
 
 
 def logits_of(runner: ModelRunner, works: list[Work]) -> torch.Tensor:
     """(num_works, vocab), in the order of `works` as the runner packs them."""
-    return runner._model.forward(runner._pack(works))
+    place([work.sequence for work in works if not work.sequence.pages])
+    return runner._model.forward(runner._pack(works)).logits
 
 
 def prefill(sequence: Sequence) -> Work:
@@ -105,6 +106,7 @@ def test_a_prompt_in_chunks_gives_the_logits_of_the_whole(
     whole = logits_of(runner, [prefill(make_sequence(prompt, slot=1))])[0]
     chunked = make_sequence(prompt, slot=1)
     cut = len(prompt) // 2
+    place([chunked])
     runner.execute(Batch((Work(chunked, 0, cut),)))
     last = logits_of(runner, [Work(chunked, cut, len(prompt) - cut)])[0]
     torch.testing.assert_close(last, whole, rtol=RTOL, atol=RTOL)

@@ -57,7 +57,7 @@ def runner(make_runner: MakeRunner) -> ModelRunner:
 
 def disagreement_of(runner: ModelRunner, weights: LoraWeights, probes: tuple[Probe, ...]) -> float:
     with torch.inference_mode():
-        runner.load(1, weights)
+        runner.load(1, runner.prepare(weights))
         return disagreement(runner._model, 1, probes)
 
 

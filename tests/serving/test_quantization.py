@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from serving.base_model import BaseDirectory
-from serving.models import Llama
-from serving.models.llama import LoraRoom
+from serving.lora import LoraRoom
+from serving.models.llama import Llama
 from serving.quantization import make_linear
 from serving.runner import ModelRunner
 from serving.settings import Quantization
-from tests.serving.sequences import make_sequence, run_to_end
+from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 
 # Relative error of a product in the 2-norm: rounding to 8 bits, to 4 bits of a normal float.
 BOUNDS = {
@@ -42,7 +42,8 @@ def test_the_whole_model_runs_in_every_quantization(
 ) -> None:
     dtype = torch.float32 if quantization is Quantization.INT8 else torch.bfloat16
     room = LoraRoom(num_slots=1, max_rank=4, dtype=dtype)
-    runner = ModelRunner(Llama(tiny_base, quantization, dtype, room), probe_tolerance=1.0)
+    model = Llama(tiny_base, quantization, dtype, room, num_pages=LIMITS.num_pages, max_rows=64)
+    runner = ModelRunner(model, probe_tolerance=1.0)
     sequence = make_sequence([5, 6, 7], max_tokens=4)
     run_to_end(runner, [sequence])
     assert len(sequence.output_ids) == 4

@@ -4,7 +4,7 @@ from serving.scheduler import MAX_OVERTAKEN, Admission, Limits, Scheduler
 from serving.sequence import Batch, Sequence
 from tests.serving.sequences import make_sequence
 
-LIMITS = Limits(max_num_seqs=3, max_num_batched_tokens=20, prefill_chunk=8, kv_cache_tokens=100)
+LIMITS = Limits(max_num_seqs=3, max_num_batched_tokens=20, prefill_chunk=8, num_pages=6)
 
 
 def admit_all(_: Sequence) -> Admission:

@@ -1,0 +1,269 @@
+"""A Llama-family model on the native kernels: int8 weights, bf16 adapters, a paged bf16 cache.
+
+Adapters are used where they lie in host memory; a slot is a pointer. What is computed is told by
+`llama`, its twin in PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from serving.base_model import BaseDirectory
+from serving.lora import LoraRoom, LoraWeights, check_fit
+from serving.models.step import MAX_SPARE_TOKENS, StepInput, StepOutput
+from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
+from serving.native import layout
+from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
+from serving.native.library import Engine
+from serving.native.packing import pack_expand, pack_int8, pack_shrink
+from serving.pages import PAGE, num_pages_of
+from serving.quantization import quantize_channels
+
+MAX_STACKED = 4
+"""How many adapters one row can have on average in a full step."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeAdapter:
+    """One adapter, packed into one piece of memory that `linears` points into."""
+
+    linears: ctypes.Array[layout.LoraLinear]
+    memory: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        return self.memory.numel() * self.memory.element_size() + ctypes.sizeof(self.linears)
+
+
+class NativeLlama:
+    """Implements Model. Invariant: a row's logits depend on nothing but its sequence's tokens,
+    its adapters and the processor's instruction set, to the last bit."""
+
+    def __init__(
+        self,
+        base: BaseDirectory,
+        room: LoraRoom,
+        *,
+        num_pages: int,
+        max_rows: int,
+        num_threads: int,
+    ) -> None:
+        """Raises BaseNotFound, KernelsMissing, or ValueError when `unsupported` names a reason."""
+        self._shape = shape = Shape.of(base)
+        if reason := unsupported(shape):
+            raise ValueError(reason)
+        self._kept: list[Any] = []  # what the structs point to
+        weights = BaseWeights(base)
+        rotary = rotary_table(base)  # both halves of a head turn by the same angles
+        self.max_positions = len(rotary)
+        self.max_rows = max_rows
+        self.modules = shape.modules
+        num_spare = num_pages_of(min(self.max_positions, MAX_SPARE_TOKENS))
+        self.spare_pages = range(num_pages, num_pages + num_spare)
+        self._embedding = weights.embedding
+        layers = (layout.Layer * shape.num_layers)()
+        for index in range(shape.num_layers):
+            self._fill_layer(layers[index], weights, index, num_pages + num_spare)
+        self._model = layout.Model(
+            **{
+                field: getattr(shape, field)
+                for field in ("hidden", "num_heads", "num_kv_heads", "head_dim", "num_layers")
+            },
+            intermediate=shape.intermediate,
+            max_rows=max_rows,
+            max_keys=num_pages_of(self.max_positions) * PAGE,
+            max_width=_up(MAX_PARTS * _up(room.max_rank, 2), TILE),
+            vocab=shape.vocab,
+            eps=shape.eps,
+            rotary=self._address(rotary[..., : shape.head_dim // 2].float()),
+            layers=layers,
+            norm=self._address(weights["model.norm.weight"].float()),
+            head=self._linear([weights.head], None),
+        )
+        self._kept.append(layers)
+        self._engine = Engine(
+            self._model, max_entries=MAX_STACKED * max_rows, num_threads=num_threads
+        )
+        self._slots: list[NativeAdapter | None] = [None] * (room.num_slots + 1)
+
+    def _address(self, tensor: Tensor) -> int:
+        tensor = tensor.contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _fill_layer(
+        self, layer: layout.Layer, weights: BaseWeights, index: int, num_pages: int
+    ) -> None:
+        shape, name = self._shape, f"model.layers.{index}"
+        layer.attention_norm = self._address(weights[f"{name}.input_layernorm.weight"].float())
+        layer.mlp_norm = self._address(weights[f"{name}.post_attention_layernorm.weight"].float())
+        for at, whole in enumerate(LINEARS):
+            _, parts, bias = weights.fused(index, whole)
+            layer.linear[at] = self._linear(parts, bias)
+        # Not zeroed: pages that are never written cost no memory.
+        cache = torch.empty(
+            num_pages, shape.num_kv_heads, 2, shape.head_dim * PAGE, dtype=torch.bfloat16
+        )
+        layer.cache = self._address(cache)
+
+    def _linear(self, parts: list[Tensor], bias: Tensor | None) -> layout.Linear:
+        quantized, scale = quantize_channels(torch.cat(parts))
+        num_out, num_in = quantized.shape
+        missing = _up(num_out, TILE) - num_out
+        linear = layout.Linear(
+            weight=self._address(pack_int8(functional.pad(quantized, (0, 0, 0, missing)))),
+            scale=self._address(functional.pad(scale, (0, missing))),
+            bias=None if bias is None else self._address(bias.float()),
+            k=num_in,
+            n=num_out + missing,
+            num_parts=len(parts),
+        )
+        end = 0
+        for part, weight in enumerate(parts):
+            end += _up(weight.shape[0], TILE)
+            linear.part_end[part] = end // TILE
+        return linear
+
+    def attach(self) -> None:
+        """The kernels have threads of their own; PyTorch's would only be in their way."""
+        torch.set_num_threads(1)
+
+    def prepare(self, adapter: LoraWeights) -> NativeAdapter:
+        linears = (layout.LoraLinear * (self._shape.num_layers * len(LINEARS)))()
+        pieces: list[Tensor] = []
+        places: list[tuple[layout.LoraLinear, str, int]] = []
+        size = 0
+        for index, linear in enumerate(linears):
+            layer, whole = divmod(index, len(LINEARS))
+            modules = [f"model.layers.{layer}.{m}" for m in FUSED[LINEARS[whole]]]
+            if not any(module in adapter.modules for module in modules):
+                continue
+            for field, piece in _pack_linear(linear, self._widths(whole), modules, adapter):
+                places.append((linear, field, size))
+                pieces.append(piece.flatten())
+                size += piece.numel()
+        memory = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.bfloat16)
+        for linear, field, start in places:
+            setattr(linear, field, memory.data_ptr() + start * memory.element_size())
+        return NativeAdapter(linears, memory)
+
+    def _widths(self, whole: int) -> tuple[int, list[int]]:
+        """The features a fused layer takes, and gives by part."""
+        shape = self._shape
+        heads, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+        return [
+            (shape.hidden, [heads, kv, kv]),
+            (heads, [shape.hidden]),
+            (shape.hidden, [shape.intermediate] * 2),
+            (shape.intermediate, [shape.hidden]),
+        ][whole]
+
+    def load(self, slot: int, prepared: NativeAdapter) -> None:
+        self._slots[slot] = prepared
+
+    @torch.inference_mode()
+    def forward(self, step: StepInput) -> StepOutput:
+        num_rows, num_wanted = len(step.token_ids), len(step.wanted)
+        _require_room(step, self.max_rows)
+        x = functional.embedding(torch.tensor(step.token_ids), self._embedding).float()
+        logits = torch.empty(num_wanted, self._model.head.n)
+        best = (ctypes.c_int32 * num_wanted)()
+        wanted = (ctypes.c_int32 * num_wanted)(*step.wanted)
+        self._engine.step(
+            layout.Step(
+                x=x.data_ptr(),
+                segments=_segments(step),
+                groups=self._groups(step),
+                wanted=ctypes.addressof(wanted),
+                logits=logits.data_ptr(),
+                best=ctypes.addressof(best),
+                num_rows=num_rows,
+                num_segments=len(step.segments),
+                num_groups=len(step.adapters),
+                num_wanted=num_wanted,
+            )
+        )
+        return StepOutput(logits[:, : self._shape.vocab], list(best))
+
+    def _groups(self, step: StepInput) -> ctypes.Array[layout.LoraGroup]:
+        groups = (layout.LoraGroup * len(step.adapters))()
+        low = 0
+        for group, rows in zip(groups, step.adapters, strict=True):
+            adapter = self._slots[rows.slot]
+            assert adapter is not None, "a slot that was never loaded"
+            group.adapter = adapter.linears
+            group.scale, group.start, group.end, group.low = rows.scale, rows.start, rows.end, low
+            low += rows.end - rows.start
+        return groups
+
+
+def unsupported(shape: Shape) -> str | None:
+    """Why the kernels cannot run a model of this shape; None when they can."""
+    if shape.head_dim % 32 or shape.head_dim > 256:
+        return f"head_dim is {shape.head_dim}; the kernels need a multiple of 32 up to 256"
+    heads = shape.num_heads * shape.head_dim
+    for name, k in (("hidden", shape.hidden), ("heads", heads), ("MLP", shape.intermediate)):
+        if k % GROUP:
+            return f"the {name} width is {k}; the kernels need multiples of {GROUP}"
+    return None
+
+
+def _require_room(step: StepInput, max_rows: int) -> None:
+    """The kernels write wherever they are told to: raises ValueError for a step that is too large
+    or whose pages do not cover its rows."""
+    num_entries = sum(rows.end - rows.start for rows in step.adapters)
+    if len(step.token_ids) > max_rows or num_entries > MAX_STACKED * max_rows:
+        raise ValueError(
+            f"{len(step.token_ids)} rows with {num_entries} adapters between them in one step; "
+            f"at most {max_rows} rows and {MAX_STACKED} adapters for each"
+        )
+    for segment in step.segments:
+        if len(segment.pages) < num_pages_of(segment.position + segment.end - segment.start):
+            raise ValueError(f"{len(segment.pages)} pages do not cover the rows of {segment}")
+
+
+def _segments(step: StepInput) -> ctypes.Array[layout.Segment]:
+    segments = (layout.Segment * len(step.segments))()
+    for to, segment in zip(segments, step.segments, strict=True):
+        to.pages = segment.pages.buffer_info()[0]
+        to.start, to.end, to.position = segment.start, segment.end, segment.position
+    return segments
+
+
+def _pack_linear(
+    linear: layout.LoraLinear,
+    widths: tuple[int, Sequence[int]],
+    modules: Sequence[str],
+    adapter: LoraWeights,
+) -> list[tuple[str, Tensor]]:
+    """Fill in the counts, and give the packed A (of all parts) and B (part by part)."""
+    num_in, widths_out = widths
+    shrinks: list[Tensor] = []
+    expands: list[Tensor] = []
+    rank = start = 0
+    for part, (module, num_out) in enumerate(zip(modules, widths_out, strict=True)):
+        if module not in adapter.modules:
+            continue
+        a, b = adapter.modules[module]
+        check_fit(module, a, b, num_in, num_out)
+        odd = a.shape[0] % 2
+        a, b = functional.pad(a, (0, 0, 0, odd)), functional.pad(b, (0, odd))
+        linear.rank_start[part], linear.num_pairs[part] = rank, a.shape[0] // 2
+        linear.b_start[part] = start
+        rank, start = rank + a.shape[0], start + b.numel()
+        shrinks.append(a)
+        expands.append(pack_expand(b).flatten())
+    linear.width = _up(rank, TILE)
+    a = functional.pad(torch.cat(shrinks), (0, 0, 0, linear.width - rank))
+    return [("a", pack_shrink(a)), ("b", torch.cat(expands))]
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -1,0 +1,98 @@
+"""What a model is asked to do in one step, and what it answers. Knows no model."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from serving.lora import LoraWeights
+
+MAX_SPARE_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows `start` to `end` of the step: consecutive tokens of one sequence from `position` on.
+
+    Keys and values of the sequence lie in `pages` (int32), PAGE tokens each, up to the last row's.
+    """
+
+    start: int
+    end: int
+    position: int
+    pages: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRows:
+    """Rows `start` to `end` are answered by the adapter in `slot`, its effect times `scale`."""
+
+    slot: int
+    start: int
+    end: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One step's tokens, packed: rows that decode first, then the prompts' rows.
+
+    Several AdapterRows that hold one row apply in their order. `wanted` are the rows whose logits
+    are asked for.
+    """
+
+    token_ids: Sequence[int]
+    segments: Sequence[Segment]
+    adapters: Sequence[AdapterRows]
+    wanted: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    logits: Tensor
+    """(num_wanted, vocab) float; good until the next step."""
+    best: Sequence[int]
+    """The likeliest token of each wanted row, the first of equals."""
+
+
+class Model(Protocol):
+    """A base with slots for adapters and pages for keys and values. Used by one thread at a time,
+    but for `prepare`."""
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The names of the layers that adapters may change."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows of one step."""
+        ...
+
+    @property
+    def spare_pages(self) -> Sequence[int]:
+        """Pages that no sequence is given, for up to MAX_SPARE_TOKENS of one that is tried out."""
+        ...
+
+    def attach(self) -> None:
+        """Take the cores for the calling thread, which makes all steps from now on."""
+        ...
+
+    def prepare(self, adapter: LoraWeights) -> Any:
+        """The adapter in the form that `load` takes; raises NotServable when it does not fit."""
+        ...
+
+    def load(self, slot: int, prepared: Any) -> None:
+        """Put what `prepare` gave into a slot (from 1 on)."""
+        ...
+
+    def forward(self, step: StepInput) -> StepOutput:
+        """Run the rows; their keys and values are in their pages afterwards."""
+        ...

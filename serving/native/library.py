@@ -1,0 +1,69 @@
+"""Finds and loads the compiled kernels; says why when they cannot be used here."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from serving.native import layout
+
+PORTABLE, AVX2, AVX512 = range(3)
+
+
+class KernelsMissing(Exception):
+    """The library was not built, or belongs to another version of this package."""
+
+
+@cache
+def load() -> Any:
+    """The library with its functions declared; raises KernelsMissing."""
+    found = sorted(Path(__file__).parent.glob("_kernels*.so"))
+    if not found:
+        raise KernelsMissing(
+            "the native kernels were not built when hotswap was installed; install a C compiler "
+            "(gcc) and install hotswap again"
+        )
+    try:
+        library = ctypes.CDLL(str(found[-1]))
+    except OSError as error:
+        raise KernelsMissing(f"the native kernels cannot be loaded: {error}") from error
+    _declare(library)
+    if (version := library.native_version()) != layout.VERSION:
+        raise KernelsMissing(
+            f"the native kernels are of version {version}, this package needs {layout.VERSION}; "
+            "install hotswap again"
+        )
+    return library
+
+
+def _declare(library: Any) -> None:
+    library.engine_new.restype = ctypes.c_void_p
+    library.engine_new.argtypes = [ctypes.POINTER(layout.Model), ctypes.c_int, ctypes.c_int]
+    library.engine_free.restype = None
+    library.engine_free.argtypes = [ctypes.c_void_p]
+    library.engine_step.restype = None
+    library.engine_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(layout.Step), ctypes.c_int]
+
+
+class Engine:
+    """Threads and room for one model's steps. Used by one thread at a time.
+
+    The model, and all it points to, must outlive it.
+    """
+
+    def __init__(self, model: layout.Model, *, max_entries: int, num_threads: int) -> None:
+        """Raises KernelsMissing, MemoryError."""
+        self._library = load()
+        self._engine = self._library.engine_new(ctypes.byref(model), max_entries, num_threads)
+        if not self._engine:
+            raise MemoryError("no memory for the kernels' workspace")
+        weakref.finalize(self, self._library.engine_free, self._engine)
+        self.level: int = self._library.native_level()
+        """The instruction set that is used: PORTABLE, AVX2 or AVX512."""
+
+    def step(self, step: layout.Step) -> None:
+        """Run one forward pass; other Python threads go on meanwhile."""
+        self._library.engine_step(self._engine, ctypes.byref(step), self.level)

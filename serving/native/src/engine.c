@@ -1,0 +1,90 @@
+#include "native.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "program.h"
+
+enum { VERSION = 1, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+
+struct Engine {
+    const Model *model;
+    Workspace space;
+    Pool *pool;
+};
+
+static int max_int(int a, int b) { return a > b ? a : b; }
+
+static void *room(int64_t count, int64_t size) {
+    int64_t bytes = (count * size + 63) / 64 * 64;
+    return aligned_alloc(64, (size_t)(bytes ? bytes : 64));
+}
+
+static int make_workspace(Workspace *s, const Model *m, int max_entries, int num_threads) {
+    int64_t rows = m->max_rows, heads = (int64_t)m->num_heads * m->head_dim;
+    int64_t qkv = heads + 2 * (int64_t)m->num_kv_heads * m->head_dim;
+    int64_t k = max_int(m->hidden, max_int((int)heads, m->intermediate));
+    int64_t wide = max_int((int)qkv, 2 * m->intermediate);
+    int64_t scratch = (int64_t)num_threads * 4 * m->max_keys;
+    s->q = room(rows * k, 1);
+    s->scale = room(rows * k / GROUP, 4);
+    s->offset = room(rows * k / GROUP, 4);
+    s->narrow = room(rows * k, 2);
+    s->queries = room(rows * heads, 2);
+    s->low = room((int64_t)max_entries * m->max_width, 2);
+    s->normed = room(rows * m->hidden, 4);
+    s->wide = room(rows * wide, 4);
+    s->attended = room(rows * heads, 4);
+    s->scores = room(scratch, 4);
+    s->weights = room(scratch, 2);
+    s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AT_END;
+    s->taken = room(s->num_phases, sizeof(Taken));
+    return s->q && s->scale && s->offset && s->narrow && s->queries && s->low && s->normed &&
+           s->wide && s->attended && s->scores && s->weights && s->taken;
+}
+
+Engine *engine_new(const Model *model, int max_entries, int num_threads) {
+    Engine *engine = calloc(1, sizeof(Engine));
+    if (!engine) return 0;
+    engine->model = model;
+    engine->pool = pool_new(num_threads);
+    if (!engine->pool || !make_workspace(&engine->space, model, max_entries, num_threads)) {
+        engine_free(engine);
+        return 0;
+    }
+    return engine;
+}
+
+void engine_free(Engine *engine) {
+    Workspace *s = &engine->space;
+    void *all[] = {s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
+                   s->wide, s->attended, s->scores, s->weights, s->normed,  s->taken};
+    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
+    if (engine->pool) pool_free(engine->pool);
+    free(engine);
+}
+
+void engine_step(Engine *engine, const Step *step, int level) {
+    Program program = {engine->model, step, &engine->space, engine->pool, 0};
+    memset(engine->space.taken, 0, (size_t)engine->space.num_phases * sizeof(Taken));
+#if defined(__x86_64__)
+    Job job = level >= 2 ? run_step_avx512 : level == 1 ? run_step_avx2 : run_step_portable;
+#else
+    (void)level;
+    Job job = run_step_portable;
+#endif
+    pool_run(engine->pool, job, &program);
+}
+
+int native_level(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+int native_version(void) { return VERSION; }

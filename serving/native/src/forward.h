@@ -1,0 +1,204 @@
+/* One forward pass: the program that every thread of the pool runs, phase by phase. Within a phase
+ * the threads take pieces of work from a counter; between phases they meet. */
+#pragma once
+
+#include "attention.h"
+#include "product.h"
+#include "program.h"
+
+enum { ROWS_A_PIECE = 4, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16 };
+
+/* The next piece of the current phase, or one that is past its end. */
+INLINE int take(Program *p) { return atomic_fetch_add(&p->space->taken[p->phase].count, 1); }
+
+INLINE void next_phase(Program *p) {
+    pool_meet(p->pool);
+    p->phase++;
+}
+
+typedef struct {
+    int first, end;
+} Range;
+
+INLINE Range rows_of_piece(int piece, int num_rows) {
+    int first = piece * ROWS_A_PIECE, end = first + ROWS_A_PIECE;
+    return (Range){first, end < num_rows ? end : num_rows};
+}
+
+INLINE int num_pieces(int num_rows) { return (num_rows + ROWS_A_PIECE - 1) / ROWS_A_PIECE; }
+
+INLINE Activations activations(const Workspace *s, int k) {
+    return (Activations){s->q, s->scale, s->offset, s->narrow, k};
+}
+
+static void norm_and_quantize(Program *p, const float *weight) {
+    const Model *model = p->model;
+    int n = model->hidden, num_rows = p->step->num_rows;
+    Activations to = activations(p->space, n);
+    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
+        Range rows = rows_of_piece(piece, num_rows);
+        for (int row = rows.first; row < rows.end; row++) {
+            float *normed = p->space->normed + (int64_t)row * n;
+            rms_norm(normed, p->step->x + (int64_t)row * n, weight, n, model->eps);
+            quantize_row(&to, row, normed, p->step->num_groups > 0);
+        }
+    }
+    next_phase(p);
+}
+
+static void quantize_rows(Program *p, const float *x, int n) {
+    int num_rows = p->step->num_rows;
+    Activations to = activations(p->space, n);
+    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
+        Range rows = rows_of_piece(piece, num_rows);
+        for (int row = rows.first; row < rows.end; row++)
+            quantize_row(&to, row, x + (int64_t)row * n, p->step->num_groups > 0);
+    }
+    next_phase(p);
+}
+
+static void gate_and_quantize(Program *p) {
+    int n = p->model->intermediate, num_rows = p->step->num_rows;
+    Activations to = activations(p->space, n);
+    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
+        Range rows = rows_of_piece(piece, num_rows);
+        for (int row = rows.first; row < rows.end; row++) {
+            float *gate = p->space->wide + (int64_t)row * 2 * n;
+            gated(gate, gate + n, n);
+            quantize_row(&to, row, gate, p->step->num_groups > 0);
+        }
+    }
+    next_phase(p);
+}
+
+/* Pieces are a few tiles of a panel of rows, whose activations stay in the core's own cache. */
+INLINE int num_tile_pieces(const Linear *linear, int num_rows) {
+    int pieces_across = (linear->n / TILE + TILES_A_PIECE - 1) / TILES_A_PIECE;
+    return pieces_across * ((num_rows + PANEL - 1) / PANEL);
+}
+
+static void finish_piece(const Product *work, int piece, int num_rows) {
+    int num_tiles = work->linear->n / TILE;
+    int pieces_across = (num_tiles + TILES_A_PIECE - 1) / TILES_A_PIECE;
+    int first = piece % pieces_across * TILES_A_PIECE, row = piece / pieces_across * PANEL;
+    int end = row + PANEL < num_rows ? row + PANEL : num_rows;
+    for (int tile = first; tile < first + TILES_A_PIECE && tile < num_tiles; tile++)
+        finish_tile(work, tile, row, end, tile == first);
+}
+
+/* Shrinks are the first pieces, tiles the rest. A tile's adapters wait for all shrinks. */
+static void product(Program *p, int layer, int index, float *y, int adds) {
+    const Step *step = p->step;
+    const Linear *linear = &p->model->layers[layer].linear[index];
+    Activations x = activations(p->space, linear->k);
+    Product work = {linear, step->groups, step->num_groups, layer, index, &x,
+                    p->space->low, p->model->max_width, y, adds};
+    Taken *taken = &p->space->taken[p->phase];
+    int piece = take(p), first = 0;
+    for (int g = 0; g < step->num_groups; g++) {
+        const LoraGroup *group = step->groups + g;
+        const LoraLinear *lora = adapter_of(&work, group);
+        if (!lora->a) continue;
+        for (int row = group->start; row < group->end; row += TILE_ROWS) {
+            int end = row + TILE_ROWS < group->end ? row + TILE_ROWS : group->end;
+            for (int rank = 0; rank < lora->width; rank += TILE, first++)
+                if (piece == first) {
+                    shrink(&work, group, row, end, rank);
+                    atomic_fetch_add_explicit(&taken->done, 1, memory_order_release);
+                    piece = take(p);
+                }
+        }
+    }
+    int is_shrunk = first == 0;
+    for (; piece - first < num_tile_pieces(linear, step->num_rows); piece = take(p)) {
+        while (!is_shrunk) {
+            is_shrunk = atomic_load_explicit(&taken->done, memory_order_acquire) == first;
+            if (!is_shrunk) pool_relax();
+        }
+        finish_piece(&work, piece - first, step->num_rows);
+    }
+    next_phase(p);
+}
+
+/* Pieces are a segment's rows that share a page: see place_row. */
+static void place_keys(Program *p, const Layer *layer) {
+    const Model *model = p->model;
+    int width = (model->num_heads + 2 * model->num_kv_heads) * model->head_dim;
+    int piece = take(p), number = 0;
+    for (int s = 0; s < p->step->num_segments; s++) {
+        const Segment *segment = p->step->segments + s;
+        for (int row = segment->start; row < segment->end; number++) {
+            int end = row + PAGE - (segment->position + row - segment->start) % PAGE;
+            end = end < segment->end ? end : segment->end;
+            if (piece == number) {
+                for (int r = row; r < end; r++)
+                    place_row(model, layer, segment, r, p->space->wide + (int64_t)r * width,
+                              p->space->queries + (int64_t)r * model->num_heads * model->head_dim);
+                piece = take(p);
+            }
+            row = end;
+        }
+    }
+    next_phase(p);
+}
+
+static void attention(Program *p, const Layer *layer, int thread) {
+    const Model *model = p->model;
+    Workspace *s = p->space;
+    int64_t scratch = (int64_t)thread * QUERY_BLOCK * model->max_keys;
+    int piece = take(p), number = 0;
+    for (int i = p->step->num_segments - 1; i >= 0; i--) { /* prompts, which are last, first */
+        const Segment *segment = p->step->segments + i;
+        for (int row = segment->start; row < segment->end; row += ATTENTION_ROWS) {
+            int end = row + ATTENTION_ROWS < segment->end ? row + ATTENTION_ROWS : segment->end;
+            for (int head = 0; head < model->num_kv_heads; head++, number++)
+                if (piece == number) {
+                    attend(model, layer, segment, head, row, end, s->queries, s->attended,
+                           s->scores + scratch, s->weights + scratch);
+                    piece = take(p);
+                }
+        }
+    }
+    next_phase(p);
+}
+
+static void logits(Program *p) {
+    const Model *model = p->model;
+    const Step *step = p->step;
+    int n = model->hidden;
+    Activations x = activations(p->space, n);
+    for (int piece; (piece = take(p)) < step->num_wanted;) {
+        float *normed = p->space->normed + (int64_t)piece * n;
+        rms_norm(normed, step->x + (int64_t)step->wanted[piece] * n, model->norm, n, model->eps);
+        quantize_row(&x, piece, normed, 0);
+    }
+    next_phase(p);
+    Product work = {.linear = &model->head, .x = &x, .y = step->logits};
+    for (int piece; (piece = take(p)) < num_tile_pieces(&model->head, step->num_wanted);)
+        finish_piece(&work, piece, step->num_wanted);
+    next_phase(p);
+    for (int piece; (piece = take(p)) < step->num_wanted;)
+        step->best[piece] = best_of(step->logits + (int64_t)piece * model->head.n, model->vocab);
+    next_phase(p);
+}
+
+static void run_step(void *context, int thread) {
+    Program program = *(Program *)context, *p = &program;
+    const Model *model = p->model;
+    Workspace *s = p->space;
+    int width = model->num_heads * model->head_dim;
+    for (int l = 0; l < model->num_layers; l++) {
+        const Layer *layer = model->layers + l;
+        norm_and_quantize(p, layer->attention_norm);
+        product(p, l, QKV, s->wide, 0);
+        place_keys(p, layer);
+        attention(p, layer, thread);
+        quantize_rows(p, s->attended, width);
+        product(p, l, O, p->step->x, 1);
+        norm_and_quantize(p, layer->mlp_norm);
+        product(p, l, GATE_UP, s->wide, 0);
+        gate_and_quantize(p);
+        product(p, l, DOWN, p->step->x, 1);
+    }
+    if (p->step->num_wanted) logits(p);
+}

@@ -1,0 +1,37 @@
+/* The library's C interface, loaded by `serving/native/library.py`. */
+#pragma once
+
+#include "pool.h"
+#include "types.h"
+
+typedef struct {
+    _Alignas(64) _Atomic int count; /* pieces handed out */
+    _Atomic int done;               /* shrinks finished */
+} Taken;
+
+/* Room for one step of at most max_rows rows; made once. */
+typedef struct {
+    int8_t *q;
+    float *scale;
+    int32_t *offset;
+    bf16 *narrow, *queries, *low, *weights;
+    float *normed, *wide, *attended, *scores;
+    Taken *taken;
+    int num_phases;
+} Workspace;
+
+typedef struct Engine Engine;
+
+/* Null when there is not enough memory. The model and all it points to must outlive the engine. */
+Engine *engine_new(const Model *model, int max_entries, int num_threads);
+void engine_free(Engine *engine);
+/* Runs a step on the fastest kernels up to `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI and BF16. */
+void engine_step(Engine *engine, const Step *step, int level);
+/* The highest level this processor has. */
+int native_level(void);
+/* Changes whenever a struct or its meaning does. */
+int native_version(void);
+
+void run_step_portable(void *program, int thread);
+void run_step_avx2(void *program, int thread);
+void run_step_avx512(void *program, int thread);

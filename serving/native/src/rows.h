@@ -1,0 +1,71 @@
+/* What is done row by row: norms, quantization to int8, the gated activation. */
+#pragma once
+
+#include "vectors.h"
+
+/* A row's activations as the products want them. */
+typedef struct {
+    int8_t *q;       /* (rows, k) */
+    float *scale;    /* (rows, k / GROUP) */
+    int32_t *offset; /* (rows, k / GROUP): -128 times the sum of q, for weights stored + 128 */
+    bf16 *narrow;    /* (rows, k): for the adapters */
+    int32_t k;       /* of the current product; also the stride */
+} Activations;
+
+/* Symmetric int8 with one scale a group: q = round(x / s), s = max |x| / 127. */
+INLINE void quantize_row(const Activations *to, int row, const float *x, int with_narrow) {
+    int num_groups = to->k / GROUP;
+    int8_t *q = to->q + (int64_t)row * to->k;
+    bf16 *narrow = to->narrow + (int64_t)row * to->k;
+    for (int g = 0; g < num_groups; g++, x += GROUP, q += GROUP, narrow += GROUP) {
+        F16 part[4], top = f_zero();
+        for (int i = 0; i < 4; i++) {
+            part[i] = f_load(x + 16 * i);
+            top = f_max(top, f_abs(part[i]));
+            if (with_narrow) store_bf16(narrow + 16 * i, part[i]);
+        }
+        float scale = f_top(top) / 127.0f;
+        F16 inverse = f_all(scale > 0 ? 1.0f / scale : 0.0f);
+        int32_t sum = 0;
+        for (int i = 0; i < 4; i++) sum += store_int8(q + 16 * i, f_round(f_mul(part[i], inverse)));
+        to->scale[(int64_t)row * num_groups + g] = scale;
+        to->offset[(int64_t)row * num_groups + g] = -128 * sum;
+    }
+}
+
+/* x / rms(x) * weight (Zhang and Sennrich 2019); n is a multiple of 16. In place is allowed. */
+INLINE void rms_norm(float *to, const float *x, const float *weight, int n, float eps) {
+    F16 sum = f_zero();
+    for (int i = 0; i < n; i += 16) {
+        F16 v = f_load(x + i);
+        sum = f_fma(v, v, sum);
+    }
+    F16 inverse = f_all(1.0f / sqrtf(f_sum(sum) / (float)n + eps));
+    for (int i = 0; i < n; i += 16)
+        f_store(to + i, f_mul(f_mul(f_load(x + i), inverse), f_load(weight + i)));
+}
+
+/* silu(gate) * up, into gate. */
+INLINE void gated(float *gate, const float *up, int n) {
+    F16 one = f_all(1.0f);
+    for (int i = 0; i < n; i += 16) {
+        F16 x = f_load(gate + i);
+        F16 e = f_exp(f_mul(f_abs(x), f_all(-1.0f))); /* sigmoid from e^-|x|, which is at most 1 */
+        F16 positive = f_div(one, f_add(one, e));
+        F16 negative = f_div(e, f_add(one, e));
+        F16 sigmoid = f_where_negative(x, negative, positive);
+        f_store(gate + i, f_mul(f_mul(x, sigmoid), f_load(up + i)));
+    }
+}
+
+/* The index of the greatest of n >= 1 numbers, the first of equals. */
+INLINE int32_t best_of(const float *logits, int n) {
+    F16 top = f_all(-INFINITY);
+    int at = 0;
+    for (; at + 16 <= n; at += 16) top = f_max(top, f_load(logits + at));
+    float best = f_top(top);
+    for (; at < n; at++) best = logits[at] > best ? logits[at] : best;
+    for (int i = 0; i < n; i++)
+        if (logits[i] == best) return i;
+    return 0; /* all are NaN */
+}

@@ -1,0 +1,73 @@
+/* What Python and the kernels share: plain structs, laid out alike in `serving/native/layout.py`.
+ *
+ * Bytes are little-endian. "tile" is 16 output columns; "group" is 64 input features that share an
+ * activation scale. Every row's arithmetic has one fixed order, whatever rows share the step.
+ */
+#pragma once
+
+#include <stdint.h>
+
+enum { TILE = 16, GROUP = 64, PAGE = 16, MAX_PARTS = 3, LINEARS = 4 };
+enum { QKV, O, GATE_UP, DOWN };
+
+typedef uint16_t bf16;
+
+typedef struct {
+    const uint8_t *weight; /* [n / TILE][k / 4][TILE][4], each weight + 128 */
+    const float *scale;    /* (n) */
+    const float *bias;     /* (n) or null */
+    int32_t k, n;          /* multiples of GROUP and of TILE */
+    int32_t part_end[MAX_PARTS]; /* in tiles: where each of the parts side by side ends */
+    int32_t num_parts;
+} Linear;
+
+typedef struct {
+    const bf16 *a;          /* [width / TILE][k / 2][TILE][2], or null: this layer is not adapted */
+    const bf16 *b;          /* by part: [tiles of the part][num_pairs][TILE][2] */
+    const float *magnitude; /* (n), DoRA's scale of each output, or null */
+    int64_t b_start[MAX_PARTS];    /* in elements */
+    int32_t rank_start[MAX_PARTS]; /* where the part's ranks stand among all of the layer's */
+    int32_t num_pairs[MAX_PARTS];  /* half of the part's (even) rank; 0: not adapted */
+    int32_t width;                 /* all ranks side by side, a multiple of TILE */
+} LoraLinear;
+
+typedef struct {
+    const float *attention_norm, *mlp_norm; /* (hidden) */
+    const float *q_norm, *k_norm;           /* (head_dim) or null */
+    Linear linear[LINEARS];
+    bf16 *cache; /* [pages][kv heads][2][head_dim * PAGE]: K as [d / 2][PAGE][2], V as [PAGE / 2][d][2] */
+    int32_t window; /* keys a query sees at most, itself included; 0: all */
+} Layer;
+
+typedef struct {
+    int32_t hidden, num_heads, num_kv_heads, head_dim, num_layers, intermediate, max_rows, max_keys;
+    int32_t max_width; /* of LoraLinear */
+    int32_t vocab;     /* head.n is this, rounded up to a TILE */
+    float eps;
+    const float *rotary; /* [positions][2][head_dim / 2]: cos, sin */
+    const Layer *layers;
+    const float *norm; /* (hidden) */
+    Linear head;
+} Model;
+
+typedef struct { /* consecutive rows that one adapter answers */
+    const LoraLinear *adapter; /* [num_layers * LINEARS] */
+    float scale;
+    int32_t start, end;
+    int32_t low; /* where the first row's shrunk activations stand */
+} LoraGroup;
+
+typedef struct { /* consecutive tokens of one sequence from `position` on */
+    const int32_t *pages;
+    int32_t start, end, position;
+} Segment;
+
+typedef struct {
+    float *x; /* (num_rows, hidden): the embedded tokens; overwritten */
+    const Segment *segments;
+    const LoraGroup *groups; /* a row's groups apply in their order here */
+    const int32_t *wanted;   /* rows whose logits are asked for */
+    float *logits;           /* (num_wanted, head.n) */
+    int32_t *best;           /* (num_wanted): the likeliest token, the first of equals */
+    int32_t num_rows, num_segments, num_groups, num_wanted;
+} Step;

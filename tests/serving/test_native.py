@@ -1,0 +1,187 @@
+"""The native kernels against their twin in PyTorch, on every instruction set of this machine."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from pathlib import Path
+
+import pytest
+import torch
+
+from registry.errors import NotServable
+from serving.base_model import BaseDirectory
+from serving.lora import LoraWeights
+from serving.models import AdapterRows, Model, Segment, StepInput
+from serving.models.native_llama import NativeLlama
+from serving.native import library
+from serving.native.packing import pack_expand, pack_int8, pack_shrink
+from serving.settings import Kernels
+from tests.serving.conftest import load_adapter, make_tiny_model
+from tests.serving.sequences import random_prompt
+
+LEVELS = range(library.load().native_level() + 1)
+# bf16 keys, values and adapters against float32 ones, amplified by two layers of int8 rounding.
+TOLERANCE = 0.08
+
+each_level = pytest.mark.parametrize("level", LEVELS)
+
+
+@pytest.fixture(scope="module")
+def twin(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> Model:
+    return with_adapters(make_tiny_model(tiny_base, Kernels.TORCH), adapter_dirs)
+
+
+@pytest.fixture(scope="module")
+def native(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> NativeLlama:
+    model = with_adapters(make_tiny_model(tiny_base, Kernels.NATIVE), adapter_dirs)
+    assert isinstance(model, NativeLlama)
+    return model
+
+
+def with_adapters(model: Model, adapter_dirs: list[Path]) -> Model:
+    for slot, directory in enumerate(adapter_dirs, start=1):
+        model.load(slot, model.prepare(load_adapter(directory)))
+    return model
+
+
+def use_level(model: NativeLlama, level: int) -> None:
+    model._engine.level = level
+
+
+def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+def whole(prompts: list[list[int]], adapters: list[AdapterRows]) -> StepInput:
+    """All tokens of all prompts, every row's logits wanted."""
+    segments, start = [], 0
+    for number, prompt in enumerate(prompts):
+        pages = array("i", range(number * 8, number * 8 + 8))
+        segments.append(Segment(start, start + len(prompt), 0, pages))
+        start += len(prompt)
+    token_ids = [token_id for prompt in prompts for token_id in prompt]
+    return StepInput(token_ids, segments, adapters, range(start))
+
+
+@pytest.fixture
+def prompts(tiny_base: BaseDirectory) -> list[list[int]]:
+    rng = random.Random(17)
+    return [random_prompt(rng, tiny_base.tokenizer.get_vocab_size(), 42) for _ in range(6)]
+
+
+@each_level
+def test_logits_are_the_twins_to_the_rounding_of_bf16(
+    native: NativeLlama, twin: Model, prompts: list[list[int]], level: int
+) -> None:
+    use_level(native, level)
+    ends = torch.tensor([len(prompt) for prompt in prompts]).cumsum(0).tolist()
+    adapters = [
+        AdapterRows(slot, end - len(prompt), end)
+        for slot, (prompt, end) in enumerate(zip(prompts, ends, strict=True))
+        if slot
+    ]
+    step = whole(prompts, adapters)
+    got, expected = native.forward(step), twin.forward(step)
+    assert got.best == got.logits.argmax(-1).tolist()
+    assert distance(got.logits, expected.logits) < TOLERANCE
+
+
+@each_level
+def test_a_tokens_logits_are_the_same_bits_in_a_prompt_in_chunks_and_decoded(
+    native: NativeLlama, prompts: list[list[int]], level: int
+) -> None:
+    use_level(native, level)
+    prompt = max(prompts, key=len)
+    at_once = native.forward(whole([prompt], [AdapterRows(1, 0, len(prompt))])).logits.clone()
+    pages = array("i", range(100, 120))
+    start, found = 0, []
+    for length in (1, 17, 3, 2, *[1] * len(prompt)):
+        end = min(start + length, len(prompt))
+        rows = end - start
+        step = StepInput(
+            prompt[start:end],
+            [Segment(0, rows, start, pages)],
+            [AdapterRows(1, 0, rows)] if rows else [],
+            range(rows),
+        )
+        if rows:
+            found.append(native.forward(step).logits.clone())
+        start = end
+    assert torch.equal(torch.cat(found), at_once)
+
+
+@each_level
+def test_a_row_is_the_same_bits_whatever_runs_beside_it(
+    native: NativeLlama, prompts: list[list[int]], level: int
+) -> None:
+    use_level(native, level)
+    alone = [
+        native.forward(
+            whole([prompt], [AdapterRows(slot, 0, len(prompt))] if slot else [])
+        ).logits.clone()
+        for slot, prompt in enumerate(prompts)
+    ]
+    start, adapters = 0, []
+    for slot, prompt in enumerate(prompts):
+        if slot:
+            adapters.append(AdapterRows(slot, start, start + len(prompt)))
+        start += len(prompt)
+    mixed = native.forward(whole(prompts, adapters)).logits
+    assert torch.equal(mixed, torch.cat(alone))
+
+
+def test_stacked_adapters_add_up_with_their_factors(
+    native: NativeLlama, twin: Model, prompts: list[list[int]]
+) -> None:
+    use_level(native, LEVELS[-1])
+    prompt = prompts[0]
+    stacked = [AdapterRows(1, 0, len(prompt), 0.5), AdapterRows(2, 0, len(prompt), -1.5)]
+    step = whole([prompt], stacked)
+    got, expected = native.forward(step).logits, twin.forward(step).logits
+    assert distance(got, expected) < TOLERANCE
+    plain = twin.forward(whole([prompt], [AdapterRows(1, 0, len(prompt))])).logits
+    assert distance(got, plain) > 10 * TOLERANCE
+
+
+def test_an_adapter_costs_its_own_weights_and_at_most_a_tenth_more(
+    tiny_base: BaseDirectory, native: NativeLlama
+) -> None:
+    config = tiny_base.config
+    r, hidden = 16, config["hidden_size"]
+    modules = {
+        name: (torch.randn(r, hidden), torch.randn(hidden, r))
+        for name in (f"model.layers.{layer}.self_attn.o_proj" for layer in range(2))
+    }
+    heads = config["num_attention_heads"] * config["head_dim"]
+    modules = {name: (torch.randn(r, heads), b) for name, (_, b) in modules.items()}
+    adapter = native.prepare(LoraWeights(modules))
+    own = sum(a.numel() + b.numel() for a, b in modules.values()) * 2
+    assert own <= adapter.memory.numel() * 2 <= 1.1 * own
+
+
+def test_a_step_that_would_write_elsewhere_is_refused(native: NativeLlama) -> None:
+    with pytest.raises(ValueError, match="257 rows"):
+        native.forward(whole([[5] * 257], []))
+    with pytest.raises(ValueError, match="8 pages do not cover"):
+        native.forward(whole([[5] * 129], []))
+
+
+def test_an_adapter_of_another_width_is_refused(native: NativeLlama) -> None:
+    wide = LoraWeights(
+        {"model.layers.0.self_attn.q_proj": (torch.zeros(4, 999), torch.zeros(128, 4))}
+    )
+    with pytest.raises(NotServable, match="maps 999 to 128 features; the base's maps 64 to 128"):
+        native.prepare(wide)
+
+
+def test_packed_weights_stand_where_the_kernels_read_them() -> None:
+    torch.manual_seed(0)
+    w = torch.randint(-127, 128, (32, 64), dtype=torch.int8)
+    packed = pack_int8(w)
+    assert packed.shape == (2, 16, 16, 4)
+    for n, k in ((0, 0), (17, 5), (31, 63)):
+        assert packed[n // 16, k // 4, n % 16, k % 4].item() == w[n, k].item() + 128
+    a, b = torch.randn(16, 64).bfloat16(), torch.randn(32, 6).bfloat16()
+    assert pack_shrink(a)[0, 3, 7, 1] == a[7, 7]
+    assert pack_expand(b)[1, 2, 4, 1] == b[20, 5]
