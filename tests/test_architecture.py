@@ -11,12 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("registry", "serving", "training")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SOURCES = sorted((ROOT / "serving/native/src").iterdir())
 IDS = [path.relative_to(ROOT).as_posix() for path in FILES]
 MAX_LINES = 400
 
 NO_TORCH = {
     f"serving/{name}.py"
-    for name in ("sequence", "slots", "scheduler", "engine", "follower", "version_table")
+    for name in ("sequence", "slots", "pages", "scheduler", "engine", "follower", "version_table")
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -93,3 +94,18 @@ def test_torch_stays_out_of_the_registry_and_of_policy(path: Path) -> None:
 @each_file
 def test_file_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[path.name for path in SOURCES])
+def test_source_of_the_kernels_is_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@each_file
+def test_foreign_code_is_called_in_one_place(path: Path) -> None:
+    if "ctypes" in packages(path):
+        assert where(path) in {
+            "serving/native/layout.py",
+            "serving/native/library.py",
+            "serving/models/native_llama.py",
+        }
