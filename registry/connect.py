@@ -47,7 +47,7 @@ def open_registry(
     configured = settings.store or str(home.store)
     location = store or configured
     policy = read_toml(settings.policy, ReleasePolicy) if settings.policy else None
-    catalog = Catalog(_catalog_url(location, location == configured, settings, home))
+    catalog = Catalog(_catalog_of(location, location == configured, settings, home))
     try:
         object_store = open_store(location, settings)
         try:
@@ -63,19 +63,22 @@ def configured_webhooks(settings: RegistrySettings) -> WebhookSettings | None:
     return read_toml(settings.webhooks, WebhookSettings) if settings.webhooks else None
 
 
-def configured_catalog(settings: RegistrySettings, home: Home) -> str:
-    """The URL of the configured store's catalog."""
-    return settings.catalog or _sqlite_url(home.catalog)
+def configured_catalog(settings: RegistrySettings, home: Home) -> str | Path:
+    """The URL or the SQLite file of the configured store's catalog."""
+    return settings.catalog or _made(home.catalog)
 
 
-def _catalog_url(location: str, is_configured: bool, settings: RegistrySettings, home: Home) -> str:
+def _catalog_of(
+    location: str, is_configured: bool, settings: RegistrySettings, home: Home
+) -> str | Path:
     """The configured catalog belongs to the configured store; other stores get their own."""
     if is_configured:
         return configured_catalog(settings, home)
     place = location if "://" in location else str(Path(location).expanduser().absolute())
-    return _sqlite_url(home.root / "catalogs" / f"{Digest.of(place.encode()).short}.sqlite")
+    return _made(home.root / "catalogs" / f"{Digest.of(place.encode()).short}.sqlite")
 
 
-def _sqlite_url(path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{path}"
+def _made(file: Path) -> Path:
+    """The file, in a directory that is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file

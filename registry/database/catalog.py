@@ -4,6 +4,7 @@ the project is here. It decides nothing and knows no bytes."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, tuple_
@@ -64,8 +65,8 @@ class Catalog:
     SchemaMismatch when its tables are another version's.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, place: str | Path) -> None:
+        self._database = Database(place)
         self._read, self._add = self._database.read, self._database.add
         self._alone = self._database.alone
         try:

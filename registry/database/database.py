@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event, make_url
@@ -28,8 +29,11 @@ class Database:
     Raises StoreUnavailable when the database fails; no error shows its password.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = _parse(url)
+    def __init__(self, place: str | Path) -> None:
+        """At a URL, or in an SQLite file, whose path may have letters that mean more in a URL."""
+        self._url = (
+            URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
+        )
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _sqlite(self._url) if self.is_sqlite else _postgresql(self._url)
         self._writer = self._engine.execution_options(**{_WRITES: True})

@@ -22,6 +22,7 @@ from registry.adapters import AdapterVersion, VersionState
 from registry.digests import Digest
 from registry.errors import BlobCorrupted, InvalidRequest
 from registry.events.servers import read_servers
+from registry.events.tail import LogTail
 from registry.layout import (
     BLOBS,
     CONDEMNED,
@@ -128,13 +129,16 @@ class Sweep:
 
     def _purge(self, report: SweepReport, *, delete: bool) -> Iterator[tuple[str, int]]:
         """Make old deletions final; a claim, so that an undelete wins or is refused."""
+        tail: LogTail | None = None
         for version, state in self._deleted():
             if delete:
+                tail = tail or LogTail(self._records)  # before the claim: see its invariant
                 purged = next_state(
                     state, state.name, state.number, "purged", SWEEPER, "grace period is over"
                 )
                 if not self._records.claim_state(purged):
                     continue
+                tail.append(purged, version)
                 audit_state(AuditLog(self._store), "purge", state, purged)
             report.purged.append(str(version.ref))
             yield state.name, state.number

@@ -89,6 +89,21 @@ def test_the_whole_life_of_an_adapter(shell: Shell) -> None:
     assert (shown["version"]["number"], shown["manifest"]["metrics"]) == (1, {"em": 0.1})
 
 
+@pytest.mark.parametrize("name", ["a?mode=memory", "a#b", "a%20b", "a b", "a:b@c", "ä"])
+def test_home_may_have_letters_that_mean_more_in_a_url(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = shell.root / "homes" / name
+    monkeypatch.setenv("HOTSWAP_HOME", str(home))
+    monkeypatch.setenv("HOTSWAP_REGISTRY_URL", str(home / "store"))
+    make_bundle(shell.root / "v1", 1)
+    shell.ok("push", "v1", "team/sql")
+    assert "team/sql" in shell.ok("ls")
+    assert "at schema" in shell.ok("migrate")
+    assert [path.name for path in (shell.root / "homes").iterdir()] == [name]
+    assert {path.name for path in home.iterdir()} >= {"store", "catalog.sqlite"}
+
+
 def test_rebuild_brings_back_what_the_catalog_lost(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)

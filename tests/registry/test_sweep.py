@@ -337,7 +337,7 @@ def damage_of(store: MemoryStore) -> IntegrityReport:
     return check.report(store.measure("probe"))
 
 
-# A sweep neither reads nor replaces them, nor does a push read what a sweep writes there.
+# A sweep replaces none of them; what it tells of there changes nothing that a push does.
 OF_NO_INTEREST = ("events/", "names/", "audit/")
 
 
