@@ -18,6 +18,8 @@ from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import NotServable
 from registry.manifest import LoraShape, Probe
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class LoraRoom:
@@ -26,6 +28,7 @@ class LoraRoom:
     num_slots: int
     max_rank: int
     dtype: torch.dtype
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Tiles:
         tiles: Sequence[Sequence[int]],
         num_rows: int,
         scales: Mapping[int, float],
+        device: torch.device,
     ) -> Tiles:
         """`tiles` are at most TILE rows each, one tile after the other. Rows whose factor is not
         1 have it in `scales`."""
@@ -96,12 +100,14 @@ class Tiles:
         return cls(
             slots=slots,
             num_tiles=len(tiles),
-            sources=torch.tensor(sources),
-            rows=torch.tensor([row for row, _ in used]),
-            places=torch.tensor([place for _, place in used]),
+            sources=torch.tensor(sources, device=device),
+            rows=torch.tensor([row for row, _ in used], device=device),
+            places=torch.tensor([place for _, place in used], device=device),
             is_whole=sources == list(range(num_rows)),
             scales=(
-                torch.tensor([scales.get(row, 1.0) for row in sources]).view(len(tiles), TILE, 1)
+                torch.tensor([scales.get(row, 1.0) for row in sources], device=device).view(
+                    len(tiles), TILE, 1
+                )
                 if any(row in scales for row in sources)
                 else None
             ),
@@ -128,7 +134,10 @@ class Tiles:
 
 
 def tile_rows(
-    slot_of: Mapping[int, int], num_rows: int, scales: Mapping[int, float]
+    slot_of: Mapping[int, int],
+    num_rows: int,
+    scales: Mapping[int, float],
+    device: torch.device,
 ) -> list[Tiles]:
     """Cut rows with these slots into few batched products.
 
@@ -146,10 +155,10 @@ def tile_rows(
     while len(waiting) > 3:
         low, high = min(waiting), max(waiting)
         tiles = [waiting[slot].pop(0) if slot in waiting else [] for slot in range(low, high + 1)]
-        products.append(Tiles.of(slice(low, high + 1), tiles, num_rows, scales))
+        products.append(Tiles.of(slice(low, high + 1), tiles, num_rows, scales, device))
         waiting = {slot: tiles for slot, tiles in waiting.items() if tiles}
     for slot, tiles in waiting.items():
-        products.append(Tiles.of(slice(slot, slot + 1), tiles, num_rows, scales))
+        products.append(Tiles.of(slice(slot, slot + 1), tiles, num_rows, scales, device))
     return products
 
 
@@ -168,7 +177,10 @@ class LoraPlan:
 
     @classmethod
     def all_of(
-        cls, segments: Sequence[tuple[int, int]], adapters: Sequence[tuple[int, int, int, float]]
+        cls,
+        segments: Sequence[tuple[int, int]],
+        adapters: Sequence[tuple[int, int, int, float]],
+        device: torch.device,
     ) -> list[LoraPlan]:
         """One plan, or as many as the most that any row stacks.
 
@@ -198,7 +210,8 @@ class LoraPlan:
         plans = []
         for slot_of, factors, stretched in zip(singles, scales, stretches, strict=True):
             num_tiled = max(slot_of, default=-1) + 1
-            plans.append(cls(num_tiled, tile_rows(slot_of, num_tiled, factors), stretched))
+            tiles = tile_rows(slot_of, num_tiled, factors, device)
+            plans.append(cls(num_tiled, tiles, stretched))
         return plans
 
 
@@ -217,12 +230,16 @@ class LoraSlots:
         num_slots: int,
         max_rank: int,
         dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         """`parts` are (module name, width of its output) in order of their columns."""
         self._max_rank = max_rank
-        self._shrink = torch.zeros(num_slots + 1, num_in, len(parts) * max_rank, dtype=dtype)
+        self._shrink = torch.zeros(
+            num_slots + 1, num_in, len(parts) * max_rank, dtype=dtype, device=device
+        )
         self._expand = [
-            torch.zeros(num_slots + 1, max_rank, num_out, dtype=dtype) for _, num_out in parts
+            torch.zeros(num_slots + 1, max_rank, num_out, dtype=dtype, device=device)
+            for _, num_out in parts
         ]
         self._columns: list[slice] = []
         start = 0

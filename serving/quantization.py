@@ -67,6 +67,7 @@ class Int8Linear:
             torch.ops.onednn.qlinear_prepack(group.contiguous(), None)
             for group in torch.split(quantized, GROUP, 1)
         ]
+        # As the product asks for them: oneDNN runs on the CPU alone.
         self._ones = torch.ones(len(weight))
         self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = None if bias is None else bias.to(dtype)
@@ -125,7 +126,7 @@ def _bitsandbytes_linear(
         layer.weight = layers.Int8Params(weight.to(torch.float16).contiguous(), requires_grad=False)
     if bias is not None:
         layer.bias = torch.nn.Parameter(bias.to(dtype), requires_grad=False)
-    layer = layer.to("cpu").eval()
+    layer = layer.to(weight.device).eval()
     # LLM.int8() works in float16 and warns at every call that is not.
     input_dtype = dtype if quantization is Quantization.NF4 else torch.float16
 

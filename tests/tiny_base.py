@@ -6,7 +6,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from serving.base_model import BaseDirectory
 
@@ -22,29 +28,38 @@ CORPUS = [
     '{"item": "pizza", "size": "large", "quantity": 2}',
     "system user assistant You help. order one two three four five",
 ]
+LLAMA_SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.2,  # wide, so that greedy choices are not near ties
+}
 
 
-def make_tiny_base(directory: Path, *, seed: int = 0, name: str = "tiny") -> BaseDirectory:
-    """Write a two-layer Llama (hidden 64, 4 heads of 32 over 2 key-value heads)."""
+def make_tiny_base(
+    directory: Path,
+    *,
+    seed: int = 0,
+    name: str = "tiny",
+    config: PretrainedConfig | None = None,
+) -> BaseDirectory:
+    """Write a two-layer Llama (hidden 64, 4 heads of 32 over 2 key-value heads), or what `config`
+    says, its vocabulary and special tokens filled in."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        initializer_range=0.2,  # wide, so that greedy choices are not near ties
-    )
+    made = config or LlamaConfig(**LLAMA_SIZES)
+    made.vocab_size = tokenizer.get_vocab_size()
+    made.bos_token_id, made.eos_token_id, made.pad_token_id = 1, 2, 2
     path = directory / name
-    LlamaForCausalLM(config).save_pretrained(path)
+    model = AutoModelForCausalLM.from_config(made)
+    if config is not None:
+        _randomize_vectors(model)
+    model.save_pretrained(path)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
@@ -53,6 +68,14 @@ def make_tiny_base(directory: Path, *, seed: int = 0, name: str = "tiny") -> Bas
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(path)
     return BaseDirectory(path, name)
+
+
+@torch.no_grad()
+def _randomize_vectors(model: PreTrainedModel) -> None:
+    """Norms are made as ones and biases as zeros: nothing would show that they are left out."""
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter += torch.randn(len(parameter)) * 0.2
 
 
 def _tokenizer() -> Tokenizer:

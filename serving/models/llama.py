@@ -16,7 +16,13 @@ from torch.nn import functional
 
 from serving.base_model import BaseDirectory
 from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights
-from serving.models.step import MAX_SPARE_TOKENS, Segment, StepInput, StepOutput
+from serving.models.step import (
+    MAX_SPARE_TOKENS,
+    Segment,
+    StepInput,
+    StepOutput,
+    reachable_positions,
+)
 from serving.models.weights import BaseWeights, Shape, rotary_table
 from serving.pages import PAGE, num_pages_of
 from serving.quantization import Linear, make_linear
@@ -45,6 +51,8 @@ class _Layer:
     mlp_norm: Tensor
     gate_up: _AdaptedLinear
     down: _AdaptedLinear
+    qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim)
+    window: int
 
     @property
     def adapted(self) -> tuple[_AdaptedLinear, ...]:
@@ -52,7 +60,7 @@ class _Layer:
 
 
 class Llama:
-    """Implements Model in PyTorch, for every quantization and device-agnostic kernels; the twin
+    """Implements Model in PyTorch, for every quantization, on the device of its room; the twin
     that the native kernels are tested against."""
 
     def __init__(
@@ -69,10 +77,12 @@ class Llama:
         """Raises BaseNotFound when the directory holds another kind of model."""
         self._shape = shape = Shape.of(base)
         self._dtype, self._lora_dtype = dtype, room.dtype
+        self._device = room.device
         self._num_threads = num_threads
         self.max_rows = max_rows
         self.modules = shape.modules
-        self._rotary = rotary_table(base).to(dtype)  # (max positions, 2, head_dim)
+        rotary = rotary_table(base, reachable_positions(num_pages))
+        self._rotary = self._own(rotary)  # (max positions, 2, head_dim)
         self.max_positions = len(self._rotary)
         num_spare = num_pages_of(min(self.max_positions, MAX_SPARE_TOKENS))
         self.spare_pages = range(num_pages, num_pages + num_spare)
@@ -84,6 +94,7 @@ class Llama:
             (num_pages + num_spare) * PAGE,
             shape.head_dim,
             dtype=dtype,
+            device=self._device,
         )
         self._make_layers(BaseWeights(base), quantization, room)
 
@@ -92,7 +103,7 @@ class Llama:
     ) -> None:
         def adapted(layer: int, whole: str) -> _AdaptedLinear:
             names, parts, bias = weights.fused(layer, whole)
-            weight = torch.cat(parts)
+            weight = torch.cat(parts).to(self._device)
             return _AdaptedLinear(
                 make_linear(weight, bias, quantization, self._dtype),
                 LoraSlots(
@@ -101,33 +112,45 @@ class Llama:
                     num_slots=room.num_slots,
                     max_rank=room.max_rank,
                     dtype=room.dtype,
+                    device=room.device,
                 ),
             )
 
         self._layers = [
             _Layer(
-                attention_norm=weights[f"model.layers.{index}.input_layernorm.weight"].to(
-                    self._dtype
-                ),
+                attention_norm=self._own(weights[f"model.layers.{index}.input_layernorm.weight"]),
                 qkv=adapted(index, "qkv"),
                 o=adapted(index, "o"),
-                mlp_norm=weights[f"model.layers.{index}.post_attention_layernorm.weight"].to(
-                    self._dtype
+                mlp_norm=self._own(
+                    weights[f"model.layers.{index}.post_attention_layernorm.weight"]
                 ),
                 gate_up=adapted(index, "gate_up"),
                 down=adapted(index, "down"),
+                qk_norm=self._qk_norm(weights, index),
+                window=self._shape.windows[index],
             )
             for index in range(self._shape.num_layers)
         ]
-        self._norm = weights["model.norm.weight"].to(self._dtype)
-        self._embedding = weights.embedding.to(
-            torch.bfloat16 if quantization is not Quantization.NONE else self._dtype
-        )
+        self._norm = self._own(weights["model.norm.weight"])
+        kept = torch.bfloat16 if quantization is not Quantization.NONE else self._dtype
+        self._embedding = weights.embedding.to(self._device, kept)
         # bitsandbytes leaves the head alone; a 4-bit head would cost more than it saves.
         head_quantization = (
             Quantization.INT8 if quantization is Quantization.INT8 else Quantization.NONE
         )
-        self._head = make_linear(weights.head, None, head_quantization, self._dtype)
+        head = weights.head.to(self._device)
+        self._head = make_linear(head, None, head_quantization, self._dtype)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, self._dtype)
+
+    def _qk_norm(self, weights: BaseWeights, layer: int) -> Tensor | None:
+        if not self._shape.has_qk_norm:
+            return None
+        name = f"model.layers.{layer}.self_attn"
+        q, k = weights[f"{name}.q_norm.weight"], weights[f"{name}.k_norm.weight"]
+        by_head = [q.expand(self._shape.num_heads, -1), k.expand(self._shape.num_kv_heads, -1)]
+        return self._own(torch.cat(by_head))
 
     def attach(self) -> None:
         """The caller must be the only thread that computes on several cores: OpenMP keeps a pool
@@ -150,26 +173,35 @@ class Llama:
 
     @torch.inference_mode()
     def forward(self, step: StepInput) -> StepOutput:
+        logits = self.logits(step)
+        return StepOutput(logits.cpu(), logits.argmax(-1).tolist())
+
+    def logits(self, step: StepInput) -> Tensor:
+        """(num_wanted, vocab), on the model's device."""
         lora = LoraPlan.all_of(
             [(segment.start, segment.end) for segment in step.segments],
             [(rows.slot, rows.start, rows.end, rows.scale) for rows in step.adapters],
+            self._device,
         )
-        places = [_places(segment) for segment in step.segments]
-        positions = torch.cat(
-            [torch.arange(s.position, s.position + s.end - s.start) for s in step.segments]
+        places = [_places(segment, self._device) for segment in step.segments]
+        positions = self._indices(
+            [s.position + row for s in step.segments for row in range(s.end - s.start)]
         )
-        hidden = functional.embedding(torch.tensor(step.token_ids), self._embedding)
+        hidden = functional.embedding(self._indices(step.token_ids), self._embedding)
         hidden = hidden.to(self._dtype)
         rotary = self._rotary[positions]  # (num_tokens, 2, head_dim)
         for index, layer in enumerate(self._layers):
             normed = self._rms_norm(hidden, layer.attention_norm)
-            attended = self._attend(index, layer.qkv(normed, lora), rotary, step.segments, places)
+            qkv = layer.qkv(normed, lora)
+            attended = self._attend(index, qkv, rotary, step.segments, places)
             hidden = hidden + layer.o(attended, lora)
             normed = self._rms_norm(hidden, layer.mlp_norm)
             gate, up = layer.gate_up(normed, lora).chunk(2, -1)
             hidden = hidden + layer.down(functional.silu(gate) * up, lora)
-        logits = self._head(self._rms_norm(hidden[list(step.wanted)], self._norm))
-        return StepOutput(logits, logits.argmax(-1).tolist())
+        return self._head(self._rms_norm(hidden[self._indices(step.wanted)], self._norm))
+
+    def _indices(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self._device)
 
     def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """x / rms(x) · weight (Zhang and Sennrich 2019), the mean in fp32 as transformers does."""
@@ -186,10 +218,13 @@ class Llama:
         places: Sequence[Tensor],
     ) -> Tensor:
         """Attention of every row over its own sequence → (num_tokens, num_heads · head_dim)."""
-        num_tokens, shape = qkv.shape[0], self._shape
+        num_tokens, shape, layer = qkv.shape[0], self._shape, self._layers[index]
         heads = qkv.view(num_tokens, -1, shape.head_dim)
         num_rotated = shape.num_heads + shape.num_kv_heads
-        rotated = _rotate(heads[:, :num_rotated], rotary)
+        rotated = heads[:, :num_rotated]
+        if layer.qk_norm is not None:
+            rotated = self._rms_norm(rotated, layer.qk_norm)
+        rotated = _rotate(rotated, rotary)
         queries = rotated[:, : shape.num_heads].transpose(0, 1)  # (num_heads, num_tokens, head_dim)
         keys = rotated[:, shape.num_heads :].transpose(0, 1)
         values = heads[:, num_rotated:].transpose(0, 1)
@@ -200,24 +235,27 @@ class Llama:
             length = segment.end - segment.start
             cache[0, :, place[segment.position :]] = keys[:, rows]
             cache[1, :, place[segment.position :]] = values[:, rows]
-            known = cache[:, None, :, place]  # (2, 1, num_kv_heads, end, head_dim)
+            # Keys that no row of the segment sees are left out.
+            first = max(segment.position + 1 - layer.window, 0) if layer.window else 0
+            known = cache[:, None, :, place[first:]]  # (2, 1, num_kv_heads, num_keys, head_dim)
+            mask = _chunk_mask(segment.position - first, length, layer.window, self._device)
             attended = functional.scaled_dot_product_attention(
                 queries[None, :, rows],
                 known[0],
                 known[1],
-                attn_mask=_chunk_mask(segment.position, length),
-                is_causal=segment.position == 0 and length > 1,
+                attn_mask=mask,
+                is_causal=mask is None and length > 1,
                 enable_gqa=True,
             )  # (1, num_heads, length, head_dim)
             out[rows] = attended[0].transpose(0, 1)
         return out.view(num_tokens, -1)
 
 
-def _places(segment: Segment) -> Tensor:
+def _places(segment: Segment, device: torch.device) -> Tensor:
     """Where the sequence's keys stand in the cache, up to the segment's end (end position,)."""
     end = segment.position + segment.end - segment.start
-    pages = torch.tensor(segment.pages[: num_pages_of(end)])
-    return (pages[:, None] * PAGE + torch.arange(PAGE)).flatten()[:end]
+    pages = torch.tensor(segment.pages[: num_pages_of(end)], device=device)
+    return (pages[:, None] * PAGE + torch.arange(PAGE, device=device)).flatten()[:end]
 
 
 def _rotate(heads: Tensor, rotary: Tensor) -> Tensor:
@@ -227,8 +265,11 @@ def _rotate(heads: Tensor, rotary: Tensor) -> Tensor:
     return heads * cos + torch.cat([-second, first], -1) * sin
 
 
-def _chunk_mask(position: int, length: int) -> Tensor | None:
-    """Which of the keys each of `length` queries may see (length, keys); None: all, or causal."""
-    if position == 0 or length == 1:
+def _chunk_mask(num_before: int, length: int, window: int, device: torch.device) -> Tensor | None:
+    """Which of the keys each of `length` queries sees (length, num_before + length), that of the
+    first query standing behind `num_before`; None: all of them, or causal."""
+    if length == 1 or (num_before == 0 and not 0 < window < length):
         return None
-    return torch.ones(length, position + length, dtype=torch.bool).tril(position)
+    seen = torch.ones(length, num_before + length, dtype=torch.bool, device=device)
+    seen = seen.tril(num_before)
+    return seen.triu(num_before + 1 - window) if window else seen

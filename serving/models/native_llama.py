@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from serving.base_model import BaseDirectory
 from serving.lora import LoraRoom, LoraWeights, check_fit
-from serving.models.step import MAX_SPARE_TOKENS, StepInput, StepOutput
+from serving.models.step import MAX_SPARE_TOKENS, StepInput, StepOutput, reachable_positions
 from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
@@ -61,7 +61,7 @@ class NativeLlama:
             raise ValueError(reason)
         self._kept: list[Any] = []  # what the structs point to
         weights = BaseWeights(base)
-        rotary = rotary_table(base)  # both halves of a head turn by the same angles
+        rotary = rotary_table(base, reachable_positions(num_pages))
         self.max_positions = len(rotary)
         self.max_rows = max_rows
         self.modules = shape.modules
@@ -82,6 +82,7 @@ class NativeLlama:
             max_width=_up(MAX_PARTS * _up(room.max_rank, 2), TILE),
             vocab=shape.vocab,
             eps=shape.eps,
+            # Both halves of a head turn by the same angles.
             rotary=self._address(rotary[..., : shape.head_dim // 2].float()),
             layers=layers,
             norm=self._address(weights["model.norm.weight"].float()),
@@ -104,6 +105,10 @@ class NativeLlama:
         shape, name = self._shape, f"model.layers.{index}"
         layer.attention_norm = self._address(weights[f"{name}.input_layernorm.weight"].float())
         layer.mlp_norm = self._address(weights[f"{name}.post_attention_layernorm.weight"].float())
+        if shape.has_qk_norm:
+            layer.q_norm = self._address(weights[f"{name}.self_attn.q_norm.weight"].float())
+            layer.k_norm = self._address(weights[f"{name}.self_attn.k_norm.weight"].float())
+        layer.window = shape.windows[index]
         for at, whole in enumerate(LINEARS):
             _, parts, bias = weights.fused(index, whole)
             layer.linear[at] = self._linear(parts, bias)

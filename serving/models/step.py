@@ -10,8 +10,14 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from serving.lora import LoraWeights
+from serving.pages import PAGE
 
 MAX_SPARE_TOKENS = 4096
+
+
+def reachable_positions(num_pages: int) -> int:
+    """How far a sequence can get with so many pages, or one that is tried out in spare pages."""
+    return max(num_pages * PAGE, MAX_SPARE_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

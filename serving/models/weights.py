@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,10 @@ from torch import Tensor
 from registry.errors import BaseNotFound
 from serving.base_model import BaseDirectory
 
-FAMILIES = ("llama",)
+FAMILIES = ("llama", "mistral", "ministral", "qwen2", "qwen3")
+"""The model types that are one forward pass with small differences, all of them in Shape."""
+ROTARY = ("default", "linear", "dynamic", "yarn", "llama3")
+"""Kinds of rotary embedding whose angles depend on the position alone, up to the last one."""
 FUSED = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "o": ("self_attn.o_proj",),
@@ -25,7 +28,7 @@ FUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a Llama-family model, in features, heads and layers."""
+    """Sizes of a Llama-family model, in features, heads and layers, and what its family adds."""
 
     hidden: int
     num_heads: int
@@ -35,27 +38,28 @@ class Shape:
     intermediate: int
     vocab: int
     eps: float
+    has_qk_norm: bool
+    windows: tuple[int, ...]
+    """Keys that a query of each layer sees at most, its own included; 0: all."""
 
     @classmethod
     def of(cls, base: BaseDirectory) -> Shape:
-        """Raises BaseNotFound when the directory holds a model of another family."""
-        config = base.config
-        family, activation = config.get("model_type"), config.get("hidden_act", "silu")
-        if family not in FAMILIES or activation != "silu":
-            raise BaseNotFound(
-                f"base {base.model_id!r} is of type {family!r} (activation {activation!r}); this "
-                f"server runs models of type {', '.join(FAMILIES)} with activation 'silu'"
-            )
-        num_heads: int = config["num_attention_heads"]
+        """Raises BaseNotFound when `not_lean` names a reason."""
+        config = read_config(base)
+        if reason := not_lean(config):
+            raise BaseNotFound(f"base {base.model_id!r}: {reason}")
+        num_heads: int = config.num_attention_heads
         return cls(
-            hidden=config["hidden_size"],
+            hidden=config.hidden_size,
             num_heads=num_heads,
-            num_kv_heads=config.get("num_key_value_heads") or num_heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // num_heads,
-            num_layers=config["num_hidden_layers"],
-            intermediate=config["intermediate_size"],
-            vocab=config["vocab_size"],
-            eps=config["rms_norm_eps"],
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
+            num_layers=config.num_hidden_layers,
+            intermediate=config.intermediate_size,
+            vocab=config.vocab_size,
+            eps=config.rms_norm_eps,
+            has_qk_norm=config.model_type == "qwen3",
+            windows=_windows(config),
         )
 
     @property
@@ -66,6 +70,41 @@ class Shape:
             for modules in FUSED.values()
             for module in modules
         )
+
+
+def read_config(base: BaseDirectory) -> Any:
+    """The config as transformers reads it, its defaults filled in; raises BaseNotFound."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base.path)
+    except ValueError as error:
+        raise BaseNotFound(
+            f"base {base.model_id!r}: transformers cannot read its config: {error}"
+        ) from error
+
+
+def not_lean(config: Any) -> str | None:
+    """Why the Llama-family forward pass cannot run a model; None when it can."""
+    if config.model_type not in FAMILIES:
+        return f"it is of type {config.model_type!r}, not {', '.join(FAMILIES)}"
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act!r}, not 'silu'"
+    rotary = config.rope_parameters
+    if rotary["rope_type"] not in ROTARY or rotary.get("partial_rotary_factor", 1) != 1:
+        kind = rotary["rope_type"]
+        return f"its rotary embedding is {kind!r}, or turns a part of each head"
+    return None
+
+
+def _windows(config: Any) -> tuple[int, ...]:
+    """Mistral has a window in all layers or in none; those after it say which layers have one."""
+    num_layers: int = config.num_hidden_layers
+    window = None if config.model_type == "llama" else config.sliding_window
+    kinds: Sequence[str] = ["sliding_attention"] * num_layers
+    if config.model_type not in ("llama", "mistral"):
+        kinds = config.layer_types
+    return tuple((window or 0) if kind == "sliding_attention" else 0 for kind in kinds)
 
 
 class BaseWeights:
@@ -92,8 +131,13 @@ class BaseWeights:
         names = [f"model.layers.{layer}.{module}" for module in FUSED[whole]]
         weights = [self[f"{name}.weight"] for name in names]
         biases = [self.get(f"{name}.bias") for name in names]
-        joined = [b for b in biases if b is not None]
-        return names, weights, torch.cat(joined) if joined else None
+        if all(bias is None for bias in biases):
+            return names, weights, None
+        filled = [
+            weight.new_zeros(len(weight)) if bias is None else bias
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        return names, weights, torch.cat(filled)
 
     @property
     def embedding(self) -> Tensor:
@@ -104,15 +148,15 @@ class BaseWeights:
         return self.embedding if self._is_tied else self["lm_head.weight"]
 
 
-def rotary_table(base: BaseDirectory) -> Tensor:
-    """cos and sin for every position (max positions, 2, head_dim), scaled as the config says."""
-    from transformers import AutoConfig
+def rotary_table(base: BaseDirectory, max_positions: int) -> Tensor:
+    """cos and sin of the first positions (at most max_positions, 2, head_dim), scaled as the
+    config says."""
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    config = AutoConfig.from_pretrained(base.path)
+    config = read_config(base)
     make: Callable[..., Any] = LlamaRotaryEmbedding
     rotary = make(config)
-    positions = torch.arange(config.max_position_embeddings)[None]
+    positions = torch.arange(min(config.max_position_embeddings, max_positions))[None]
     with torch.no_grad():
         cos, sin = rotary(torch.zeros(1, dtype=torch.float32), positions)
     return torch.stack([cos[0], sin[0]], 1)
