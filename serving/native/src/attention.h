@@ -61,20 +61,18 @@ typedef struct {
     int num;
 } Queries;
 
-/* A page's keys, or its values: they lie anywhere in memory, so no processor guesses them. */
-INLINE void fetch_page(const bf16 *half, int head_dim) {
-    for (int at = 0; at < head_dim * PAGE; at += 32) fetch(half + at);
-}
-
-INLINE void score_page(const bf16 *keys, const Queries *of, int num, int half, int token,
-                       float *scores, int stride, F16 *top) {
+/* Scores of a page's keys; the next page, keys and values, is fetched meanwhile. */
+INLINE void score_page(const bf16 *keys, const bf16 *next, const Queries *of, int num, int half,
+                       int token, float *scores, int stride, F16 *top) {
     F16 sum[QUERY_BLOCK][2], lowest = f_all(-INFINITY);
     for (int i = 0; i < num; i++) sum[i][0] = sum[i][1] = f_zero();
-    for (int d = 0; d < half; d += 2, keys += 4 * PAGE)
+    for (int d = 0; d < half; d += 2, keys += 4 * PAGE, next += 8 * PAGE) {
+        for (int line = 0; line < 4; line++) fetch(next + 2 * PAGE * line);
         for (int i = 0; i < num; i++) {
             sum[i][0] = dot2(sum[i][0], keys, of->q[i] + 2 * d);
             sum[i][1] = dot2(sum[i][1], keys + 2 * PAGE, of->q[i] + 2 * d + 2);
         }
+    }
     for (int i = 0; i < num; i++) {
         F16 score = f_add(sum[i][0], sum[i][1]);
         score = f_keep(score, of->first[i] - token, of->end[i] - token, lowest);
@@ -113,10 +111,10 @@ INLINE void attend_block(const Model *model, const Layer *layer, const int32_t *
     float inverse[QUERY_BLOCK];
     for (int i = 0; i < num; i++) top[i] = f_all(-INFINITY);
     for (int page = first_page; page * PAGE < num_keys; page++) {
-        const bf16 *keys = page_of(model, layer, pages[page], kv_head);
-        if ((page + 1) * PAGE < num_keys) fetch_page(page_of(model, layer, pages[page + 1], kv_head), d);
-        fetch_page(keys + d * PAGE, d);
-        score_page(keys, of, num, d / 2, page * PAGE, scores, stride, top);
+        int next = (page + 1) * PAGE < num_keys ? page + 1 : page;
+        score_page(page_of(model, layer, pages[page], kv_head),
+                   page_of(model, layer, pages[next], kv_head), of, num, d / 2, page * PAGE,
+                   scores, stride, top);
     }
     for (int i = 0; i < num; i++) {
         F16 highest = f_all(-f_top(top[i])), sum = f_zero();

@@ -6,7 +6,7 @@
 #include "product.h"
 #include "program.h"
 
-enum { ROWS_A_PIECE = 4, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16 };
+enum { ROWS_A_PIECE = 4, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16, MAX_ROWS_AHEAD = 64 };
 
 /* The next piece of the current phase, or one that is past its end. */
 INLINE int take(Program *p) { return atomic_fetch_add(&p->space->taken[p->phase].count, 1); }
@@ -77,13 +77,55 @@ INLINE int num_tile_pieces(const Linear *linear, int num_rows) {
     return pieces_across * ((num_rows + PANEL - 1) / PANEL);
 }
 
-static void finish_piece(const Product *work, int piece, int num_rows) {
+/* Piece `part` of `parts` of the A matrices of a product that comes later. */
+static void add_shrinks(Ahead *ahead, const Program *p, int layer, int index, int part, int parts) {
+    const Step *step = p->step;
+    for (int g = 0; g < step->num_groups; g++) {
+        const LoraLinear *lora = step->groups[g].adapter + layer * LINEARS + index;
+        int64_t k = p->model->layers[layer].linear[index].k;
+        if (lora->a) add_lines(ahead, lora->a, k * lora->width * (int64_t)sizeof(bf16), part, parts);
+    }
+}
+
+/* Piece `part` of `parts` of a layer's keys and values, by segments. */
+static void add_pages(Ahead *ahead, const Program *p, const Layer *layer, int part, int parts) {
+    const Step *step = p->step;
+    int64_t bytes = 4 * (int64_t)p->model->num_kv_heads * p->model->head_dim * PAGE;
+    int first = step->num_segments * part / parts, end = step->num_segments * (part + 1) / parts;
+    for (int i = first; i < end; i++) {
+        const Segment *segment = step->segments + i;
+        int num_keys = segment->position + segment->end - segment->start;
+        for (int page = 0; page * PAGE < num_keys; page++)
+            add_lines(ahead, page_of(p->model, layer, segment->pages[page], 0), bytes, 0, 1);
+    }
+}
+
+/* What follows the product `index` of a layer: part of it is fetched with each tile. */
+static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int part, int parts) {
+    if (index == QKV) add_pages(ahead, p, p->model->layers + layer, part, parts);
+    else if (index < DOWN) add_shrinks(ahead, p, layer, index + 1, part, parts);
+    else if (layer + 1 < p->model->num_layers) add_shrinks(ahead, p, layer + 1, QKV, part, parts);
+}
+
+static void finish_piece(const Program *p, const Product *work, int piece, int num_rows) {
     int num_tiles = work->linear->n / TILE;
     int pieces_across = (num_tiles + TILES_A_PIECE - 1) / TILES_A_PIECE;
     int first = piece % pieces_across * TILES_A_PIECE, row = piece / pieces_across * PANEL;
     int end = row + PANEL < num_rows ? row + PANEL : num_rows;
-    for (int tile = first; tile < first + TILES_A_PIECE && tile < num_tiles; tile++)
-        finish_tile(work, tile, row, end, tile == first);
+    int last = first + TILES_A_PIECE < num_tiles ? first + TILES_A_PIECE : num_tiles;
+    int looks_ahead = num_rows <= MAX_ROWS_AHEAD && work->index != HEAD;
+    Ahead ahead;
+    ahead.num = ahead.at = 0;
+    if (looks_ahead) add_expand_weights(&ahead, work, first);
+    fetch_some(&ahead, ahead.num);
+    for (int tile = first; tile < last; tile++) {
+        ahead.num = ahead.at = 0;
+        if (looks_ahead) {
+            if (tile + 1 < last) add_expand_weights(&ahead, work, tile + 1);
+            look_ahead(&ahead, p, work->layer, work->index, tile, num_tiles);
+        }
+        finish_tile(work, tile, row, end, &ahead);
+    }
 }
 
 /* Shrinks are the first pieces, tiles the rest. A tile's adapters wait for all shrinks. */
@@ -115,7 +157,7 @@ static void product(Program *p, int layer, int index, float *y, int adds) {
             is_shrunk = atomic_load_explicit(&taken->done, memory_order_acquire) == first;
             if (!is_shrunk) pool_relax();
         }
-        finish_piece(&work, piece - first, step->num_rows);
+        finish_piece(p, &work, piece - first, step->num_rows);
     }
     next_phase(p);
 }
@@ -173,9 +215,9 @@ static void logits(Program *p) {
         quantize_row(&x, piece, normed, 0);
     }
     next_phase(p);
-    Product work = {.linear = &model->head, .x = &x, .y = step->logits};
+    Product work = {.linear = &model->head, .index = HEAD, .x = &x, .y = step->logits};
     for (int piece; (piece = take(p)) < num_tile_pieces(&model->head, step->num_wanted);)
-        finish_piece(&work, piece, step->num_wanted);
+        finish_piece(p, &work, piece, step->num_wanted);
     next_phase(p);
     for (int piece; (piece = take(p)) < step->num_wanted;)
         step->best[piece] = best_of(step->logits + (int64_t)piece * model->head.n, model->vocab);

@@ -1,7 +1,7 @@
 /* One linear layer of the base with its adapters: int8 product, shrink, expand, what follows. */
 #pragma once
 
-#include "rows.h"
+#include "ahead.h"
 
 enum { ROW_BLOCK = 8, SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, TILE_ROWS = 64 };
 
@@ -23,7 +23,7 @@ INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
 
 #define BLOCK_OF(rows)                                                                            \
     static void block_##rows(const uint8_t *w, const Activations *x, int row, const float *scale, \
-                             float *out, const uint8_t *next, int lines) {                        \
+                             float *out, const uint8_t *next, int lines, Ahead *ahead, int num) { \
         int num_groups = x->k / GROUP;                                                            \
         const int8_t *q = x->q + (int64_t)row * x->k;                                             \
         const float *s = x->scale + (int64_t)row * num_groups;                                    \
@@ -32,7 +32,8 @@ INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
         _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) sum[i] = f_zero();                 \
         for (int g = 0; g < num_groups; g++) {                                                    \
             I16 whole[rows];                                                                      \
-            for (int line = 0; line < lines; line++, next += 64) fetch(next);                     \
+            for (int line = 0; line < lines; line++, next += LINE) fetch(next);                   \
+            if (num) fetch_some(ahead, num);                                                      \
             _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) whole[i] =                     \
                 i_all(o[i * num_groups + g]);                                                     \
             _Pragma("GCC unroll 4") for (int step = 0; step < GROUP / 4; step++, w += 64)         \
@@ -56,21 +57,25 @@ BLOCK_OF(8)
 /* out (rows, TILE) = the int8 product of `rows` rows with one tile's weights. Meanwhile the next
  * tile's are fetched, a share with each block of rows: their first block would wait for memory. */
 static void tile_product(const Linear *linear, int tile, const Activations *x, int row, int rows,
-                         float *out) {
+                         float *out, Ahead *ahead) {
     const uint8_t *w = linear->weight + (int64_t)tile * linear->k * TILE, *next = w + linear->k * TILE;
     const float *scale = linear->scale + tile * TILE;
     int num_blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK, lines = (GROUP / 4 + num_blocks - 1) / num_blocks;
-    for (; rows > 0; row += ROW_BLOCK, rows -= ROW_BLOCK, out += ROW_BLOCK * TILE, next += (int64_t)lines * linear->k)
+    int num_groups = num_blocks * (linear->k / GROUP);
+    int num = (ahead->num - ahead->at + num_groups - 1) / num_groups;
+    for (; rows > 0; row += ROW_BLOCK, rows -= ROW_BLOCK, out += ROW_BLOCK * TILE) {
         switch (rows) {
-        case 1: block_1(w, x, row, scale, out, next, lines); break;
-        case 2: block_2(w, x, row, scale, out, next, lines); break;
-        case 3: block_3(w, x, row, scale, out, next, lines); break;
-        case 4: block_4(w, x, row, scale, out, next, lines); break;
-        case 5: block_5(w, x, row, scale, out, next, lines); break;
-        case 6: block_6(w, x, row, scale, out, next, lines); break;
-        case 7: block_7(w, x, row, scale, out, next, lines); break;
-        default: block_8(w, x, row, scale, out, next, lines);
+        case 1: block_1(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 2: block_2(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 3: block_3(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 4: block_4(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 5: block_5(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 6: block_6(w, x, row, scale, out, next, lines, ahead, num); break;
+        case 7: block_7(w, x, row, scale, out, next, lines, ahead, num); break;
+        default: block_8(w, x, row, scale, out, next, lines, ahead, num);
         }
+        next += (int64_t)lines * linear->k; /* lines of 64 bytes a group, k / 64 groups */
+    }
 }
 
 /* low = x · A for up to SHRINK_BLOCK rows and 16 ranks; four interleaved sums a row. */
@@ -145,15 +150,15 @@ static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *
     for (; rows >= 2; rows -= 2, low += 2 * max_width, out += 2 * TILE)
         expand_rows(b, num_pairs, low, max_width, 2, out);
     if (rows) expand_rows(b, num_pairs, low, max_width, 1, out);
-    for (int j = 0; j < num_pairs; j++) fetch(b + (num_pairs + j) * 2 * TILE); /* the next tile's */
 }
 
-INLINE void fetch_expand_weights(const Product *p, int tile, int part) {
+/* B of a tile, for all adapters of the step. */
+INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile) {
+    int part = part_of(p->linear, tile);
     for (int g = 0; g < p->num_groups; g++) {
         const LoraLinear *lora = adapter_of(p, p->groups + g);
         const bf16 *b = expand_weights(p->linear, lora, tile, part);
-        if (b)
-            for (int j = 0; j < lora->num_pairs[part]; j++) fetch(b + j * 2 * TILE);
+        if (b) add_lines(ahead, b, (int64_t)lora->num_pairs[part] * LINE, 0, 1);
     }
 }
 
@@ -176,15 +181,14 @@ INLINE void apply_adapters(const Product *p, int tile, int part, int first, int 
 }
 
 /* Rows first to end of one tile: base, adapters, bias, and where the result goes. */
-static void finish_tile(const Product *p, int tile, int first_row, int end_row, int is_first) {
+static void finish_tile(const Product *p, int tile, int first_row, int end_row, Ahead *ahead) {
     const Linear *linear = p->linear;
     float out[TILE_ROWS * TILE] __attribute__((aligned(64)));
     int part = part_of(linear, tile);
     F16 bias = linear->bias ? f_load(linear->bias + tile * TILE) : f_zero();
-    if (is_first) fetch_expand_weights(p, tile, part);
     for (int first = first_row; first < end_row; first += TILE_ROWS) {
         int end = first + TILE_ROWS < end_row ? first + TILE_ROWS : end_row;
-        tile_product(linear, tile, p->x, first, end - first, out);
+        tile_product(linear, tile, p->x, first, end - first, out, ahead);
         if (p->num_groups) apply_adapters(p, tile, part, first, end, out);
         for (int row = first; row < end; row++) {
             float *y = p->y + (int64_t)row * linear->n + tile * TILE;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum { TILE = 16, GROUP = 64, PAGE = 16, MAX_PARTS = 3, LINEARS = 4 };
-enum { QKV, O, GATE_UP, DOWN };
+enum { QKV, O, GATE_UP, DOWN, HEAD };
 
 typedef uint16_t bf16;
 

@@ -69,6 +69,7 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
     return _mm512_reduce_add_epi32(whole);
 }
 INLINE void fetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
+INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 #else
 
@@ -154,6 +155,7 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
     return sum;
 }
 INLINE void fetch(const void *p) { __builtin_prefetch(p); }
+INLINE void fetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }
 #endif
 
 /* e^x for x <= 0, to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
