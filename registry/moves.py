@@ -39,6 +39,11 @@ def conflict(current: AliasMove | None, what: str) -> AliasConflict:
     )
 
 
+def next_sequence(current: AliasMove | None) -> int:
+    """The number of the move that follows `current`; an alias's first one is 1."""
+    return current.sequence + 1 if current else 1
+
+
 def next_move(
     name: str,
     alias: str,
@@ -54,7 +59,7 @@ def next_move(
     return AliasMove(
         name=name,
         alias=alias,
-        sequence=current.sequence + 1 if current else 1,
+        sequence=next_sequence(current),
         from_number=current.to_number if current else None,
         to_number=to,
         moved_by=by,
@@ -68,7 +73,7 @@ def check_sequence(
     name: str, alias: str, current: AliasMove | None, signed: MoveSignature | None
 ) -> None:
     """A signed move is made as the number it was signed for or not at all: raises AliasConflict."""
-    following = current.sequence + 1 if current else 1
+    following = next_sequence(current)
     if signed is not None and signed.sequence != following:
         raise conflict(
             current,

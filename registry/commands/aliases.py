@@ -82,9 +82,9 @@ def alias(
             move = move_signed(
                 registry, key, name, alias_name, number, by=by, why=why, expect=expect
             )
-        _finish(move, f"{name}@{alias_name} points to version {move.to_number}", as_json=as_json)
-        if wait:
-            _wait(registry, f"{name}@{alias_name}", timeout_s, as_json=as_json)
+        _finish(
+            registry, move, f"points to version {move.to_number}", wait, timeout_s, as_json=as_json
+        )
 
 
 @click.command(epilog=example("hotswap history team/sql@prod"))
@@ -165,23 +165,28 @@ def rollback(
                 registry, key, name, alias_name, by=by, why=why, expect=expect, to=to
             )
         text = f"points to version {move.to_number} again (was {move.from_number})"
-        _finish(move, f"{name}@{alias_name} {text}", as_json=as_json)
-        if wait:
-            _wait(registry, f"{name}@{alias_name}", timeout_s, as_json=as_json)
+        _finish(registry, move, text, wait, timeout_s, as_json=as_json)
 
 
-def _finish(move: AliasMove, text: str, *, as_json: bool) -> None:
+def _finish(
+    registry: AdapterRegistry,
+    move: AliasMove,
+    text: str,
+    wait: bool,
+    timeout_s: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Tell of the move that was made, then wait for the servers, which may still fail."""
+    ref = f"{move.name}@{move.alias}"
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
-        click.echo(text)
-
-
-def _wait(registry: AdapterRegistry, ref: str, timeout_s: float, *, as_json: bool) -> None:
-    """The move is made and printed already; this may still fail."""
-    text = wait_for_servers(registry, ref, timeout_s)
-    if not as_json:
-        click.echo(text)
+        click.echo(f"{ref} {text}")
+    if wait:
+        reached = wait_for_servers(registry, ref, timeout_s)
+        if not as_json:
+            click.echo(reached)
 
 
 @click.command(epilog=example("hotswap served team/sql@prod --at 2026-11-24T09:30:00+01:00"))

@@ -9,7 +9,7 @@ from registry.aliases import Aliases
 from registry.digests import Digest
 from registry.errors import HotswapError, NotFound
 from registry.manifest import Manifest
-from registry.moves import check_expected, rollback_target
+from registry.moves import check_expected, next_sequence, rollback_target
 from registry.release.policy import Condition, MovePlan, ReleasePolicy, require_all
 from registry.upkeep.states import VersionStates
 from registry.versions import Versions
@@ -161,7 +161,7 @@ def _plan(
     return MovePlan(
         name=name,
         alias=alias,
-        sequence=current.sequence + 1 if current else 1,
+        sequence=next_sequence(current),
         from_number=current.to_number if current else None,
         to_number=to,
         to_digest=digest,
