@@ -231,7 +231,9 @@ def _install_error_handlers(app: FastAPI) -> None:
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        return _answer(InvalidRequest(f"{where}: {problem['msg']}", param=where))
+        given = problem.get("input")
+        found = f", found {given!r}" if isinstance(given, int | float) else ""
+        return _answer(InvalidRequest(f"{where}: {problem['msg']}{found}", param=where))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,8 +21,16 @@ from registry.errors import HotswapError
 from registry.protocol import AdapterRegistry
 from serving.generation import Generation, Piece
 from serving.inference import Inference
+from serving.logprobs import ChatLogprobs, TextLogprobs, joined
 from serving.resolver import Target
-from serving.schemas import ChatRequest, CompletionRequest, Provenance, SamplingFields, Usage
+from serving.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    PromptTokensDetails,
+    Provenance,
+    SamplingFields,
+    Usage,
+)
 
 _PAGE = 500
 
@@ -101,6 +111,8 @@ class _Answer:
     ) -> None:
         self._body = body
         self._generations = generations
+        self._words = inference.words
+        self._forms: dict[int, ChatLogprobs | TextLogprobs] = {}
         version = target.version
         self._provenance = Provenance(
             base=inference.resolver.servable.base_name,
@@ -114,11 +126,24 @@ class _Answer:
             "system_fingerprint": self._provenance.digest or self._provenance.base,
         }
 
-    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def choice(
+        self, index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
         raise NotImplementedError
 
-    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+    def chunk_choice(
+        self, piece: Piece, logprobs: dict[str, Any] | None, *, is_first: bool
+    ) -> dict[str, Any]:
         raise NotImplementedError
+
+    def make_logprobs(self, index: int) -> ChatLogprobs | TextLogprobs:
+        """What turns the log probabilities of choice `index` into the answer's form."""
+        raise NotImplementedError
+
+    def preface(self, index: int) -> str:
+        """What stands before the text of choice `index`."""
+        del index
+        return ""
 
     async def respond(self, request: Request) -> JSONResponse | StreamingResponse:
         if not self._body.stream:
@@ -151,18 +176,35 @@ class _Answer:
     async def _read_all(self) -> list[dict[str, Any]]:
         texts: dict[int, str] = {}
         reasons: dict[int, str | None] = {}
+        logprobs: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         async for piece in self._pieces():
             texts[piece.index] = texts.get(piece.index, "") + piece.text
             reasons[piece.index] = piece.finish_reason
-        return [self.choice(index, texts[index], reasons[index]) for index in sorted(texts)]
+            if found := self._logprobs_of(piece):
+                logprobs[piece.index].append(found)
+        return [
+            self.choice(
+                index,
+                self.preface(index) + texts[index],
+                reasons[index],
+                joined(logprobs[index]),
+            )
+            for index in sorted(texts)
+        ]
+
+    def _logprobs_of(self, piece: Piece) -> dict[str, Any] | None:
+        if piece.token_id is None or piece.logprobs is None:
+            return None
+        if piece.index not in self._forms:
+            self._forms[piece.index] = self.make_logprobs(piece.index)
+        return self._forms[piece.index].of(piece.token_id, piece.logprobs)
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """Pieces of all generations, numbered through: prompt 0's n choices, prompt 1's, …"""
         try:
             for number, generation in enumerate(self._generations):
                 async for piece in generation.pieces():
-                    index = number * self._body.n + piece.index
-                    yield Piece(index, piece.text, piece.finish_reason)
+                    yield replace(piece, index=number * self._body.n + piece.index)
         finally:
             self._close()
 
@@ -171,9 +213,9 @@ class _Answer:
         try:
             yield self._event(self._chunk(first, seen))
             async for piece in rest:
-                if piece.text or piece.finish_reason:
+                if piece.text or piece.finish_reason or piece.logprobs:
                     yield self._event(self._chunk(piece, seen))
-            if self._body.stream_options and self._body.stream_options.include_usage:
+            if self._tells_usage:
                 yield self._event({"choices": [], "usage": self._usage().model_dump()})
             yield "data: [DONE]\n\n"
         except HotswapError as error:
@@ -184,7 +226,16 @@ class _Answer:
     def _chunk(self, piece: Piece, seen: set[int]) -> dict[str, Any]:
         is_first = piece.index not in seen
         seen.add(piece.index)
-        return {"choices": [self.chunk_choice(piece, is_first=is_first)]}
+        logprobs = self._logprobs_of(piece)
+        if is_first:
+            piece = replace(piece, text=self.preface(piece.index) + piece.text)
+        usage = {"usage": None} if self._tells_usage else {}
+        return {"choices": [self.chunk_choice(piece, logprobs, is_first=is_first)], **usage}
+
+    @property
+    def _tells_usage(self) -> bool:
+        options = self._body.stream_options
+        return options is not None and options.include_usage
 
     def _event(self, content: dict[str, Any]) -> str:
         body = {
@@ -202,6 +253,7 @@ class _Answer:
             prompt_tokens=num_prompt,
             completion_tokens=num_output,
             total_tokens=num_prompt + num_output,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
         )
 
     def _headers(self) -> dict[str, str]:
@@ -221,16 +273,20 @@ class _ChatAnswer(_Answer):
     chunk_object = "chat.completion.chunk"
     id_prefix = "chatcmpl"
 
-    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def choice(
+        self, index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             "index": index,
             "message": message,
             "finish_reason": finish_reason,
-            "logprobs": None,
+            "logprobs": logprobs,
         }
 
-    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+    def chunk_choice(
+        self, piece: Piece, logprobs: dict[str, Any] | None, *, is_first: bool
+    ) -> dict[str, Any]:
         delta: dict[str, str] = {"role": "assistant"} if is_first else {}
         if piece.text or is_first:
             delta["content"] = piece.text
@@ -238,8 +294,12 @@ class _ChatAnswer(_Answer):
             "index": piece.index,
             "delta": delta,
             "finish_reason": piece.finish_reason,
-            "logprobs": None,
+            "logprobs": logprobs,
         }
+
+    def make_logprobs(self, index: int) -> ChatLogprobs:
+        del index
+        return ChatLogprobs(self._words)
 
 
 class _TextAnswer(_Answer):
@@ -247,12 +307,37 @@ class _TextAnswer(_Answer):
     chunk_object = "text_completion"
     id_prefix = "cmpl"
 
-    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-        return {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": None}
+    def __init__(
+        self,
+        inference: Inference,
+        target: Target,
+        body: CompletionRequest,
+        generations: list[Generation],
+    ) -> None:
+        super().__init__(inference, target, body, generations)
+        decode = inference.tokenizer.decode
+        self._echoed = [
+            prompt if isinstance(prompt, str) else decode(prompt, skip_special_tokens=False)
+            for prompt in (body.prompts if body.echo else [])
+        ]
 
-    def chunk_choice(self, piece: Piece, *, is_first: bool) -> dict[str, Any]:
+    def choice(
+        self, index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": logprobs}
+
+    def chunk_choice(
+        self, piece: Piece, logprobs: dict[str, Any] | None, *, is_first: bool
+    ) -> dict[str, Any]:
         del is_first
-        return self.choice(piece.index, piece.text, piece.finish_reason)
+        return self.choice(piece.index, piece.text, piece.finish_reason, logprobs)
+
+    def make_logprobs(self, index: int) -> TextLogprobs:
+        del index
+        return TextLogprobs(self._words)
+
+    def preface(self, index: int) -> str:
+        return self._echoed[index // self._body.n] if self._echoed else ""
 
 
 async def _disconnected(request: Request) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from registry.digests import Digest
 from registry.errors import HotswapError, ServerBusy
 from serving.scheduler import Admission, Limits, Scheduler
-from serving.sequence import Batch, Delta, FinishReason, Sequence
+from serving.sequence import Batch, Delta, FinishReason, NextToken, Sequence
 from serving.slots import SlotTable
 
 _log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ class Runner(Protocol[_AdapterT_contra]):
         """Put an adapter's weights into a slot; raises HotswapError when they do not fit."""
         ...
 
-    def execute(self, batch: Batch) -> list[int | None]:
-        """Run one forward pass; the next token of each work that samples, else None."""
+    def execute(self, batch: Batch) -> list[list[NextToken]]:
+        """Run one forward pass; what each work gives: the next token when it samples."""
         ...
 
     def release(self, sequence: Sequence) -> None:
@@ -154,17 +154,16 @@ class Engine(Generic[AdapterT]):
         if not batch:
             return False
         try:
-            token_ids = self._runner.execute(batch)
+            tokens = self._runner.execute(batch)
         except Exception as error:
             _log.exception("a step failed; its requests are given up")
             for work in batch.works:
                 self._fail(work.sequence, error)
             return True
         self.num_steps += 1
-        for work, token_id in zip(batch.works, token_ids, strict=True):
-            work.sequence.num_computed += work.length
-            if token_id is not None:
-                self._hand_out(work.sequence, work.sequence.append(token_id))
+        for work, given in zip(batch.works, tokens, strict=True):
+            for delta in work.advance(given):
+                self._hand_out(work.sequence, delta)
         return True
 
     def _admit(self, sequence: Sequence) -> Admission:

@@ -14,28 +14,34 @@ from tokenizers.decoders import DecodeStream
 
 from registry.digests import Digest
 from registry.errors import HotswapError, Unavailable
-from serving.sequence import Delta, FinishReason, SamplingParams, Sequence
+from serving.sequence import Delta, FinishReason, Logprobs, SamplingParams, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that choice `index` gains, and why it ended if it did."""
+    """Text that choice `index` gains, the token that brought it, and why it ended if it did."""
 
     index: int
     text: str
     finish_reason: FinishReason | None = None
+    token_id: int | None = None
+    logprobs: Logprobs | None = None
 
 
 class TextStream:
     """Text of one sequence, held back while it could still become a stop string.
 
-    Invariant: what was given out, joined, is the decoded output up to the first stop string.
+    Invariant: what was given out, joined, is the decoded output up to the first stop string that
+    lies behind the first `min_tokens` tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop_strings: list[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop_strings: list[str], *, min_tokens: int = 0
+    ) -> None:
         self._tokenizer = tokenizer
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._stop_strings = stop_strings
+        self._min_tokens = min_tokens
         self._ids: list[int] = []
         self._num_decoded = 0
         self._held = ""
@@ -58,6 +64,9 @@ class TextStream:
     def _take(self, text: str) -> tuple[str, bool]:
         self._num_decoded += len(text)
         self._held += text
+        if len(self._ids) < self._min_tokens:
+            certain, self._held = self._held, ""
+            return certain, False
         found = [at for s in self._stop_strings if (at := self._held.find(s)) >= 0]
         if found:
             certain, self._held = self._held[: min(found)], ""
@@ -96,7 +105,10 @@ class Generation:
             Sequence(prompt_ids, adapter, sampling, self._receiver(index))
             for index, sampling in enumerate(samplings)
         ]
-        self._texts = [TextStream(tokenizer, stop_strings) for _ in samplings]
+        self._texts = [
+            TextStream(tokenizer, stop_strings, min_tokens=sampling.min_tokens)
+            for sampling in samplings
+        ]
         self._open = set(range(len(samplings)))
 
     @property
@@ -143,7 +155,7 @@ class Generation:
             reason = FinishReason.STOP if met_stop else reason
         if reason is not None:
             self._open.discard(index)
-        return Piece(index, text, reason)
+        return Piece(index, text, reason, delta.token_id, delta.logprobs)
 
 
 def _fresh(error: HotswapError) -> HotswapError:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from registry.digests import Digest
-from registry.errors import ContextLengthExceeded, InvalidPrompt
+from registry.errors import ContextLengthExceeded, InvalidPrompt, InvalidRequest
 from serving.base_model import BaseDirectory
 from serving.engine import Engine
 from serving.generation import Generation
 from serving.resolver import Resolver, Target
 from serving.schemas import ChatRequest, CompletionRequest, SamplingFields
 from serving.sequence import SamplingParams
+from serving.token_text import TokenText
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,23 @@ class Inference:
     def tokenizer(self) -> Tokenizer:
         return self.base.tokenizer
 
+    @cached_property
+    def words(self) -> TokenText:
+        return TokenText(self.tokenizer)
+
     def start_chat(self, target: Target, request: ChatRequest) -> Generation:
         """Raises InvalidPrompt, ContextLengthExceeded or ServerBusy."""
         text = target.prompt.render([message.for_template() for message in request.messages])
-        return self._start(target, request, self._encode(text), request.max_new_tokens)
+        return self._start(target, request, self._encode(text))
 
     def start_completion(self, target: Target, request: CompletionRequest) -> list[Generation]:
         """One Generation a prompt; the prompt goes to the model as it is, without a template."""
-        prompts = request.prompt if isinstance(request.prompt, list) else [request.prompt]
-        if prompts and isinstance(prompts[0], int):
-            encoded = [[int(token_id) for token_id in prompts]]
-        else:
-            encoded = [self._encode(str(prompt)) for prompt in prompts]
-        self._check_ids(encoded)
+        encoded = [self._encode(p) if isinstance(p, str) else p for p in request.prompts]
+        self._check_ids("prompt", (token_id for prompt in encoded for token_id in prompt))
         started: list[Generation] = []
         try:
             for prompt_ids in encoded:
-                started.append(self._start(target, request, prompt_ids, request.max_new_tokens))
+                started.append(self._start(target, request, prompt_ids))
         except Exception:
             for generation in started:
                 generation.close()
@@ -59,40 +61,23 @@ class Inference:
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _check_ids(self, prompts: list[list[int]]) -> None:
+    def _check_ids(self, param: str, token_ids: Iterable[int]) -> None:
         num_words = self.tokenizer.get_vocab_size()
-        for token_id in (token_id for prompt in prompts for token_id in prompt):
+        for token_id in token_ids:
             if not 0 <= token_id < num_words:
                 raise InvalidPrompt(
-                    f"token id {token_id} is not in the vocabulary (0 to {num_words - 1})",
-                    param="prompt",
+                    f"{param}: token id {token_id} is not in the vocabulary (0 to {num_words - 1})",
+                    param=param,
                 )
 
-    def _start(
-        self,
-        target: Target,
-        request: SamplingFields,
-        prompt_ids: list[int],
-        max_new_tokens: int | None,
-    ) -> Generation:
-        max_tokens = self._max_tokens(len(prompt_ids), max_new_tokens)
-        stop_ids = frozenset(request.stop_token_ids or ()) | self.base.stop_token_ids
+    def _start(self, target: Target, request: SamplingFields, prompt_ids: list[int]) -> Generation:
+        params = self._sampling(request, len(prompt_ids))
+        seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
         generation = Generation(
             self.tokenizer,
             prompt_ids=prompt_ids,
             adapter=target.adapter,
-            samplings=[
-                SamplingParams(
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    top_k=max(request.top_k, 0),
-                    seed=None if request.seed is None else request.seed + index,
-                    max_tokens=max_tokens,
-                    stop_token_ids=stop_ids,
-                    ignore_eos=request.ignore_eos,
-                )
-                for index in range(request.n)
-            ],
+            samplings=[replace(params, seed=seed) for seed in seeds],
             stop_strings=request.stop_strings,
             abort=self.engine.abort,
         )
@@ -105,6 +90,34 @@ class Inference:
             generation.close()
             raise
         return generation
+
+    def _sampling(self, request: SamplingFields, num_prompt: int) -> SamplingParams:
+        """But for the seed. Raises InvalidPrompt or ContextLengthExceeded."""
+        stop_ids, bias = request.stop_token_ids or [], request.logit_bias or {}
+        self._check_ids("stop_token_ids", stop_ids)
+        self._check_ids("logit_bias", bias)
+        max_tokens = self._max_tokens(num_prompt, request.max_new_tokens)
+        if request.min_tokens > max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {request.min_tokens}, but the answer may have {max_tokens} tokens; "
+                "lower min_tokens or raise max_tokens",
+                param="min_tokens",
+            )
+        ends = frozenset() if request.ignore_eos else self.base.stop_token_ids
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=max(request.top_k, 0),
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=bias,
+            max_tokens=max_tokens,
+            min_tokens=request.min_tokens,
+            stop_token_ids=ends.union(stop_ids),
+            logprobs=request.num_logprobs,
+        )
 
     def _max_tokens(self, num_prompt: int, asked: int | None) -> int:
         room = self.max_model_len - num_prompt

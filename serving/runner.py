@@ -1,4 +1,4 @@
-"""Turns a Batch into one packed step, runs the model once, and samples. Decides nothing."""
+"""Turns a Batch into one packed step, runs the model once, and chooses tokens. Decides nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from registry.manifest import Probe
 from serving.lora import LoraWeights
 from serving.models import AdapterRows, Model, Segment, StepInput
 from serving.probes import replay
-from serving.sampling import make_generator, sample
-from serving.sequence import Batch, Sequence, Work
+from serving.sampling import Chooser, next_token
+from serving.sequence import Batch, NextToken, Sequence, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,12 @@ class PreparedAdapter:
 
 
 class ModelRunner:
-    """The model with the adapters in its slots, and the random numbers of running sequences."""
+    """The model with the adapters in its slots, and the choosers of sequences that need one."""
 
     def __init__(self, model: Model, *, probe_tolerance: float) -> None:
         self._model = model
         self._probe_tolerance = probe_tolerance
-        self._generators: dict[int, torch.Generator | None] = {}
+        self._choosers: dict[int, Chooser] = {}
 
     def attach(self) -> None:
         self._model.attach()
@@ -48,23 +49,23 @@ class ModelRunner:
             replay(self._model, slot, adapter.probes, self._probe_tolerance)
 
     @torch.inference_mode()
-    def execute(self, batch: Batch) -> list[int | None]:
-        """The next token of each work that samples, in the batch's order; else None."""
+    def execute(self, batch: Batch) -> list[list[NextToken]]:
+        """What each work gives, in the batch's order: the next token when it samples."""
         works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slot))
         output = self._model.forward(self._pack(works))
-        chosen: dict[int, int] = {}
+        chosen: dict[int, list[NextToken]] = {}
         for row, work in enumerate(work for work in works if work.samples):
-            sequence = work.sequence
-            generator = self._generator(sequence)
-            chosen[sequence.id] = (
+            sampling = work.sequence.sampling
+            token_id = (
                 output.best[row]
-                if generator is None
-                else sample(output.logits[row], sequence.sampling, generator)
+                if sampling.takes_likeliest
+                else self._chooser(work.sequence, output.logits).choose(output.logits[row])
             )
-        return [chosen.get(work.sequence.id) for work in batch.works]
+            chosen[work.sequence.id] = [next_token(output.logits[row], token_id, sampling)]
+        return [chosen.get(work.sequence.id, []) for work in batch.works]
 
     def release(self, sequence: Sequence) -> None:
-        self._generators.pop(sequence.id, None)
+        self._choosers.pop(sequence.id, None)
 
     def _pack(self, works: list[Work]) -> StepInput:
         token_ids: list[int] = []
@@ -78,10 +79,10 @@ class ModelRunner:
                 wanted.append(len(token_ids) - 1)
         return StepInput(token_ids, segments, _adapters(works, segments), wanted)
 
-    def _generator(self, sequence: Sequence) -> torch.Generator | None:
-        if sequence.id not in self._generators:
-            self._generators[sequence.id] = make_generator(sequence.sampling)
-        return self._generators[sequence.id]
+    def _chooser(self, sequence: Sequence, logits: Tensor) -> Chooser:
+        if sequence.id not in self._choosers:
+            self._choosers[sequence.id] = Chooser(sequence, logits.shape[-1])
+        return self._choosers[sequence.id]
 
 
 def _adapters(works: Rows[Work], segments: Rows[Segment]) -> list[AdapterRows]:

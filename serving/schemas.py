@@ -6,9 +6,12 @@ describes the caller (`user`, `metadata`, …) is accepted and not used.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_STOPS = 4
+"""OpenAI's own limit."""
 
 
 class _Request(BaseModel):
@@ -48,27 +51,57 @@ class SamplingFields(_Request):
 
     model: str = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
+    min_tokens: int = Field(0, ge=0)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=-1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    n: int = Field(1, ge=1, le=16)
+    n: int = Field(1, ge=1, le=128)
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
-    logit_bias: None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
 
-    @field_validator("temperature", "top_p", "n", mode="before")
+    @field_validator(
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "min_tokens",
+        "n",
+        mode="before",
+    )
     @classmethod
     def _null_is_default(cls, value: Any, info: Any) -> Any:
-        """OpenAI's own types allow null for these and mean the default."""
+        """OpenAI's own types allow null for these, vLLM's for others, and mean the default."""
         return cls.model_fields[info.field_name].default if value is None else value
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and len(value) > MAX_STOPS:
+            raise ValueError(f"{len(value)} stop strings were given; at most {MAX_STOPS} may be")
+        return value
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        raise NotImplementedError
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Of how many of the likeliest tokens log probabilities are told; None for none at all."""
+        raise NotImplementedError
 
     @property
     def stop_strings(self) -> list[str]:
@@ -82,34 +115,68 @@ class ChatRequest(SamplingFields):
     messages: list[ChatMessage]
     max_completion_tokens: int | None = Field(None, ge=1)
     response_format: dict[Literal["type"], Literal["text"]] | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     store: bool | None = None
     service_tier: str | None = None
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(
+                f"top_logprobs is {self.top_logprobs}, which needs logprobs to be true"
+            )
+        return self
 
     @property
     def max_new_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
+
 
 class CompletionRequest(SamplingFields):
-    """POST /v1/completions; the prompt is text or token ids, sent to the model as it is."""
+    """POST /v1/completions; a prompt is text or token ids, sent to the model as it is."""
 
-    prompt: str | list[int] | list[str]
-    echo: Literal[False] = False
-    logprobs: None = None
+    prompt: str | list[int] | list[str] | list[list[int]] = Field(min_length=1)
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=5)
     best_of: Literal[1] | None = None
     suffix: None = None
+
+    @model_validator(mode="after")
+    def _echo_has_no_logprobs(self) -> CompletionRequest:
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo with logprobs is not offered; leave one of them out")
+        return self
 
     @property
     def max_new_tokens(self) -> int:
         return self.max_tokens or 16
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        ids = [token_id for token_id in self.prompt if isinstance(token_id, int)]
+        return [ids] if ids else [p for p in self.prompt if not isinstance(p, int)]
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int
 
 
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class Provenance(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,25 +13,71 @@ from registry.errors import HotswapError
 
 _ids = itertools.count(1)
 
+MIN_TEMPERATURE = 1e-5
+"""Below it logits divided by it may overflow; the choice is greedy."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen, in the field's usual names. Temperature 0 is greedy."""
+    """How the next token is chosen, in the field's usual names."""
 
     temperature: float = 1.0
+    """0 is greedy."""
     top_p: float = 1.0
     top_k: int = 0
     """0 considers every token."""
+    min_p: float = 0.0
+    """The least probability beside the likeliest token's; 0 considers every token."""
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     max_tokens: int = 256
+    min_tokens: int = 0
+    """No stop token before so many."""
     stop_token_ids: frozenset[int] = frozenset()
-    ignore_eos: bool = False
+    logprobs: int | None = None
+    """Whether log probabilities are told, and of how many likeliest tokens beside the chosen."""
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < MIN_TEMPERATURE
+
+    @property
+    def has_penalties(self) -> bool:
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether the next token is the likeliest one, whatever came before."""
+        return not (
+            self.temperature >= MIN_TEMPERATURE
+            or self.logit_bias
+            or self.min_tokens
+            or self.has_penalties
+        )
 
 
 class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log probabilities (natural) by the model itself: the chosen token's, and the likeliest
+    tokens' with their ids."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    token_id: int
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +90,7 @@ class Delta:
     token_id: int | None = None
     finish_reason: FinishReason | None = None
     error: HotswapError | None = None
+    logprobs: Logprobs | None = None
 
     @property
     def is_last(self) -> bool:
@@ -90,14 +137,14 @@ class Sequence:
             return self.output_ids[start - num_prompt : start - num_prompt + length]
         return self.prompt_ids[start : start + length]
 
-    def append(self, token_id: int) -> Delta:
+    def append(self, token: NextToken) -> Delta:
         """Take the next token and say what streams out."""
-        is_stop = token_id in self.sampling.stop_token_ids and not self.sampling.ignore_eos
-        if is_stop:
+        if token.token_id in self.sampling.stop_token_ids:
             return Delta(finish_reason=FinishReason.STOP)
-        self.output_ids.append(token_id)
+        self.output_ids.append(token.token_id)
         is_full = len(self.output_ids) >= self.sampling.max_tokens
-        return Delta(token_id, FinishReason.LENGTH if is_full else None)
+        reason = FinishReason.LENGTH if is_full else None
+        return Delta(token.token_id, reason, logprobs=token.logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +163,11 @@ class Work:
     def samples(self) -> bool:
         """Whether the step reaches the sequence's last token and so yields the next one."""
         return self.start + self.length == self.sequence.num_tokens
+
+    def advance(self, tokens: Iterable[NextToken]) -> list[Delta]:
+        """Count the work as done and take the tokens that it gave; what streams out for them."""
+        self.sequence.num_computed += self.length
+        return [self.sequence.append(token) for token in tokens]
 
 
 @dataclass(frozen=True, slots=True)

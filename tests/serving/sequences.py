@@ -40,8 +40,9 @@ def run_to_end(runner: ModelRunner, sequences: list[Sequence], limits: Limits = 
     for sequence in sequences:
         scheduler.add(sequence)
     while batch := scheduler.schedule(lambda _: Admission.ADMITTED):
-        for work, token_id in zip(batch.works, runner.execute(batch), strict=True):
-            work.sequence.num_computed += work.length
-            if token_id is not None and work.sequence.append(token_id).is_last:
-                scheduler.remove(work.sequence)
-                runner.release(work.sequence)
+        for work, tokens in zip(batch.works, runner.execute(batch), strict=True):
+            for delta in work.advance(tokens):
+                work.sequence.deliver(delta)
+                if delta.is_last:
+                    scheduler.remove(work.sequence)
+                    runner.release(work.sequence)

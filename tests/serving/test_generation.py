@@ -10,9 +10,11 @@ from serving.generation import TextStream
 TEXT = "naïve café 🦊 says hello STOP and more"
 
 
-def feed(base: BaseDirectory, text: str, stops: list[str]) -> tuple[list[str], bool]:
+def feed(
+    base: BaseDirectory, text: str, stops: list[str], *, min_tokens: int = 0
+) -> tuple[list[str], bool]:
     """The pieces given out for the tokens of `text`, and whether a stop string ended it."""
-    stream = TextStream(base.tokenizer, stops)
+    stream = TextStream(base.tokenizer, stops, min_tokens=min_tokens)
     pieces = []
     for token_id in base.tokenizer.encode(text).ids:
         piece, is_stopped = stream.push(token_id)
@@ -57,3 +59,11 @@ def test_text_that_only_looked_like_a_stop_string_is_given_out_at_the_end(
     pieces, is_stopped = feed(tiny_base, "a hint: STO", ["STOP"])
     assert "".join(pieces) == "a hint: STO"
     assert not is_stopped
+
+
+def test_a_stop_string_counts_only_behind_the_first_min_tokens(tiny_base: BaseDirectory) -> None:
+    text = "one STOP two STOP three"
+    num_first = len(tiny_base.tokenizer.encode("one STOP two").ids)
+    pieces, is_stopped = feed(tiny_base, text, ["STOP"], min_tokens=num_first)
+    assert is_stopped
+    assert "".join(pieces) == "one STOP two "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from serving.base_model import BaseDirectory
 from serving.quantization import Int8Linear, make_linear
 from serving.scheduler import Limits
+from serving.sequence import Delta
 from serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence, random_prompt, run_to_end
@@ -41,16 +43,21 @@ def test_int8_is_within_its_rounding_of_the_exact_product() -> None:
 
 @each_kernels
 @pytest.mark.parametrize("seed", range(8))
-def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
+def test_greedy_tokens_and_logprobs_are_the_same_alone_and_in_random_mixes(
     make_runner: MakeRunner, tiny_base: BaseDirectory, kernels: Kernels, seed: int
 ) -> None:
     rng = random.Random(seed)
     runner = make_runner(kernels, Quantization.INT8)
     vocab_size = tiny_base.tokenizer.get_vocab_size()
     requests = [
-        (random_prompt(rng, vocab_size), rng.randrange(6), rng.randint(1, 20)) for _ in range(10)
+        (random_prompt(rng, vocab_size), rng.randrange(6), rng.randint(1, 20), random_options(rng))
+        for _ in range(10)
     ]
-    mixed = [make_sequence(p, slot=s, max_tokens=n) for p, s, n in requests]
+    answers: list[list[Delta]] = [[] for _ in requests]
+    mixed = [
+        make_sequence(p, slot=s, max_tokens=n, deltas=deltas, **options)
+        for (p, s, n, options), deltas in zip(requests, answers, strict=True)
+    ]
     run_to_end(
         runner,
         mixed,
@@ -61,10 +68,26 @@ def test_greedy_answers_are_the_same_alone_and_in_random_mixes(
             num_pages=64,
         ),
     )
-    for (prompt, slot, num_tokens), in_mix in zip(requests, mixed, strict=True):
-        alone = make_sequence(prompt, slot=slot, max_tokens=num_tokens)
-        run_to_end(runner, [alone])
-        assert in_mix.output_ids == alone.output_ids
+    for (prompt, slot, num_tokens, options), in_mix in zip(requests, answers, strict=True):
+        alone: list[Delta] = []
+        sequence = make_sequence(prompt, slot=slot, max_tokens=num_tokens, deltas=alone, **options)
+        run_to_end(runner, [sequence])
+        assert in_mix == alone
+        assert all(delta.logprobs for delta in alone) == ("logprobs" in options)
+
+
+def random_options(rng: random.Random) -> dict[str, Any]:
+    """Nothing for half of the requests: they take the way that looks at no logits."""
+    if rng.random() < 0.5:
+        return {}
+    return {
+        "logprobs": rng.randint(0, 20),
+        "repetition_penalty": rng.choice([1.0, 1.2]),
+        "presence_penalty": rng.choice([0.0, 0.7]),
+        "frequency_penalty": rng.choice([0.0, 0.3]),
+        "logit_bias": rng.choice([{}, {5: 3.0, 9: -100.0}]),
+        "min_tokens": rng.randint(0, 3),
+    }
 
 
 @each_kernels
@@ -74,7 +97,8 @@ def test_seeded_sampling_is_the_same_alone_and_in_a_mix(
     rng = random.Random(11)
     runner = make_runner(kernels, Quantization.INT8)
     prompts = [random_prompt(rng, tiny_base.tokenizer.get_vocab_size()) for _ in range(5)]
-    options = {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "max_tokens": 16}
+    options = {"temperature": 0.9, "top_p": 0.95, "min_p": 0.01, "max_tokens": 16}
+    options |= {"presence_penalty": 0.5, "repetition_penalty": 1.1}
     mixed = [make_sequence(p, slot=i, seed=i, **options) for i, p in enumerate(prompts)]
     run_to_end(runner, mixed)
     for index, prompt in enumerate(prompts):

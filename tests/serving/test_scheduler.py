@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from serving.scheduler import MAX_OVERTAKEN, Admission, Limits, Scheduler
-from serving.sequence import Batch, Sequence
+from serving.sequence import Batch, NextToken, Sequence
 from tests.serving.sequences import make_sequence
 
 LIMITS = Limits(max_num_seqs=3, max_num_batched_tokens=20, prefill_chunk=8, num_pages=6)
@@ -14,10 +14,7 @@ def admit_all(_: Sequence) -> Admission:
 def advance(batch: Batch) -> None:
     """What the engine does after a step, with token 7 for every sequence that samples."""
     for work in batch.works:
-        samples = work.samples
-        work.sequence.num_computed += work.length
-        if samples:
-            work.sequence.append(7)
+        work.advance([NextToken(7)] if work.samples else [])
 
 
 def shape(batch: Batch) -> list[tuple[int, int]]:
