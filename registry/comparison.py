@@ -12,12 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.bundles.changes import AdapterWeights, LayerChange, layer_changes, total_change
-from registry.bundles.peft_config import WEIGHTS_FILE
+from registry.bundles.peft_config import MAGNITUDE, WEIGHTS_FILE
 from registry.bundles.transfer import fetch_file
 from registry.manifest import Manifest
 from registry.protocol import AdapterRegistry
-
-_MAGNITUDE = ".lora_magnitude_vector"
 
 
 class _Part(BaseModel):
@@ -96,12 +94,12 @@ def _weights(
 
 def _left_out(side: str, other_tensors: Sequence[str]) -> Iterator[str]:
     """What the layers' figures do not tell."""
-    if any(_MAGNITUDE in name for name in other_tensors):
+    if any(MAGNITUDE in name for name in other_tensors):
         yield (
             f"{side} is a DoRA adapter: the change is that of its low-rank part B·A alone; its "
             "magnitudes rescale the base's weights, which the registry does not have"
         )
-    if rest := [name for name in other_tensors if _MAGNITUDE not in name]:
+    if rest := [name for name in other_tensors if MAGNITUDE not in name]:
         yield f"{side} holds {len(rest)} other tensors that are not compared ({rest[0]})"
 
 

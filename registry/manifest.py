@@ -72,7 +72,7 @@ class LoraShape(_Part):
     `not_servable` gives the reasons why serving cannot apply it; empty when it can.
     """
 
-    kind: Literal["lora", "rslora", "dora"] = "lora"
+    kind: Literal["lora", "rslora", "dora", "rsdora"] = "lora"
     r: int = Field(ge=1)
     max_r: int = Field(ge=1)
     lora_alpha: float = Field(gt=0)
@@ -86,10 +86,15 @@ class LoraShape(_Part):
         """The module's r: the first pattern that fits, or the adapter's own."""
         return _matching(self.rank_pattern, module, self.r)
 
+    @property
+    def is_dora(self) -> bool:
+        """Whether it gives each output of a layer a magnitude of its own (Liu et al. 2024)."""
+        return self.kind in ("dora", "rsdora")
+
     def scaling(self, module: str) -> float:
         """alpha / r (LoRA, Hu et al. 2021) or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023)."""
         r, alpha = self.rank(module), _matching(self.alpha_pattern, module, self.lora_alpha)
-        return alpha / r**0.5 if self.kind == "rslora" else alpha / r
+        return alpha / r**0.5 if self.kind in ("rslora", "rsdora") else alpha / r
 
 
 NumberT = TypeVar("NumberT", int, float)

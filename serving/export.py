@@ -21,7 +21,7 @@ from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import LoraShape, Manifest
 from serving.base_model import BaseDirectory
-from serving.lora import read_lora_weights
+from serving.lora import LoraWeights, dora_factor, read_lora_weights
 
 # llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
 _PERMUTED_FAMILIES = frozenset({"llama", "mistral"})
@@ -49,6 +49,10 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
     """
     import gguf
 
+    if shape.is_dora:
+        raise NotServable(
+            "llama.cpp does not apply DoRA adapters; export it merged into the base instead"
+        )
     family = str(base.config["model_type"])
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH[family.upper()] if family != "mistral" else gguf.MODEL_ARCH.LLAMA,
@@ -78,13 +82,14 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
 
 
 def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: Path) -> None:
-    """Write `out`, a model directory like the base's with W + B·A·scaling in place of W.
+    """Write `out`, a model directory like the base's with W + B·A·scaling in place of W, for a
+    DoRA adapter scaled to its magnitudes.
 
     The weights keep the base's type, so each is rounded once.
     """
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another directory or remove it")
-    adapter = read_lora_weights(directory, shape).modules
+    adapter = read_lora_weights(directory, shape)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -110,12 +115,15 @@ def write_note(out: Path, version: str, digest: str) -> None:
     (out / "hotswap-merged.json").write_text(text + "\n")
 
 
-def _merged(weight: Tensor, name: str, adapter: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-    found = adapter.get(name.removesuffix(".weight"))
-    if found is None:
+def _merged(weight: Tensor, name: str, adapter: LoraWeights) -> Tensor:
+    module = name.removesuffix(".weight")
+    if module not in adapter.modules:
         return weight
-    a, b = found
-    return (weight.float() + b @ a).to(weight.dtype)
+    a, b = adapter.modules[module]
+    merged = weight.float() + b @ a.float()
+    if module in adapter.magnitudes:
+        merged *= dora_factor(weight, a, b, adapter.magnitudes[module])[:, None]
+    return merged.to(weight.dtype)
 
 
 def _permuted(module: str, b: Tensor, config: dict[str, Any]) -> Tensor:

@@ -7,14 +7,14 @@ Never decides what runs. Slot 0 is never used: a row without an adapter is left 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
+from registry.bundles.peft_config import MAGNITUDE, PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import NotServable
 from registry.manifest import LoraShape, Probe
 
@@ -33,10 +33,15 @@ class LoraRoom:
 
 @dataclass(frozen=True, slots=True)
 class LoraWeights:
-    """One adapter in host memory: module → (A (r, in), B (out, r)), B already scaled."""
+    """One adapter in host memory: module → (A (r, in), B (out, r)), B already scaled.
+
+    A DoRA adapter has a module's magnitude (out,) too, and once a model has prepared it, what
+    `dora_factor` makes of it.
+    """
 
     modules: dict[str, tuple[Tensor, Tensor]]
     probes: tuple[Probe, ...] = ()
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
 
 
 def read_lora_weights(
@@ -46,15 +51,26 @@ def read_lora_weights(
 
     Raises NotServable when a weight is not a finite number.
     """
-    modules = {}
+    modules, magnitudes = {}, {}
     with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
         for module in shape.modules:
             a = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_A.weight")
             b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight")
-            if not (a.isfinite().all() and b.isfinite().all()):
+            found = [a, b]
+            if shape.is_dora:
+                magnitudes[module] = tensors.get_tensor(f"{PEFT_PREFIX}{module}{MAGNITUDE}").float()
+                found.append(magnitudes[module])
+            if not all(tensor.isfinite().all() for tensor in found):
                 raise NotServable(f"adapter module {module} holds NaN or infinite weights")
             modules[module] = (a, b.float() * shape.scaling(module))
-    return LoraWeights(modules, probes)
+    return LoraWeights(modules, probes, magnitudes)
+
+
+def dora_factor(weight: Tensor, a: Tensor, b: Tensor, magnitude: Tensor) -> Tensor:
+    """What each output of W + B·A (out, in) is multiplied with: m / ‖W + B·A‖ of its row, B already
+    scaled (DoRA, Liu et al. 2024)."""
+    norm = torch.linalg.vector_norm(torch.addmm(weight.float(), b.float(), a.float()), dim=1)
+    return magnitude / norm
 
 
 def check_fit(module: str, a: Tensor, b: Tensor, num_in: int, num_out: int) -> None:
@@ -233,6 +249,7 @@ class LoraSlots:
         device: torch.device,
     ) -> None:
         """`parts` are (module name, width of its output) in order of their columns."""
+        self.num_in = num_in
         self._max_rank = max_rank
         self._shrink = torch.zeros(
             num_slots + 1, num_in, len(parts) * max_rank, dtype=dtype, device=device
@@ -246,7 +263,9 @@ class LoraSlots:
         for _, num_out in parts:
             self._columns.append(slice(start, start + num_out))
             start += num_out
+        self._factors: dict[int, Tensor] = {}  # slot → (out,), of DoRA adapters
         self.part_of = {module: part for part, (module, _) in enumerate(parts)}
+        self.columns = {module: self._columns[part] for module, part in self.part_of.items()}
 
     def load(self, slot: int, weights: LoraWeights) -> None:
         """Overwrite a slot; parts the adapter does not have become zero.
@@ -264,6 +283,12 @@ class LoraSlots:
             start = part * self._max_rank
             self._shrink[slot, :, start : start + r] = a.T
             expand[:r] = b.T
+        self._factors.pop(slot, None)
+        scaled = self.columns.keys() & weights.magnitudes.keys()
+        if scaled:
+            factor = self._factors[slot] = torch.ones(self._columns[-1].stop)
+            for module in scaled:
+                factor[self.columns[module]] = weights.magnitudes[module]
 
     def add(self, plan: LoraPlan, x: Tensor, y: Tensor) -> None:
         """y += (x · A) · B in place, each row of x (num_tokens, in) with its own slot.
@@ -283,6 +308,21 @@ class LoraSlots:
             low = (x[start:end].to(self._shrink.dtype) @ self._shrink[slot]) * scale
             for part, columns in enumerate(self._columns):
                 y[start:end, columns] += low[:, self._ranks(part)] @ self._expand[part][slot]
+        if self._factors:
+            self._rescale(plan, y)
+
+    def _rescale(self, plan: LoraPlan, y: Tensor) -> None:
+        """Multiply the rows of DoRA adapters, after their B·A was added."""
+        for tiles in plan.tiles:
+            slots = range(tiles.slots.start, tiles.slots.stop)
+            num_tiles = tiles.num_tiles // len(slots)
+            for row, place in zip(tiles.rows.tolist(), tiles.places.tolist(), strict=True):
+                factor = self._factors.get(slots[place // TILE // num_tiles])
+                if factor is not None:
+                    y[row] *= factor
+        for start, end, slot, _ in plan.stretches:
+            if slot in self._factors:
+                y[start:end] *= self._factors[slot]
 
     def _ranks(self, part: int) -> slice:
         return slice(part * self._max_rank, (part + 1) * self._max_rank)

@@ -32,7 +32,8 @@ def make_adapter(
     metadata: BundleMetadata | None = None,
     **config: Any,
 ) -> Path:
-    """Write an adapter whose B is normal with deviation `strength`; 0 is an untrained adapter."""
+    """Write an adapter whose B is normal with deviation `strength`, a DoRA's magnitudes half to
+    one and a half times the base's; with strength 0 an untrained adapter."""
     torch.manual_seed(seed)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": list(ALL_LINEAR), **config}
     model = get_peft_model(load_reference(base), LoraConfig(**settings))
@@ -40,6 +41,8 @@ def make_adapter(
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:
                 parameter.normal_(0.0, strength) if strength else parameter.zero_()
+            if ".lora_magnitude_vector." in name and strength:
+                parameter.mul_(torch.rand_like(parameter) + 0.5)
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
     known = metadata or BundleMetadata(base=base.fingerprint(), prompt=base.prompt_format())

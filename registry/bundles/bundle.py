@@ -94,7 +94,7 @@ class Bundle:
             lora=lora,
             metadata=_metadata(directory),
             stated_base=config.get("base_model_name_or_path") or None,
-            has_effect=has_effect(directory / WEIGHTS_FILE) or lora.kind == "dora",
+            has_effect=has_effect(directory / WEIGHTS_FILE) or lora.is_dora,
             notes=tuple(_notes(paths, config)),
         )
 

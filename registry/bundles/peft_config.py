@@ -18,6 +18,7 @@ from registry.manifest import LoraShape, first_problem
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # in front of every module in the file PEFT writes
+MAGNITUDE = ".lora_magnitude_vector"  # behind a module: DoRA's magnitude of each output
 
 MAX_PATTERN_LENGTH = 200
 # A repeated group can make a regular expression run for ever on a name it does not match.
@@ -92,9 +93,7 @@ class PeftConfig(BaseModel):
 
     @property
     def kind(self) -> str:
-        if self.use_dora:
-            return "dora"
-        return "rslora" if self.use_rslora else "lora"
+        return ("rs" if self.use_rslora else "") + ("dora" if self.use_dora else "lora")
 
     @property
     def unknown_fields(self) -> list[str]:
@@ -126,7 +125,6 @@ _UNSUPPORTED_FIELDS = {
     "fan_in_fan_out": "its weights are transposed (fan_in_fan_out)",
     "lora_bias": "it trains LoRA biases (lora_bias)",
     "alora_invocation_tokens": "it is an activated LoRA (alora_invocation_tokens)",
-    "use_dora": "it is a DoRA adapter (use_dora)",
     "use_qalora": "it is a QA-LoRA adapter (use_qalora)",
     "use_bdlora": "it is a block-diagonal LoRA (use_bdlora)",
     "arrow_config": "it routes between adapters (arrow_config)",
@@ -141,6 +139,8 @@ def read_lora_shape(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) 
     parsed = PeftConfig.check(config)
     pairs, other = _lora_pairs(shapes)
     ranks = {module: _rank(module, a, b) for module, (a, b) in pairs.items()}
+    if parsed.use_dora:
+        other = _without_magnitudes(pairs, shapes, other)
     if not ranks:
         raise InvalidBundle(f"{WEIGHTS_FILE} holds no LoRA weights (no '….lora_A.weight')")
     reasons = parsed.not_servable()
@@ -209,6 +209,22 @@ def _lora_pairs(
         else:
             other.append(name)
     return pairs, other
+
+
+def _without_magnitudes(
+    pairs: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
+    shapes: dict[str, tuple[int, ...]],
+    other: list[str],
+) -> list[str]:
+    """The other tensors' names but for DoRA's magnitudes, one vector a module."""
+    names = {f"{PEFT_PREFIX}{module}{MAGNITUDE}": b[0] for module, (_, b) in pairs.items()}
+    for name, num_out in names.items():
+        if shapes.get(name) != (num_out,):
+            raise InvalidBundle(
+                f"{WEIGHTS_FILE}: {name} has the shape {shapes.get(name)}; {CONFIG_FILE} says that "
+                f"the adapter is a DoRA (use_dora), which has ({num_out},) there"
+            )
+    return [name for name in other if name not in names]
 
 
 def _rank(module: str, a: tuple[int, ...], b: tuple[int, ...]) -> int:

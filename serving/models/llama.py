@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from serving.base_model import BaseDirectory
-from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights
+from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights, check_fit, dora_factor
 from serving.models.step import (
     MAX_SPARE_TOKENS,
     Segment,
@@ -32,15 +32,20 @@ from serving.settings import Quantization
 class _AdaptedLinear:
     """A base layer of one or more parts side by side, and the adapters' slots beside it."""
 
-    def __init__(self, linear: Linear, slots: LoraSlots) -> None:
+    def __init__(self, linear: Linear, bias: Tensor | None, slots: LoraSlots) -> None:
         self._linear = linear
+        self._bias = bias
         self.slots = slots
 
     def __call__(self, x: Tensor, lora: Sequence[LoraPlan]) -> Tensor:
         y = self._linear(x)
         for plan in lora:
             self.slots.add(plan, x, y)
-        return y
+        return y if self._bias is None else y.add_(self._bias)
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """The base's (out, in) as it is used: what the layer makes of each feature alone."""
+        return self._linear(torch.eye(self.slots.num_in, dtype=dtype)).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,8 @@ class Llama:
             names, parts, bias = weights.fused(layer, whole)
             weight = torch.cat(parts).to(self._device)
             return _AdaptedLinear(
-                make_linear(weight, bias, quantization, self._dtype),
+                make_linear(weight, None, quantization, self._dtype),
+                None if bias is None else bias.to(self._device, self._dtype),
                 LoraSlots(
                     weight.shape[1],
                     [(name, part.shape[0]) for name, part in zip(names, parts, strict=True)],
@@ -163,7 +169,21 @@ class Llama:
             name: (a.to(self._lora_dtype), b.to(self._lora_dtype))
             for name, (a, b) in adapter.modules.items()
         }
-        return replace(adapter, modules=modules)
+        return replace(adapter, modules=modules, magnitudes=self._dora_factors(adapter))
+
+    @torch.inference_mode()
+    def _dora_factors(self, adapter: LoraWeights) -> dict[str, Tensor]:
+        factors = {}
+        if adapter.magnitudes:
+            for linear in (linear for layer in self._layers for linear in layer.adapted):
+                weight = linear.weight(self._dtype)
+                for module, rows in linear.slots.columns.items():
+                    if module in adapter.magnitudes:
+                        a, b = adapter.modules[module]
+                        check_fit(module, a, b, weight.shape[1], rows.stop - rows.start)
+                        magnitude = adapter.magnitudes[module]
+                        factors[module] = dora_factor(weight[rows], a, b, magnitude)
+        return factors
 
     @torch.inference_mode()
     def load(self, slot: int, prepared: LoraWeights) -> None:

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom, LoraWeights, check_fit
+from serving.lora import LoraRoom, LoraWeights, check_fit, dora_factor
 from serving.models.step import MAX_SPARE_TOKENS, StepInput, StepOutput, reachable_positions
 from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
 from serving.native.library import Engine
-from serving.native.packing import pack_expand, pack_int8, pack_shrink
+from serving.native.packing import pack_expand, pack_int8, pack_shrink, unpack_int8
 from serving.pages import PAGE, num_pages_of
 from serving.quantization import quantize_channels
 
@@ -60,6 +60,7 @@ class NativeLlama:
         if reason := unsupported(shape):
             raise ValueError(reason)
         self._kept: list[Any] = []  # what the structs point to
+        self._packed: list[tuple[Tensor, Tensor]] = []  # every linear's weights and their scales
         weights = BaseWeights(base)
         rotary = rotary_table(base, reachable_positions(num_pages))
         self.max_positions = len(rotary)
@@ -122,9 +123,12 @@ class NativeLlama:
         quantized, scale = quantize_channels(torch.cat(parts))
         num_out, num_in = quantized.shape
         missing = _up(num_out, TILE) - num_out
+        packed = pack_int8(functional.pad(quantized, (0, 0, 0, missing)))
+        scale = functional.pad(scale, (0, missing))
+        self._packed.append((packed, scale))
         linear = layout.Linear(
-            weight=self._address(pack_int8(functional.pad(quantized, (0, 0, 0, missing)))),
-            scale=self._address(functional.pad(scale, (0, missing))),
+            weight=self._address(packed),
+            scale=self._address(scale),
             bias=None if bias is None else self._address(bias.float()),
             k=num_in,
             n=num_out + missing,
@@ -150,7 +154,11 @@ class NativeLlama:
             modules = [f"model.layers.{layer}.{m}" for m in FUSED[LINEARS[whole]]]
             if not any(module in adapter.modules for module in modules):
                 continue
-            for field, piece in _pack_linear(linear, self._widths(whole), modules, adapter):
+            pieces_of = _pack_linear(linear, self._widths(whole), modules, adapter)
+            if any(module in adapter.magnitudes for module in modules):
+                factors = self._dora_factors(index, modules, adapter)
+                pieces_of.append(("magnitude", factors.view(torch.bfloat16)))
+            for field, piece in pieces_of:
                 places.append((linear, field, size))
                 pieces.append(piece.flatten())
                 size += piece.numel()
@@ -158,6 +166,20 @@ class NativeLlama:
         for linear, field, start in places:
             setattr(linear, field, memory.data_ptr() + start * memory.element_size())
         return NativeAdapter(linears, memory)
+
+    def _dora_factors(self, index: int, modules: Sequence[str], adapter: LoraWeights) -> Tensor:
+        """For each output (n,) of a fused layer, with the base's weights as they are served."""
+        packed, scale = self._packed[index]
+        factors = torch.ones(len(scale))
+        end = 0
+        for module, num_out in zip(modules, self._widths(index % len(LINEARS))[1], strict=True):
+            start, end = end, end + num_out
+            if module in adapter.magnitudes:
+                quantized = unpack_int8(packed[start // TILE : end // TILE])
+                weight = quantized * scale[start:end, None]
+                magnitude = adapter.magnitudes[module]
+                factors[start:end] = dora_factor(weight, *adapter.modules[module], magnitude)
+        return factors
 
     def _widths(self, whole: int) -> tuple[int, list[int]]:
         """The features a fused layer takes, and gives by part."""

@@ -15,6 +15,13 @@ def pack_int8(quantized: Tensor) -> Tensor:
     return tiles.contiguous().view(torch.uint8) ^ 0x80
 
 
+def unpack_int8(packed: Tensor) -> Tensor:
+    """What `pack_int8` was given."""
+    tiles, quads = packed.shape[:2]
+    signed = (packed ^ 0x80).view(torch.int8)
+    return signed.permute(0, 2, 1, 3).reshape(tiles * TILE, quads * 4)
+
+
 def pack_shrink(a: Tensor) -> Tensor:
     """A (width, k) → bf16 (width / TILE, k / 2, TILE, 2)."""
     width, k = a.shape

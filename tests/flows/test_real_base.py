@@ -42,8 +42,8 @@ def base() -> BaseDirectory:
 def adapters(base: BaseDirectory, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("real")
     return [
-        make_adapter(base, root / f"a{seed}", seed=seed, strength=0.02, r=r)
-        for seed, r in enumerate((16, 8, 4))
+        make_adapter(base, root / f"a{seed}", seed=seed, strength=0.02, r=r, use_dora=is_dora)
+        for seed, (r, is_dora) in enumerate([(16, False), (8, False), (4, True)])
     ]
 
 

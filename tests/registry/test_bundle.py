@@ -12,7 +12,14 @@ import pytest
 from registry.bundles.bundle import MAX_FILE_BYTES, METADATA_FILE, Bundle
 from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig
 from registry.errors import InvalidBundle, UnsafeFile
-from tests.registry.bundles import MODULE, PREFIX, lora_shapes, make_bundle, safetensors_bytes
+from tests.registry.bundles import (
+    MODULE,
+    PREFIX,
+    lora_config,
+    lora_shapes,
+    make_bundle,
+    safetensors_bytes,
+)
 
 
 @pytest.fixture
@@ -137,12 +144,25 @@ def test_lora_a_without_lora_b_is_named(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}]
+    "config", [{"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}]
 )
 def test_what_serving_cannot_apply_is_stored_with_the_reason(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
     assert Bundle.read(make_bundle(tmp_path / "a", **config)).lora.not_servable
+
+
+def test_a_dora_adapter_has_a_magnitude_for_each_output_of_each_module(directory: Path) -> None:
+    (directory / CONFIG_FILE).write_text(json.dumps(lora_config(use_dora=True, use_rslora=True)))
+    name = f"{PREFIX}{MODULE}.lora_magnitude_vector"
+    for shape in (None, (7,)):
+        shapes = lora_shapes() | ({name: shape} if shape else {})
+        (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(shapes))
+        with pytest.raises(InvalidBundle, match=r"lora_magnitude_vector .* has \(8,\) there"):
+            Bundle.read(directory)
+    (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(lora_shapes() | {name: (8,)}))
+    lora = Bundle.read(directory).lora
+    assert (lora.kind, lora.not_servable, lora.scaling(MODULE)) == ("rsdora", (), 4.0)
 
 
 def test_adapter_without_any_base_is_refused(tmp_path: Path) -> None:

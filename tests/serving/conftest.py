@@ -43,7 +43,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseDirectory:
 
 @pytest.fixture(scope="session")
 def adapter_dirs(tiny_base: BaseDirectory, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Adapters of different kinds, ranks and target modules, and one with no effect."""
+    """Adapters of different kinds, ranks and target modules; number 4 has no effect."""
     root = tmp_path_factory.mktemp("adapters")
     kinds = [
         {},
@@ -51,6 +51,7 @@ def adapter_dirs(tiny_base: BaseDirectory, tmp_path_factory: pytest.TempPathFact
         {"r": 2, "target_modules": ["q_proj", "v_proj"]},
         {"rank_pattern": {"down_proj": 8, "q_proj": 1}, "alpha_pattern": {"o_proj": 32}},
         {"strength": 0.0},
+        {"r": 3, "use_dora": True, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]},
     ]
     return [
         make_adapter(tiny_base, root / f"adapter-{seed}", seed=seed, **kind)

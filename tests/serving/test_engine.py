@@ -57,7 +57,7 @@ def test_requests_for_different_adapters_and_the_base_get_what_each_gets_alone(
     inboxes = [Inbox(None, max_tokens=20)] + [Inbox(d, max_tokens=20) for d in digests]
     for inbox in inboxes:
         running.engine.submit(inbox.sequence)
-    assert [inbox.last().finish_reason for inbox in inboxes] == [FinishReason.LENGTH] * 6
+    assert [inbox.last().finish_reason for inbox in inboxes] == [FinishReason.LENGTH] * 7
     runner = make_runner(Kernels.NATIVE, Quantization.INT8)
     for slot, inbox in enumerate(inboxes):
         alone = make_sequence([5, 6], slot=slot, max_tokens=20)

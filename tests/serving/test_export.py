@@ -21,7 +21,7 @@ from tests.peft_adapters import load_with_peft, make_adapter
 PROMPTS = ([5, 6, 7, 8], [40, 41], [9] * 12)
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", [0, 1, 2, 3, 5])
 def test_a_merged_model_equals_base_and_adapter_through_peft(
     tiny_base: BaseDirectory, adapter_dirs: list[Path], tmp_path: Path, index: int
 ) -> None:
@@ -44,6 +44,14 @@ def test_a_merged_model_is_a_base_of_its_own(
     export_merged(directory, Bundle.read(directory).lora, tiny_base, tmp_path / "merged")
     found = provide_base(str(tmp_path / "merged"), tmp_path).fingerprint()
     assert tiny_base.fingerprint().mismatches(found) == ["weights_digest"]
+
+
+def test_a_dora_adapter_is_not_exported_for_llama_cpp(
+    adapter_dirs: list[Path], tiny_base: BaseDirectory, tmp_path: Path
+) -> None:
+    shape = Bundle.read(adapter_dirs[5]).lora
+    with pytest.raises(NotServable, match="does not apply DoRA"):
+        export_gguf(adapter_dirs[5], shape, tiny_base, tmp_path / "adapter.gguf")
 
 
 def test_nothing_is_overwritten(
@@ -71,8 +79,8 @@ def test_another_base_is_refused_by_field(
 def test_what_cannot_be_applied_cannot_be_exported(
     tiny_base: BaseDirectory, tmp_path: Path
 ) -> None:
-    directory = make_adapter(tiny_base, tmp_path / "dora", use_dora=True)
-    with pytest.raises(NotServable, match="DoRA"):
+    directory = make_adapter(tiny_base, tmp_path / "bias", bias="lora_only")
+    with pytest.raises(NotServable, match="trains biases"):
         check_exportable(Bundle.read(directory).manifest(), tiny_base)
 
 

@@ -50,7 +50,7 @@ def test_greedy_tokens_and_logprobs_are_the_same_alone_and_in_random_mixes(
     runner = make_runner(kernels, Quantization.INT8)
     vocab_size = tiny_base.tokenizer.get_vocab_size()
     requests = [
-        (random_prompt(rng, vocab_size), rng.randrange(6), rng.randint(1, 20), random_options(rng))
+        (random_prompt(rng, vocab_size), rng.randrange(7), rng.randint(1, 20), random_options(rng))
         for _ in range(10)
     ]
     answers: list[list[Delta]] = [[] for _ in requests]

@@ -36,7 +36,7 @@ def runner(make_runner: MakeRunner) -> ModelRunner:
 @pytest.fixture
 def prompts(tiny_base: BaseDirectory) -> list[list[int]]:
     rng = random.Random(3)
-    return [random_prompt(rng, tiny_base.tokenizer.get_vocab_size()) for _ in range(6)]
+    return [random_prompt(rng, tiny_base.tokenizer.get_vocab_size()) for _ in range(7)]
 
 
 def test_base_logits_equal_transformers(
@@ -56,7 +56,7 @@ def test_a_mixed_batch_equals_each_adapter_alone_through_peft(
     adapter_dirs: list[Path],
     prompts: list[list[int]],
 ) -> None:
-    slots = [0, 1, 2, 3, 4, 5]
+    slots = [0, 1, 2, 3, 4, 5, 6]
     got = logits_of(
         runner, [prefill(make_sequence(p, slot=s)) for p, s in zip(prompts, slots, strict=True)]
     )

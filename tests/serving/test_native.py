@@ -67,7 +67,7 @@ def whole(prompts: list[list[int]], adapters: list[AdapterRows]) -> StepInput:
 @pytest.fixture
 def prompts(tiny_base: BaseDirectory) -> list[list[int]]:
     rng = random.Random(17)
-    return [random_prompt(rng, tiny_base.tokenizer.get_vocab_size(), 42) for _ in range(6)]
+    return [random_prompt(rng, tiny_base.tokenizer.get_vocab_size(), 42) for _ in range(7)]
 
 
 @each_level

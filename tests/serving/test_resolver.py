@@ -129,7 +129,6 @@ def test_a_rank_above_the_maximum_is_refused_with_both_ranks(
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"use_dora": True}, "DoRA"),
         ({"bias": "lora_only"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ],
