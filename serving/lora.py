@@ -69,7 +69,8 @@ def read_lora_weights(
 def dora_factor(weight: Tensor, a: Tensor, b: Tensor, magnitude: Tensor) -> Tensor:
     """What each output of W + B·A (out, in) is multiplied with: m / ‖W + B·A‖ of its row, B already
     scaled (DoRA, Liu et al. 2024)."""
-    norm = torch.linalg.vector_norm(torch.addmm(weight.float(), b.float(), a.float()), dim=1)
+    adapted = torch.addmm(weight.float(), b.float(), a.float())
+    norm: Tensor = torch.linalg.vector_norm(adapted, dim=1)
     return magnitude / norm
 
 
@@ -249,7 +250,7 @@ class LoraSlots:
         device: torch.device,
     ) -> None:
         """`parts` are (module name, width of its output) in order of their columns."""
-        self.num_in = num_in
+        self.num_in, self.device = num_in, device
         self._max_rank = max_rank
         self._shrink = torch.zeros(
             num_slots + 1, num_in, len(parts) * max_rank, dtype=dtype, device=device
@@ -286,7 +287,7 @@ class LoraSlots:
         self._factors.pop(slot, None)
         scaled = self.columns.keys() & weights.magnitudes.keys()
         if scaled:
-            factor = self._factors[slot] = torch.ones(self._columns[-1].stop)
+            factor = self._factors[slot] = torch.ones(self._columns[-1].stop, device=self.device)
             for module in scaled:
                 factor[self.columns[module]] = weights.magnitudes[module]
 

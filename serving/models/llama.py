@@ -45,7 +45,7 @@ class _AdaptedLinear:
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """The base's (out, in) as it is used: what the layer makes of each feature alone."""
-        return self._linear(torch.eye(self.slots.num_in, dtype=dtype)).T
+        return self._linear(torch.eye(self.slots.num_in, dtype=dtype, device=self.slots.device)).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Llama:
             weight = torch.cat(parts).to(self._device)
             return _AdaptedLinear(
                 make_linear(weight, None, quantization, self._dtype),
-                None if bias is None else bias.to(self._device, self._dtype),
+                None if bias is None else self._own(bias),
                 LoraSlots(
                     weight.shape[1],
                     [(name, part.shape[0]) for name, part in zip(names, parts, strict=True)],
@@ -182,7 +182,7 @@ class Llama:
                         a, b = adapter.modules[module]
                         check_fit(module, a, b, weight.shape[1], rows.stop - rows.start)
                         magnitude = adapter.magnitudes[module]
-                        factors[module] = dora_factor(weight[rows], a, b, magnitude)
+                        factors[module] = dora_factor(weight[rows].cpu(), a, b, magnitude)
         return factors
 
     @torch.inference_mode()
