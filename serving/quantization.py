@@ -3,6 +3,7 @@
 | name       | weights                      | activations            | a row depends on its batch |
 |------------|------------------------------|------------------------|----------------------------|
 | `int8`     | int8 per output channel      | int8 per 64 features   | never: integer sums        |
+| `int4`     | 4 bits, scaled by 32         | int8 per 64 features   | natively never             |
 | `nf4`      | bitsandbytes NF4             | compute dtype          | may, in the last bit       |
 | `bnb-int8` | bitsandbytes LLM.int8()      | int8 per token         | may, in the last bit       |
 | `none`     | compute dtype                | compute dtype          | may, in the last bit       |
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.native.layout import GROUP
+from serving.native.layout import GROUP, HALF_GROUP
 from serving.settings import Quantization
 
 Linear = Callable[[Tensor], Tensor]
@@ -29,6 +30,8 @@ def make_linear(
     """A linear layer from `weight` (out, in) and `bias` (out,), computing in `dtype`."""
     if quantization is Quantization.INT8:
         return Int8Linear(weight, bias, dtype)
+    if quantization is Quantization.INT4:
+        return Int4Linear(weight, bias, dtype)
     if quantization is Quantization.NONE:
         return PlainLinear(weight.to(dtype), None if bias is None else bias.to(dtype))
     return _bitsandbytes_linear(weight, bias, quantization, dtype)
@@ -51,6 +54,41 @@ def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     quantized = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
     return quantized, scale
+
+
+def quantize_half_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """0 to 15 of (out, in), and a bfloat16 step and lowest value for each output and HALF_GROUP
+    input features: weight ≈ step · number + lowest."""
+    groups = torch.unflatten(weight.float(), 1, (-1, HALF_GROUP))
+    lowest, highest = groups.amin(-1), groups.amax(-1)
+    step = ((highest - lowest) / 15).clamp_min(1e-12).bfloat16()
+    lowest = lowest.bfloat16()
+    numbers = (groups - lowest.float()[..., None]) / step.float()[..., None]
+    return numbers.round_().clamp_(0, 15).to(torch.uint8).flatten(1), step, lowest
+
+
+def quantize_rows(x: Tensor) -> Tensor:
+    """What int8 activations, one scale for each token and GROUP input features, stand for."""
+    groups = torch.unflatten(x.float(), -1, (-1, GROUP))
+    scale = (groups.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-30)
+    rounded: Tensor = (groups / scale).round_() * scale
+    return rounded.flatten(-2)
+
+
+class Int4Linear:
+    """Weights of 4 bits with a step and a lowest value for each 32 input features, times the same
+    activations as Int8Linear. Computed in float32 from what both stand for."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        numbers, step, lowest = quantize_half_groups(weight)
+        groups = torch.unflatten(numbers, 1, (-1, HALF_GROUP)) * step.float()[..., None]
+        self._weight = (groups + lowest.float()[..., None]).flatten(1)
+        self._bias = None if bias is None else bias.to(dtype)
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = functional.linear(quantize_rows(x), self._weight).to(self._dtype)
+        return y if self._bias is None else y.add_(self._bias)
 
 
 class Int8Linear:

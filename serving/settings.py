@@ -15,6 +15,7 @@ class Quantization(StrEnum):
     """How the base's weights are kept; see `quantization` for what each means."""
 
     INT8 = "int8"
+    INT4 = "int4"
     NF4 = "nf4"
     BNB_INT8 = "bnb-int8"
     NONE = "none"
@@ -32,6 +33,7 @@ class Kernels(StrEnum):
 # loses on running text. Half or double the scaling of a trained adapter is above it (but for nf4).
 PROBE_TOLERANCES = {
     Quantization.INT8: 0.08,
+    Quantization.INT4: 0.3,
     Quantization.NF4: 0.5,
     Quantization.BNB_INT8: 0.08,
     Quantization.NONE: 0.02,
@@ -46,9 +48,10 @@ class ServingSettings(Settings):
     base: str = "smollm2-135m"
     """Base model: a built-in name, a directory, a .gguf file or a hub id."""
     quantization: Quantization = Quantization.INT8
-    """int8 (exact integer sums), nf4 or bnb-int8 (bitsandbytes), or none."""
+    """int8 (exact integer sums), int4 (a single stream is faster, a batch slower), nf4 or bnb-int8
+    (bitsandbytes), or none."""
     kernels: Kernels = Kernels.AUTO
-    """native (compiled when hotswap was installed; int8 only), torch, or auto: native if it can."""
+    """native (compiled at installation; int8 and int4), torch, or auto: native if it can."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is float32 beside int8 weights and bfloat16 otherwise."""
     lora_dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -17,6 +17,8 @@ from serving.native import library
 from serving.pages import PAGE
 from serving.settings import Kernels, Quantization, ServingSettings
 
+NATIVE_BITS = {Quantization.INT8: 8, Quantization.INT4: 4}
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +33,12 @@ def make_model(settings: ServingSettings, base: BaseDirectory) -> Model:
         if reason is None:
             room = LoraRoom(settings.max_loras, settings.max_lora_rank, torch.bfloat16)
             return NativeLlama(
-                base, room, num_pages=num_pages, max_rows=max_rows, num_threads=num_threads
+                base,
+                room,
+                num_pages=num_pages,
+                max_rows=max_rows,
+                num_threads=num_threads,
+                bits=NATIVE_BITS[settings.quantization],
             )
         if settings.kernels is Kernels.NATIVE:
             raise InvalidSettings(f"kernels is 'native', but {reason}; leave it at 'auto'")
@@ -50,8 +57,8 @@ def make_model(settings: ServingSettings, base: BaseDirectory) -> Model:
 
 def _why_not(settings: ServingSettings, base: BaseDirectory) -> str | None:
     """Why the native kernels cannot run this; None when they can."""
-    if settings.quantization is not Quantization.INT8:
-        return f"quantization is {settings.quantization.value!r}; they run int8"
+    if settings.quantization not in NATIVE_BITS:
+        return f"quantization is {settings.quantization.value!r}; they run int8 and int4"
     if settings.dtype == "bfloat16" or settings.lora_dtype == "float32":
         return "they compute in float32 and keep adapters in bfloat16"
     try:
@@ -65,6 +72,6 @@ def _dtypes(settings: ServingSettings) -> tuple[torch.dtype, torch.dtype]:
     """The compute type and the type of the adapters in their slots."""
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "float32" if settings.quantization is Quantization.INT8 else "bfloat16"
+        dtype = "float32" if settings.quantization in NATIVE_BITS else "bfloat16"
     lora_dtype = dtype if settings.lora_dtype == "auto" else settings.lora_dtype
     return getattr(torch, dtype), getattr(torch, lora_dtype)

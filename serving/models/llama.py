@@ -142,7 +142,9 @@ class Llama:
         self._embedding = weights.embedding.to(self._device, kept)
         # bitsandbytes leaves the head alone; a 4-bit head would cost more than it saves.
         head_quantization = (
-            Quantization.INT8 if quantization is Quantization.INT8 else Quantization.NONE
+            Quantization.INT8
+            if quantization in (Quantization.INT8, Quantization.INT4)
+            else Quantization.NONE
         )
         head = weights.head.to(self._device)
         self._head = make_linear(head, None, head_quantization, self._dtype)

@@ -1,4 +1,5 @@
-"""A Llama-family model on the native kernels: int8 weights, bf16 adapters, a paged bf16 cache.
+"""A Llama-family model on the native kernels: int8 or int4 weights, bf16 adapters, a
+paged bf16 cache.
 
 Adapters are used where they lie in host memory; a slot is a pointer. What is computed is told by
 `llama`, its twin in PyTorch.
@@ -22,9 +23,8 @@ from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
 from serving.native.library import Engine
-from serving.native.packing import pack_expand, pack_int8, pack_shrink, unpack_int8
+from serving.native.packing import PackedWeights, pack_expand, pack_shrink
 from serving.pages import PAGE, num_pages_of
-from serving.quantization import quantize_channels
 
 MAX_STACKED = 4
 """How many adapters one row can have on average in a full step."""
@@ -54,13 +54,17 @@ class NativeLlama:
         num_pages: int,
         max_rows: int,
         num_threads: int,
+        bits: int = 8,
     ) -> None:
-        """Raises BaseNotFound, KernelsMissing, or ValueError when `unsupported` names a reason."""
+        """Weights of 8 or 4 `bits`; the head has 8.
+
+        Raises BaseNotFound, KernelsMissing, or ValueError when `unsupported` names a reason."""
         self._shape = shape = Shape.of(base)
         if reason := unsupported(shape):
             raise ValueError(reason)
+        self._bits = bits
         self._kept: list[Any] = []  # what the structs point to
-        self._packed: list[tuple[Tensor, Tensor]] = []  # every linear's weights and their scales
+        self._packed: list[PackedWeights] = []  # of every linear, the head last
         weights = BaseWeights(base)
         rotary = rotary_table(base, reachable_positions(num_pages))
         self.max_positions = len(rotary)
@@ -87,7 +91,7 @@ class NativeLlama:
             rotary=self._address(rotary[..., : shape.head_dim // 2].float()),
             layers=layers,
             norm=self._address(weights["model.norm.weight"].float()),
-            head=self._linear([weights.head], None),
+            head=self._linear([weights.head], None, 8),
         )
         self._kept.append(layers)
         self._engine = Engine(
@@ -112,26 +116,24 @@ class NativeLlama:
         layer.window = shape.windows[index]
         for at, whole in enumerate(LINEARS):
             _, parts, bias = weights.fused(index, whole)
-            layer.linear[at] = self._linear(parts, bias)
+            layer.linear[at] = self._linear(parts, bias, self._bits)
         # Not zeroed: pages that are never written cost no memory.
         cache = torch.empty(
             num_pages, shape.num_kv_heads, 2, shape.head_dim * PAGE, dtype=torch.bfloat16
         )
         layer.cache = self._address(cache)
 
-    def _linear(self, parts: list[Tensor], bias: Tensor | None) -> layout.Linear:
-        quantized, scale = quantize_channels(torch.cat(parts))
-        num_out, num_in = quantized.shape
-        missing = _up(num_out, TILE) - num_out
-        packed = pack_int8(functional.pad(quantized, (0, 0, 0, missing)))
-        scale = functional.pad(scale, (0, missing))
-        self._packed.append((packed, scale))
+    def _linear(self, parts: list[Tensor], bias: Tensor | None, bits: int) -> layout.Linear:
+        weights = PackedWeights.of(torch.cat(parts), bits)
+        num_out, num_in = sum(len(part) for part in parts), parts[0].shape[1]
+        self._packed.append(weights)
         linear = layout.Linear(
-            weight=self._address(packed),
-            scale=self._address(scale),
+            weight=self._address(weights.memory),
+            scale=None if weights.scale is None else self._address(weights.scale),
             bias=None if bias is None else self._address(bias.float()),
+            bits=bits,
             k=num_in,
-            n=num_out + missing,
+            n=_up(num_out, TILE),
             num_parts=len(parts),
         )
         end = 0
@@ -169,14 +171,13 @@ class NativeLlama:
 
     def _dora_factors(self, index: int, modules: Sequence[str], adapter: LoraWeights) -> Tensor:
         """For each output (n,) of a fused layer, with the base's weights as they are served."""
-        packed, scale = self._packed[index]
-        factors = torch.ones(len(scale))
+        num_out = self._widths(index % len(LINEARS))[1]
+        factors = torch.ones(sum(num_out))
         end = 0
-        for module, num_out in zip(modules, self._widths(index % len(LINEARS))[1], strict=True):
-            start, end = end, end + num_out
+        for module, num in zip(modules, num_out, strict=True):
+            start, end = end, end + num
             if module in adapter.magnitudes:
-                quantized = unpack_int8(packed[start // TILE : end // TILE])
-                weight = quantized * scale[start:end, None]
+                weight = self._packed[index].rows(start, end)
                 magnitude = adapter.magnitudes[module]
                 factors[start:end] = dora_factor(weight, *adapter.modules[module], magnitude)
         return factors

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 1
+VERSION = 2
 TILE = 16
 """Output columns that are computed together."""
 GROUP = 64
 """Input features that share one activation scale."""
+HALF_GROUP = 32
+"""Input features that share the step and lowest value of 4-bit weights."""
 MAX_PARTS = 3
 LINEARS = ("qkv", "o", "gate_up", "down")
 
@@ -21,6 +23,7 @@ class Linear(Structure):
         ("weight", c_void_p),
         ("scale", c_void_p),
         ("bias", c_void_p),
+        ("bits", c_int32),
         ("k", c_int32),
         ("n", c_int32),
         ("part_end", _Parts32),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from serving.native.layout import TILE
+from serving.native.layout import HALF_GROUP, TILE
+from serving.quantization import quantize_channels, quantize_half_groups
 
 
 def pack_int8(quantized: Tensor) -> Tensor:
@@ -20,6 +24,59 @@ def unpack_int8(packed: Tensor) -> Tensor:
     tiles, quads = packed.shape[:2]
     signed = (packed ^ 0x80).view(torch.int8)
     return signed.permute(0, 2, 1, 3).reshape(tiles * TILE, quads * 4)
+
+
+def pack_int4(numbers: Tensor, step: Tensor, lowest: Tensor) -> Tensor:
+    """0 to 15 (n, k), bf16 step and lowest (n, k / HALF_GROUP) → bytes by tile and half group."""
+    n, k = numbers.shape
+    num_tiles, num_halves = n // TILE, k // HALF_GROUP
+    quads = numbers.view(num_tiles, TILE, num_halves, HALF_GROUP // 8, 2, 4)
+    quads = quads.permute(0, 2, 3, 4, 1, 5)  # (tiles, halves, 4, low or high, TILE, 4)
+    both = (quads[:, :, :, 0] | quads[:, :, :, 1] << 4).reshape(num_tiles, num_halves, -1)
+    heads = [
+        values.bfloat16().view(num_tiles, TILE, num_halves).transpose(1, 2).contiguous()
+        for values in (step, lowest)
+    ]
+    return torch.cat([*(head.view(torch.uint8) for head in heads), both], -1).contiguous()
+
+
+def unpack_int4(packed: Tensor) -> Tensor:
+    """The weights (n, k) that `pack_int4`'s bytes stand for."""
+    num_tiles, num_halves = packed.shape[:2]
+    heads = packed[..., : 4 * TILE].contiguous().view(torch.bfloat16).float()
+    step, lowest = heads.view(num_tiles, num_halves, 2, TILE).unbind(2)  # (tiles, halves, TILE)
+    both = packed[..., 4 * TILE :].view(num_tiles, num_halves, HALF_GROUP // 8, 1, TILE, 4)
+    numbers = torch.cat([both & 15, both >> 4], 3)  # (tiles, halves, 4, low or high, TILE, 4)
+    numbers = numbers.permute(0, 4, 1, 2, 3, 5).flatten(3)  # (tiles, TILE, halves, HALF_GROUP)
+    weights = numbers * step.transpose(1, 2)[..., None] + lowest.transpose(1, 2)[..., None]
+    return weights.reshape(num_tiles * TILE, num_halves * HALF_GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """A linear layer's weights (n, k) in the kernels' form; n is a multiple of TILE."""
+
+    bits: int
+    memory: Tensor
+    scale: Tensor | None
+    """(n,) for weights of 8 bits."""
+
+    @classmethod
+    def of(cls, weight: Tensor, bits: int) -> PackedWeights:
+        """Quantize and pack; rows of zeros fill the last tile up."""
+        missing = -weight.shape[0] % TILE
+        weight = functional.pad(weight.float(), (0, 0, 0, missing))
+        if bits == 4:
+            return cls(4, pack_int4(*quantize_half_groups(weight)), None)
+        quantized, scale = quantize_channels(weight)
+        return cls(8, pack_int8(quantized), scale)
+
+    def rows(self, start: int, end: int) -> Tensor:
+        """What the rows from `start` to `end` (multiples of TILE) stand for, in float."""
+        tiles = self.memory[start // TILE : end // TILE]
+        if self.scale is None:
+            return unpack_int4(tiles)
+        return unpack_int8(tiles) * self.scale[start:end, None]
 
 
 def pack_shrink(a: Tensor) -> Tensor:

@@ -70,7 +70,12 @@ def make_tiny_model(
     if kernels is Kernels.NATIVE:
         room = LoraRoom(NUM_SLOTS, MAX_RANK, torch.bfloat16)
         return NativeLlama(
-            base, room, num_pages=NUM_PAGES, max_rows=MAX_ROWS, num_threads=NUM_THREADS
+            base,
+            room,
+            num_pages=NUM_PAGES,
+            max_rows=MAX_ROWS,
+            num_threads=NUM_THREADS,
+            bits=4 if quantization is Quantization.INT4 else 8,
         )
     room = LoraRoom(NUM_SLOTS, MAX_RANK, torch.float32)
     return Llama(base, quantization, torch.float32, room, num_pages=NUM_PAGES, max_rows=MAX_ROWS)

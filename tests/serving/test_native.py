@@ -15,8 +15,15 @@ from serving.lora import LoraWeights
 from serving.models import AdapterRows, Model, Segment, StepInput
 from serving.models.native_llama import NativeLlama
 from serving.native import library
-from serving.native.packing import pack_expand, pack_int8, pack_shrink
-from serving.settings import Kernels
+from serving.native.packing import (
+    PackedWeights,
+    pack_expand,
+    pack_int4,
+    pack_int8,
+    pack_shrink,
+)
+from serving.quantization import quantize_half_groups
+from serving.settings import Kernels, Quantization
 from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import random_prompt
 
@@ -27,14 +34,22 @@ TOLERANCE = 0.08
 each_level = pytest.mark.parametrize("level", LEVELS)
 
 
-@pytest.fixture(scope="module")
-def twin(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> Model:
-    return with_adapters(make_tiny_model(tiny_base, Kernels.TORCH), adapter_dirs)
+@pytest.fixture(scope="module", params=[Quantization.INT8, Quantization.INT4], ids=str)
+def quantization(request: pytest.FixtureRequest) -> Quantization:
+    found: Quantization = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def native(tiny_base: BaseDirectory, adapter_dirs: list[Path]) -> NativeLlama:
-    model = with_adapters(make_tiny_model(tiny_base, Kernels.NATIVE), adapter_dirs)
+def twin(tiny_base: BaseDirectory, adapter_dirs: list[Path], quantization: Quantization) -> Model:
+    return with_adapters(make_tiny_model(tiny_base, Kernels.TORCH, quantization), adapter_dirs)
+
+
+@pytest.fixture(scope="module")
+def native(
+    tiny_base: BaseDirectory, adapter_dirs: list[Path], quantization: Quantization
+) -> NativeLlama:
+    model = with_adapters(make_tiny_model(tiny_base, Kernels.NATIVE, quantization), adapter_dirs)
     assert isinstance(model, NativeLlama)
     return model
 
@@ -182,6 +197,28 @@ def test_packed_weights_stand_where_the_kernels_read_them() -> None:
     assert packed.shape == (2, 16, 16, 4)
     for n, k in ((0, 0), (17, 5), (31, 63)):
         assert packed[n // 16, k // 4, n % 16, k % 4].item() == w[n, k].item() + 128
+    numbers, step, lowest = quantize_half_groups(torch.randn(32, 128))
+    packed = pack_int4(numbers, step, lowest)
+    assert packed.shape == (2, 4, 320)
+    for n, k in ((0, 0), (17, 37), (31, 127)):
+        half = packed[n // 16, k // 32]
+        assert half[:64].view(torch.bfloat16)[[n % 16, 16 + n % 16]].tolist() == [
+            step[n, k // 32],
+            lowest[n, k // 32],
+        ]
+        byte = half[64 + k % 32 // 8 * 64 + n % 16 * 4 + k % 4].item()
+        assert (byte >> 4 if k % 8 >= 4 else byte & 15) == numbers[n, k]
     a, b = torch.randn(16, 64).bfloat16(), torch.randn(32, 6).bfloat16()
     assert pack_shrink(a)[0, 3, 7, 1] == a[7, 7]
     assert pack_expand(b)[1, 2, 4, 1] == b[20, 5]
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(8, 0.01), (4, 0.1)])
+def test_packed_weights_stand_for_the_weights_they_were_made_of(bits: int, bound: float) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 128)
+    packed = PackedWeights.of(weight, bits)
+    got = packed.rows(0, 48)
+    assert (got[:40] - weight).norm() / weight.norm() < bound
+    assert not got[40:].any()
+    assert torch.equal(packed.rows(16, 32), got[16:32])

@@ -7,6 +7,7 @@ import torch
 
 from serving.base_model import BaseDirectory
 from serving.lora import LoraRoom
+from serving.models.choice import NATIVE_BITS
 from serving.models.llama import Llama
 from serving.quantization import make_linear
 from serving.runner import ModelRunner
@@ -17,6 +18,7 @@ from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 BOUNDS = {
     Quantization.NONE: 1e-5,
     Quantization.INT8: 0.02,
+    Quantization.INT4: 0.1,
     Quantization.BNB_INT8: 0.02,
     Quantization.NF4: 0.12,
 }
@@ -40,7 +42,7 @@ def test_a_product_is_within_its_quantization_of_the_exact_one(
 def test_the_whole_model_runs_in_every_quantization(
     tiny_base: BaseDirectory, quantization: Quantization
 ) -> None:
-    dtype = torch.float32 if quantization is Quantization.INT8 else torch.bfloat16
+    dtype = torch.float32 if quantization in NATIVE_BITS else torch.bfloat16
     room = LoraRoom(num_slots=1, max_rank=4, dtype=dtype)
     model = Llama(tiny_base, quantization, dtype, room, num_pages=LIMITS.num_pages, max_rows=64)
     runner = ModelRunner(model, probe_tolerance=1.0)

@@ -5,7 +5,7 @@
 
 #include "program.h"
 
-enum { VERSION = 1, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { VERSION = 2, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
 
 struct Engine {
     const Model *model;
@@ -29,6 +29,7 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     s->q = room(rows * k, 1);
     s->scale = room(rows * k / GROUP, 4);
     s->offset = room(rows * k / GROUP, 4);
+    s->sum = room(rows * k / HALF_GROUP, 4);
     s->narrow = room(rows * k, 2);
     s->queries = room(rows * heads, 2);
     s->low = room((int64_t)max_entries * m->max_width, 2);
@@ -39,7 +40,7 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     s->weights = room(scratch, 2);
     s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AT_END;
     s->taken = room(s->num_phases, sizeof(Taken));
-    return s->q && s->scale && s->offset && s->narrow && s->queries && s->low && s->normed &&
+    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->normed &&
            s->wide && s->attended && s->scores && s->weights && s->taken;
 }
 
@@ -57,7 +58,7 @@ Engine *engine_new(const Model *model, int max_entries, int num_threads) {
 
 void engine_free(Engine *engine) {
     Workspace *s = &engine->space;
-    void *all[] = {s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
+    void *all[] = {s->sum,  s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
                    s->wide, s->attended, s->scores, s->weights, s->normed,  s->taken};
     for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     if (engine->pool) pool_free(engine->pool);

@@ -28,7 +28,7 @@ INLINE Range rows_of_piece(int piece, int num_rows) {
 INLINE int num_pieces(int num_rows) { return (num_rows + ROWS_A_PIECE - 1) / ROWS_A_PIECE; }
 
 INLINE Activations activations(const Workspace *s, int k) {
-    return (Activations){s->q, s->scale, s->offset, s->narrow, k};
+    return (Activations){s->q, s->scale, s->offset, s->sum, s->narrow, k};
 }
 
 static void norm_and_quantize(Program *p, const float *weight) {

@@ -15,7 +15,7 @@ typedef struct {
     float *scale;
     int32_t *offset;
     bf16 *narrow, *queries, *low, *weights;
-    float *normed, *wide, *attended, *scores;
+    float *sum, *normed, *wide, *attended, *scores;
     Taken *taken;
     int num_phases;
 } Workspace;

@@ -1,9 +1,9 @@
 /* One linear layer of the base with its adapters: int8 product, shrink, expand, what follows. */
 #pragma once
 
-#include "ahead.h"
+#include "tile.h"
 
-enum { ROW_BLOCK = 8, SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, TILE_ROWS = 64 };
+enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, TILE_ROWS = 64 };
 
 /* What a product does with its tiles. */
 typedef struct {
@@ -19,63 +19,6 @@ typedef struct {
 
 INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
     return group->adapter + p->layer * LINEARS + p->index;
-}
-
-#define BLOCK_OF(rows)                                                                            \
-    static void block_##rows(const uint8_t *w, const Activations *x, int row, const float *scale, \
-                             float *out, const uint8_t *next, int lines, Ahead *ahead, int num) { \
-        int num_groups = x->k / GROUP;                                                            \
-        const int8_t *q = x->q + (int64_t)row * x->k;                                             \
-        const float *s = x->scale + (int64_t)row * num_groups;                                    \
-        const int32_t *o = x->offset + (int64_t)row * num_groups;                                 \
-        F16 sum[rows];                                                                            \
-        _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) sum[i] = f_zero();                 \
-        for (int g = 0; g < num_groups; g++) {                                                    \
-            I16 whole[rows];                                                                      \
-            for (int line = 0; line < lines; line++, next += LINE) fetch(next);                   \
-            if (num) fetch_some(ahead, num);                                                      \
-            _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) whole[i] =                     \
-                i_all(o[i * num_groups + g]);                                                     \
-            _Pragma("GCC unroll 4") for (int step = 0; step < GROUP / 4; step++, w += 64)         \
-                _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) whole[i] =                 \
-                    dot4(whole[i], w, q + (int64_t)i * x->k + g * GROUP + step * 4);              \
-            _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) sum[i] =                       \
-                f_fma(f_of_int(whole[i]), f_all(s[i * num_groups + g]), sum[i]);                  \
-        }                                                                                         \
-        _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                    \
-            f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));                                \
-    }
-BLOCK_OF(1)
-BLOCK_OF(2)
-BLOCK_OF(3)
-BLOCK_OF(4)
-BLOCK_OF(5)
-BLOCK_OF(6)
-BLOCK_OF(7)
-BLOCK_OF(8)
-
-/* out (rows, TILE) = the int8 product of `rows` rows with one tile's weights. Meanwhile the next
- * tile's are fetched, a share with each block of rows: their first block would wait for memory. */
-static void tile_product(const Linear *linear, int tile, const Activations *x, int row, int rows,
-                         float *out, Ahead *ahead) {
-    const uint8_t *w = linear->weight + (int64_t)tile * linear->k * TILE, *next = w + linear->k * TILE;
-    const float *scale = linear->scale + tile * TILE;
-    int num_blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK, lines = (GROUP / 4 + num_blocks - 1) / num_blocks;
-    int num_groups = num_blocks * (linear->k / GROUP);
-    int num = (ahead->num - ahead->at + num_groups - 1) / num_groups;
-    for (; rows > 0; row += ROW_BLOCK, rows -= ROW_BLOCK, out += ROW_BLOCK * TILE) {
-        switch (rows) {
-        case 1: block_1(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 2: block_2(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 3: block_3(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 4: block_4(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 5: block_5(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 6: block_6(w, x, row, scale, out, next, lines, ahead, num); break;
-        case 7: block_7(w, x, row, scale, out, next, lines, ahead, num); break;
-        default: block_8(w, x, row, scale, out, next, lines, ahead, num);
-        }
-        next += (int64_t)lines * linear->k; /* lines of 64 bytes a group, k / 64 groups */
-    }
 }
 
 /* low = x · A for up to SHRINK_BLOCK rows and 16 ranks; four interleaved sums a row. */

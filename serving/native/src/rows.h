@@ -8,6 +8,7 @@ typedef struct {
     int8_t *q;       /* (rows, k) */
     float *scale;    /* (rows, k / GROUP) */
     int32_t *offset; /* (rows, k / GROUP): -128 times the sum of q, for weights stored + 128 */
+    float *sum;      /* (rows, k / HALF_GROUP): the sum of what q stands for, for weights of 4 bits */
     bf16 *narrow;    /* (rows, k): for the adapters */
     int32_t k;       /* of the current product; also the stride */
 } Activations;
@@ -26,10 +27,14 @@ INLINE void quantize_row(const Activations *to, int row, const float *x, int wit
         }
         float scale = f_top(top) / 127.0f;
         F16 inverse = f_all(scale > 0 ? 1.0f / scale : 0.0f);
-        int32_t sum = 0;
-        for (int i = 0; i < 4; i++) sum += store_int8(q + 16 * i, f_round(f_mul(part[i], inverse)));
-        to->scale[(int64_t)row * num_groups + g] = scale;
-        to->offset[(int64_t)row * num_groups + g] = -128 * sum;
+        int32_t sum[2] = {0, 0};
+        for (int i = 0; i < 4; i++)
+            sum[i / 2] += store_int8(q + 16 * i, f_round(f_mul(part[i], inverse)));
+        int64_t at = (int64_t)row * num_groups + g;
+        to->scale[at] = scale;
+        to->offset[at] = -128 * (sum[0] + sum[1]);
+        to->sum[2 * at] = scale * (float)sum[0];
+        to->sum[2 * at + 1] = scale * (float)sum[1];
     }
 }
 

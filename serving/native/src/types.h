@@ -7,15 +7,19 @@
 
 #include <stdint.h>
 
-enum { TILE = 16, GROUP = 64, PAGE = 16, MAX_PARTS = 3, LINEARS = 4 };
+enum { TILE = 16, GROUP = 64, HALF_GROUP = 32, PAGE = 16, MAX_PARTS = 3, LINEARS = 4 };
 enum { QKV, O, GATE_UP, DOWN, HEAD };
 
 typedef uint16_t bf16;
 
+/* Weights of 8 bits: [n / TILE][k / 4][TILE][4], each + 128, times `scale` of its output.
+ * Weights of 4 bits: [n / TILE][k / HALF_GROUP] of a step and a lowest value (bf16 [TILE] each) and
+ * [4][TILE][4] bytes, low halves before high ones: a weight is step * number + lowest. */
 typedef struct {
-    const uint8_t *weight; /* [n / TILE][k / 4][TILE][4], each weight + 128 */
-    const float *scale;    /* (n) */
+    const uint8_t *weight;
+    const float *scale; /* (n), or null with 4 bits */
     const float *bias;     /* (n) or null */
+    int32_t bits;          /* 8 or 4 */
     int32_t k, n;          /* multiples of GROUP and of TILE */
     int32_t part_end[MAX_PARTS]; /* in tiles: where each of the parts side by side ends */
     int32_t num_parts;

@@ -15,6 +15,7 @@
 
 typedef __m512 F16;
 typedef __m512i I16;
+typedef __m512i B64;
 typedef int32_t __attribute__((may_alias, aligned(1))) Four;
 
 INLINE F16 f_zero(void) { return _mm512_setzero_ps(); }
@@ -42,9 +43,12 @@ INLINE F16 f_keep(F16 a, int first, int end, F16 other) {
     return _mm512_mask_mov_ps(other, (__mmask16)(below_end & ~below_first), a);
 }
 INLINE I16 i_all(int32_t x) { return _mm512_set1_epi32(x); }
-/* acc + sum of 4 products: unsigned weights (64 bytes) times the 4 signed bytes at x. */
-INLINE I16 dot4(I16 acc, const uint8_t *w, const int8_t *x) {
-    I16 weights = _mm512_loadu_si512(w);
+/* 64 unsigned bytes; the low and the high halves of 64 bytes. */
+INLINE B64 b_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+INLINE B64 b_low(B64 a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+INLINE B64 b_high(B64 a) { return b_low(_mm512_srli_epi16(a, 4)); }
+/* acc + sum of 4 products: unsigned weights times the 4 signed bytes at x. */
+INLINE I16 dot4(I16 acc, B64 weights, const int8_t *x) {
     /* The compiler would broadcast through a general register, which takes twice as long. */
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Four *)x));
     return acc;
@@ -75,6 +79,7 @@ INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 typedef float F16 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
+typedef uint8_t B64 __attribute__((vector_size(64)));
 
 INLINE F16 f_all(float x) { return x - (F16){}; }
 INLINE F16 f_zero(void) { return (F16){}; }
@@ -118,7 +123,10 @@ INLINE F16 f_keep(F16 a, int first, int end, F16 other) {
     return a;
 }
 INLINE I16 i_all(int32_t x) { return x - (I16){}; }
-INLINE I16 dot4(I16 acc, const uint8_t *w, const int8_t *x) {
+INLINE B64 b_load(const uint8_t *p) { B64 x; memcpy(&x, p, 64); return x; }
+INLINE B64 b_low(B64 a) { return a & 15; }
+INLINE B64 b_high(B64 a) { return a >> 4; }
+INLINE I16 dot4(I16 acc, B64 w, const int8_t *x) {
     for (int i = 0; i < 16; i++)
         acc[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] + w[4 * i + 3] * x[3];
     return acc;
