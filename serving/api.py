@@ -24,6 +24,7 @@ from serving.inference import Inference
 from serving.logprobs import ChatLogprobs, TextLogprobs, joined
 from serving.resolver import Target
 from serving.schemas import (
+    AppliedAdapter,
     ChatRequest,
     CompletionRequest,
     PromptTokensDetails,
@@ -63,11 +64,12 @@ def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter
     @router.get("/v1/models/{name:path}")
     def model(name: str, request: Request) -> dict[str, Any]:
         inference.resolver.require_allowed(name, principal_of(request))
-        version = inference.resolver.resolve(name).version
+        target = inference.resolver.resolve(name)
+        version = target.version
         if version is None:
             return _model(name, 0, "hotswap")
         created = int(version.created_at.timestamp())
-        root = {"root": str(version.ref), "digest": str(version.manifest_digest)}
+        root = {"root": target.model, "digest": _provenance(inference, target).digest}
         return {**_model(name, created, version.created_by), **root}
 
     return router
@@ -89,6 +91,23 @@ def _adapter_models(registry: AdapterRegistry) -> Iterable[dict[str, Any]]:
             for name in names:
                 yield _model(name, created, adapter.name.partition("/")[0])
         after = page[-1].name
+
+
+def _provenance(inference: Inference, target: Target) -> Provenance:
+    adapters = [
+        AppliedAdapter(
+            version=str(applied.version.ref),
+            digest=str(applied.version.manifest_digest),
+            scale=applied.scale,
+        )
+        for applied in target.applied
+    ]
+    return Provenance(
+        base=inference.resolver.servable.base_name,
+        version=target.model,
+        digest=adapters[0].digest if len(adapters) == 1 else None,
+        adapters=adapters,
+    )
 
 
 class _Answer:
@@ -113,17 +132,14 @@ class _Answer:
         self._generations = generations
         self._words = inference.words
         self._forms: dict[int, ChatLogprobs | TextLogprobs] = {}
-        version = target.version
-        self._provenance = Provenance(
-            base=inference.resolver.servable.base_name,
-            version=None if version is None else str(version.ref),
-            digest=None if version is None else str(version.manifest_digest),
-        )
+        self._provenance = _provenance(inference, target)
         self._head = {
             "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": body.model,
-            "system_fingerprint": self._provenance.digest or self._provenance.base,
+            "system_fingerprint": self._provenance.digest
+            or self._provenance.version
+            or self._provenance.base,
         }
 
     def choice(
@@ -258,9 +274,10 @@ class _Answer:
 
     def _headers(self) -> dict[str, str]:
         headers = {"x-hotswap-base": self._provenance.base}
-        if self._provenance.version and self._provenance.digest:
+        if self._provenance.version:
             headers["x-hotswap-version"] = self._provenance.version
-            headers["x-hotswap-digest"] = self._provenance.digest
+            digests = [adapter.digest for adapter in self._provenance.adapters]
+            headers["x-hotswap-digest"] = ", ".join(digests)
         return headers
 
     def _close(self) -> None:

@@ -146,5 +146,6 @@ def _resolver(
         fingerprint=base.fingerprint(settings.quantization.value),
         modules=model.modules,
         max_lora_rank=settings.max_lora_rank,
+        max_stacked=min(settings.max_loras_per_request, settings.max_loras),
     )
     return Resolver(registry, versions, trust, servable, base.prompt_format())

@@ -167,29 +167,47 @@ class Engine(Generic[AdapterT]):
         return True
 
     def _admit(self, sequence: Sequence) -> Admission:
-        """Lease a slot for the sequence's adapter, loading it if it is in memory."""
-        digest = sequence.adapter
-        if digest is None:
-            return Admission.ADMITTED
+        """Lease slots for all of the sequence's adapters or for none, loading those in memory."""
         try:
-            adapter = self._adapters.get(digest)
+            found = [(digest, self._adapters.get(digest)) for digest, _ in sequence.adapters]
         except HotswapError as error:
             self._fail(sequence, error)
             return Admission.FAILED
-        if adapter is None:
-            return Admission.NOT_HERE
+        leased: list[tuple[Digest, int]] = []
+        for digest, adapter in found:
+            if adapter is None:
+                admission = Admission.NOT_HERE
+                break
+            try:
+                slot = self._lease(digest, adapter)
+            except Exception as error:
+                self._fail(sequence, error)
+                admission = Admission.FAILED
+                break
+            if slot is None:
+                admission = Admission.NO_SLOT
+                break
+            leased.append((digest, slot))
+        else:
+            sequence.slot, *stacked = [slot for _, slot in leased] or [0]
+            sequence.stacked_slots = tuple(stacked)
+            return Admission.ADMITTED
+        for digest, _ in leased:
+            self._slots.release(digest)
+        return admission
+
+    def _lease(self, digest: Digest, adapter: AdapterT) -> int | None:
+        """A slot that holds the adapter; None when all are leased. Raises what `load` does."""
         lease = self._slots.acquire(digest)
         if lease is None:
-            return Admission.NO_SLOT
+            return None
         if lease.is_new:
             try:
                 self._runner.load(lease.slot, adapter)
-            except Exception as error:
+            except Exception:
                 self._slots.forget(digest)
-                self._fail(sequence, error)
-                return Admission.FAILED
-        sequence.slot = lease.slot
-        return Admission.ADMITTED
+                raise
+        return lease.slot
 
     def _hand_out(self, sequence: Sequence, delta: Delta) -> None:
         if delta.is_last:
@@ -208,8 +226,9 @@ class Engine(Generic[AdapterT]):
         sequence.is_finished = True
         was_running = self._scheduler.remove(sequence)
         self._runner.release(sequence)
-        if was_running and sequence.adapter is not None:
-            self._slots.release(sequence.adapter)
+        if was_running:
+            for digest, _ in sequence.adapters:
+                self._slots.release(digest)
         self._deliver(sequence, delta)
 
     def _deliver(self, sequence: Sequence, delta: Delta) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -91,18 +92,29 @@ class Generation:
         tokenizer: Tokenizer,
         *,
         prompt_ids: list[int],
-        adapter: Digest | None,
+        adapters: Rows[tuple[Digest, float]],
         samplings: list[SamplingParams],
         stop_strings: list[str],
         abort: Callable[[Sequence], None],
     ) -> None:
-        """One answer for each of `samplings`. Must be made on the event loop that will read it."""
+        """One answer for each of `samplings`; `adapters` and their scales apply in their order.
+
+        Must be made on the event loop that will read it.
+        """
         self._queue: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._abort = abort
         self.prompt_ids = prompt_ids
+        first = adapters[0] if adapters else (None, 1.0)
         self.sequences = [
-            Sequence(prompt_ids, adapter, sampling, self._receiver(index))
+            Sequence(
+                prompt_ids,
+                first[0],
+                sampling,
+                self._receiver(index),
+                scale=first[1],
+                stacked=tuple(adapters[1:]),
+            )
             for index, sampling in enumerate(samplings)
         ]
         self._texts = [

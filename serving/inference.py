@@ -76,13 +76,13 @@ class Inference:
         generation = Generation(
             self.tokenizer,
             prompt_ids=prompt_ids,
-            adapter=target.adapter,
+            adapters=target.adapters,
             samplings=[replace(params, seed=seed) for seed in seeds],
             stop_strings=request.stop_strings,
             abort=self.engine.abort,
         )
-        if target.adapter is not None:
-            self.prefetch(target.adapter)
+        for adapter, _ in target.adapters:
+            self.prefetch(adapter)
         try:
             for sequence in generation.sequences:
                 self.engine.submit(sequence)

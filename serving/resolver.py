@@ -17,6 +17,7 @@ from registry.errors import AdapterNotFound, BaseMismatch, NotServable, RankTooH
 from registry.manifest import BaseFingerprint, Manifest
 from registry.prompts import PromptFormat
 from registry.protocol import AdapterRegistry
+from serving.stacks import parse_stack, scaled_text
 from serving.trust import Trust
 from serving.version_table import VersionTable
 
@@ -24,15 +25,35 @@ _MAX_MANIFESTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """An adapter version and the factor of its effect."""
+
+    version: AdapterVersion
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """What answers a request: the base alone (`version` is None) or one adapter version."""
+    """What answers a request: adapter versions in the order in which they apply; the base alone
+    when there are none."""
 
     prompt: PromptFormat
-    version: AdapterVersion | None = None
+    applied: tuple[Applied, ...] = ()
 
     @property
-    def adapter(self) -> Digest | None:
-        return None if self.version is None else self.version.manifest_digest
+    def version(self) -> AdapterVersion | None:
+        """The first adapter's, whose prompt format is used."""
+        return self.applied[0].version if self.applied else None
+
+    @property
+    def adapters(self) -> tuple[tuple[Digest, float], ...]:
+        return tuple((applied.version.manifest_digest, applied.scale) for applied in self.applied)
+
+    @property
+    def model(self) -> str | None:
+        """The `model` that asks for exactly these versions again."""
+        parts = [scaled_text(str(applied.version.ref), applied.scale) for applied in self.applied]
+        return " + ".join(parts) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +64,7 @@ class Servable:
     fingerprint: BaseFingerprint
     modules: Set[str]
     max_lora_rank: int
+    max_stacked: int = 1
 
     def check(self, version: AdapterVersion, manifest: Manifest) -> None:
         """Raises BaseMismatch, RankTooHigh or NotServable, naming the cause."""
@@ -96,18 +118,43 @@ class Resolver:
         self._manifest = lru_cache(_MAX_MANIFESTS)(registry.manifest)
 
     def require_allowed(self, model: str, principal: Principal) -> None:
-        """Raises Forbidden, before anything is looked up, when `infer` does not cover the model."""
-        is_base = model == self.servable.base_name
-        principal.require("infer", model if is_base else AdapterRef.parse(model).name)
+        """Raises Forbidden, before anything is looked up, when `infer` does not cover each adapter
+        that the model names."""
+        if model == self.servable.base_name:
+            principal.require("infer", model)
+            return
+        for part in parse_stack(model, self.servable.max_stacked):
+            principal.require("infer", AdapterRef.parse(part.model).name)
 
     def resolve(self, model: str) -> Target:
-        """The base for its own name, else the adapter version the reference means now.
+        """The base for its own name, else the adapter versions that the references mean now.
 
-        Raises InvalidReference, AdapterNotFound, VersionNotFound, AliasNotFound or what
-        Trust.verified and Servable.check raise.
+        Raises InvalidReference, AdapterNotFound, VersionNotFound, AliasNotFound, NotServable for
+        adapters that cannot be stacked, or what Trust.verified and Servable.check raise.
         """
         if model == self.servable.base_name:
             return Target(self._base_prompt)
+        parts = parse_stack(model, self.servable.max_stacked)
+        found = [self._resolve_one(part.model) for part in parts]
+        prompts = [manifest.prompt or self._base_prompt for _, manifest in found]
+        for part, prompt, (version, manifest) in zip(parts, prompts, found, strict=True):
+            if manifest.lora.is_dora and (part.scale != 1 or len(parts) > 1):
+                raise NotServable(
+                    f"{version.ref} is a DoRA adapter: it rescales the base, so it has no other "
+                    "scale than 1 and cannot be stacked; name it alone",
+                    param="model",
+                )
+            if prompt != prompts[0]:
+                raise NotServable(
+                    f"{version.ref} has another prompt format than {found[0][0].ref}; only "
+                    "adapters that were trained with one format can be stacked",
+                    param="model",
+                )
+        scales = [part.scale for part in parts]
+        applied = [Applied(v, scale) for (v, _), scale in zip(found, scales, strict=True)]
+        return Target(prompts[0], tuple(applied))
+
+    def _resolve_one(self, model: str) -> tuple[AdapterVersion, Manifest]:
         ref = AdapterRef.parse(model)
         try:
             pointer = self._versions.pointer(ref)
@@ -119,4 +166,4 @@ class Resolver:
         version = self._trust.verified(ref, pointer)
         manifest = self._manifest(version.manifest_digest)
         self.servable.check(version, manifest)
-        return Target(manifest.prompt or self._base_prompt, version)
+        return version, manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[list[NextToken]]:
         """What each work gives, in the batch's order: the next token when it samples."""
-        works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slot))
+        works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slots))
         output = self._model.forward(self._pack(works))
         chosen: dict[int, list[NextToken]] = {}
         for row, work in enumerate(work for work in works if work.samples):
@@ -86,14 +87,11 @@ class ModelRunner:
 
 
 def _adapters(works: Rows[Work], segments: Rows[Segment]) -> list[AdapterRows]:
-    """The rows of each adapter; neighbours of one slot are taken together."""
+    """The rows of each adapter, stacked ones in their order; neighbours with the same slots and
+    scales are taken together."""
     found: list[AdapterRows] = []
-    for work, segment in zip(works, segments, strict=True):
-        slot = work.sequence.slot
-        if not slot:
-            continue
-        start = segment.start
-        if found and found[-1].slot == slot and found[-1].end == start:
-            start = found.pop().start
-        found.append(AdapterRows(slot, start, segment.end))
+    pairs = zip(works, segments, strict=True)
+    for slots, same in itertools.groupby(pairs, key=lambda pair: pair[0].sequence.slots):
+        rows = [segment for _, segment in same]
+        found += [AdapterRows(slot, rows[0].start, rows[-1].end, scale) for slot, scale in slots]
     return found

@@ -180,8 +180,19 @@ class Usage(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Who answered: the field `hotswap` of every answer. Both are null when the base did."""
+    """Who answered: the field `hotswap` of every answer. Both are null when the base did.
+
+    `version` can be sent as `model` to ask exactly these versions again. When several adapters
+    answered, `digest` is null and `adapters` tells each one's.
+    """
 
     base: str
     version: str | None
     digest: str | None
+    adapters: list[AppliedAdapter]
+
+
+class AppliedAdapter(BaseModel):
+    version: str
+    digest: str
+    scale: float

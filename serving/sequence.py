@@ -114,8 +114,26 @@ class Sequence:
     num_computed: int = 0
     pages: array[int] = field(default_factory=lambda: array("i"))
     slot: int = 0
+    scale: float = 1.0
+    """Factor of the adapter's effect."""
+    stacked: tuple[tuple[Digest, float], ...] = ()
+    """More adapters and their scales, in the order in which they apply after the first."""
+    stacked_slots: tuple[int, ...] = ()
     num_overtaken: int = 0
     is_finished: bool = False
+
+    @property
+    def adapters(self) -> tuple[tuple[Digest, float], ...]:
+        """All adapters and their scales, in the order in which they apply."""
+        return () if self.adapter is None else ((self.adapter, self.scale), *self.stacked)
+
+    @property
+    def slots(self) -> tuple[tuple[int, float], ...]:
+        """The slots that `adapters` have a lease of, and their scales."""
+        if not self.slot:
+            return ()
+        scales = (scale for _, scale in self.stacked)
+        return (self.slot, self.scale), *zip(self.stacked_slots, scales, strict=True)
 
     @property
     def num_tokens(self) -> int:

@@ -10,6 +10,9 @@ from pydantic import ConfigDict, Field, model_validator
 
 from registry.settings import Settings
 
+MAX_STACKED = 4
+"""How many adapters one row of a step can have."""
+
 
 class Quantization(StrEnum):
     """How the base's weights are kept; see `quantization` for what each means."""
@@ -60,6 +63,8 @@ class ServingSettings(Settings):
     """Adapters beside the base at one time."""
     max_lora_rank: int = Field(16, ge=1)
     """Highest rank a slot takes; every slot costs memory for this rank."""
+    max_loras_per_request: int = Field(4, ge=1, le=MAX_STACKED)
+    """Adapters that one request may stack; at most as many as max_loras."""
     max_cpu_loras: int = Field(256, ge=1)
     """Adapters kept in host memory, ready for a slot."""
     max_num_seqs: int = Field(32, ge=1)

@@ -25,9 +25,7 @@ from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
 from serving.native.library import Engine
 from serving.native.packing import PackedWeights, pack_expand, pack_shrink
 from serving.pages import PAGE, num_pages_of
-
-MAX_STACKED = 4
-"""How many adapters one row can have on average in a full step."""
+from serving.settings import MAX_STACKED
 
 
 @dataclass(frozen=True, slots=True)

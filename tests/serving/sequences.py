@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from registry.digests import Digest
 from serving.pages import PagePool, num_pages_of
 from serving.runner import ModelRunner
 from serving.scheduler import Admission, Limits, Scheduler
@@ -14,11 +15,27 @@ LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=40, prefill_chunk=16, num
 
 
 def make_sequence(
-    prompt_ids: list[int], *, slot: int = 0, deltas: list[Delta] | None = None, **sampling: Any
+    prompt_ids: list[int],
+    *,
+    slot: int = 0,
+    scale: float = 1.0,
+    stacked: tuple[tuple[int, float], ...] = (),
+    deltas: list[Delta] | None = None,
+    **sampling: Any,
 ) -> Sequence:
+    """`stacked` are the slots and scales of more adapters."""
     params = SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling})
     deliver = [].append if deltas is None else deltas.append
-    return Sequence(prompt_ids, None, params, deliver, slot=slot)
+    return Sequence(
+        prompt_ids,
+        None,
+        params,
+        deliver,
+        slot=slot,
+        scale=scale,
+        stacked=tuple((Digest.of(b"%d" % other), factor) for other, factor in stacked),
+        stacked_slots=tuple(other for other, _ in stacked),
+    )
 
 
 def place(sequences: list[Sequence]) -> None:

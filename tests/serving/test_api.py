@@ -65,6 +65,7 @@ def test_an_answer_names_the_version_and_digest_that_produced_it(
         "base": "tiny",
         "version": "team/a:1",
         "digest": digest,
+        "adapters": [{"version": "team/a:1", "digest": digest, "scale": 1.0}],
     }
     assert completion.model == "team/a"
 

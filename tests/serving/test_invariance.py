@@ -81,6 +81,8 @@ def random_options(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.5:
         return {}
     return {
+        "scale": rng.choice([1.0, 0.5, -1.0]),
+        "stacked": rng.choice([(), ((2, 0.5),), ((1, 1.0), (3, -0.5))]),
         "logprobs": rng.randint(0, 20),
         "repetition_penalty": rng.choice([1.0, 1.2]),
         "presence_penalty": rng.choice([0.0, 0.7]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from serving.base_model import BaseDirectory
 from serving.runner import ModelRunner
@@ -78,6 +79,27 @@ def test_decoding_in_a_mix_gives_the_tokens_peft_gives(
     for slot, sequence in enumerate(sequences):
         oracle = load_with_peft(tiny_base, adapter_dirs[slot - 1] if slot else None)
         assert sequence.output_ids == greedy(oracle, sequence.prompt_ids, 12)
+
+
+def test_stacked_adapters_with_scales_equal_peft_with_both_active(
+    runner: ModelRunner,
+    tiny_base: BaseDirectory,
+    adapter_dirs: list[Path],
+    prompts: list[list[int]],
+) -> None:
+    oracle = load_with_peft(tiny_base, adapter_dirs[0])
+    oracle.load_adapter(adapter_dirs[1], "second")
+    oracle.base_model.set_adapter(["default", "second"])
+    for module in oracle.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] *= 0.5
+            module.scaling["second"] *= -1.5
+    sequences = [make_sequence(p, slot=1, scale=0.5, stacked=((2, -1.5),)) for p in prompts]
+    got = logits_of(runner, [prefill(sequence) for sequence in sequences])
+    for row, prompt in enumerate(prompts):
+        with torch.no_grad():
+            expected = oracle(input_ids=torch.tensor([prompt])).logits[0, -1]
+        torch.testing.assert_close(got[row], expected, rtol=RTOL, atol=RTOL)
 
 
 def test_an_untrained_adapter_leaves_the_logits_unchanged(

@@ -47,7 +47,7 @@ def push_kind(base: BaseDirectory, registry: Registry, directory: Path, **config
 
 def test_the_base_answers_to_its_name_with_no_version(resolver: Resolver) -> None:
     target = resolver.resolve("tiny")
-    assert (target.version, target.adapter) == (None, None)
+    assert (target.version, target.adapters) == (None, ())
 
 
 def test_a_name_alias_number_and_digest_mean_the_same_version(

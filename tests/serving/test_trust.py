@@ -493,9 +493,9 @@ def test_server_serves_only_what_its_trust_file_allows(
     bundle = Bundle.read(adapter_dirs[0])
     manifest = bundle.manifest()
     push(registry, "team/a", bundle, manifest, by="ann", alias="prod")
-    assert serving.inference.resolver.resolve("team/a").adapter == manifest.digest
+    assert serving.inference.resolver.resolve("team/a").adapters == ((manifest.digest, 1.0),)
     with pytest.raises(Untrusted, match=r"move 1 of team/a@prod is not signed"):
         strict.resolve("team/a")
     push(registry, "team/a", bundle, manifest, by="ann", alias="prod", key=key)
-    assert strict.resolve("team/a").adapter == manifest.digest
-    assert strict.resolve(strict.servable.base_name).adapter is None
+    assert strict.resolve("team/a").adapters == ((manifest.digest, 1.0),)
+    assert strict.resolve(strict.servable.base_name).adapters == ()
