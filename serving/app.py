@@ -48,6 +48,7 @@ class Serving:
         self._runner = ModelRunner(
             model,
             probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[settings.quantization],
+            max_probe_rows=settings.prefill_chunk,
         )
         self.registry = registry
         self.adapters: AdapterCache[PreparedAdapter] = AdapterCache(

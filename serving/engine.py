@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from registry.digests import Digest
@@ -33,6 +34,11 @@ class Runner(Protocol[_AdapterT_contra]):
 
     def load(self, slot: int, adapter: _AdapterT_contra) -> None:
         """Put an adapter's weights into a slot; raises HotswapError when they do not fit."""
+        ...
+
+    def try_out(self, slot: int, adapter: _AdapterT_contra) -> Iterator[None] | None:
+        """What must be run before the adapter in a slot answers, one forward pass an item; None
+        when nothing must. Raises HotswapError when the adapter must not answer."""
         ...
 
     def execute(self, batch: Batch) -> list[list[NextToken]]:
@@ -79,6 +85,9 @@ class Engine(Generic[AdapterT]):
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.num_steps = 0
+        self._tried: set[Digest] = set()
+        self._trials: dict[Digest, Iterator[None]] = {}  # each has a lease of its slot
+        self._refused: dict[Digest, Exception] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -151,8 +160,9 @@ class Engine(Generic[AdapterT]):
     def _step(self) -> bool:
         """One forward pass; False when there was nothing to run."""
         batch = self._scheduler.schedule(self._admit)
+        is_trying = self._advance_trial()
         if not batch:
-            return False
+            return is_trying
         try:
             tokens = self._runner.execute(batch)
         except Exception as error:
@@ -170,7 +180,10 @@ class Engine(Generic[AdapterT]):
         """Lease slots for all of the sequence's adapters or for none, loading those in memory."""
         try:
             found = [(digest, self._adapters.get(digest)) for digest, _ in sequence.adapters]
-        except HotswapError as error:
+            for digest, _ in found:
+                if (refusal := self._refused.pop(digest, None)) is not None:
+                    raise refusal
+        except Exception as error:
             self._fail(sequence, error)
             return Admission.FAILED
         leased: list[tuple[Digest, int]] = []
@@ -188,6 +201,9 @@ class Engine(Generic[AdapterT]):
                 admission = Admission.NO_SLOT
                 break
             leased.append((digest, slot))
+            if not self._was_tried(digest, slot, adapter):
+                admission = Admission.NOT_HERE
+                break
         else:
             sequence.slot, *stacked = [slot for _, slot in leased] or [0]
             sequence.stacked_slots = tuple(stacked)
@@ -195,6 +211,36 @@ class Engine(Generic[AdapterT]):
         for digest, _ in leased:
             self._slots.release(digest)
         return admission
+
+    def _was_tried(self, digest: Digest, slot: int, adapter: AdapterT) -> bool:
+        """Whether the adapter may answer; if not yet, its trial is under way."""
+        if digest in self._tried:
+            return True
+        if digest not in self._trials:
+            trial = self._runner.try_out(slot, adapter)
+            if trial is None:
+                self._tried.add(digest)
+                return True
+            self._slots.acquire(digest)
+            self._trials[digest] = trial
+        return False
+
+    def _advance_trial(self) -> bool:
+        """One forward pass of the oldest trial: the most that running sequences wait for it in a
+        step. False when there is none."""
+        if not self._trials:
+            return False
+        digest, trial = next(iter(self._trials.items()))
+        try:
+            next(trial)
+            return True
+        except StopIteration:
+            self._tried.add(digest)
+        except Exception as error:
+            self._refused[digest] = error
+        del self._trials[digest]
+        self._slots.release(digest)
+        return True
 
     def _lease(self, digest: Digest, adapter: AdapterT) -> int | None:
         """A slot that holds the adapter; None when all are leased. Raises what `load` does."""

@@ -1,13 +1,13 @@
 """Replays an adapter's probes: does it do here what it did where it was trained?
 
 The text side (template, tokenizer) is checked when the adapter is read, the tensor side (base,
-scaling, weights) by one forward pass when it is first loaded into a slot.
+scaling, weights) when it is first loaded into a slot, in steps that others may come between.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from tokenizers import Tokenizer
@@ -41,12 +41,15 @@ def check_text(probes: Sequence[Probe], prompt: PromptFormat, tokenizer: Tokeniz
             )
 
 
-def replay(model: Model, slot: int, probes: Sequence[Probe], tolerance: float) -> None:
-    """Run all probes through the adapter in `slot`.
+def replay(
+    model: Model, slot: int, probes: Sequence[Probe], tolerance: float, max_rows: int
+) -> Iterator[None]:
+    """Run all probes through the adapter in `slot`: one forward pass of at most `max_rows` rows
+    each time the next item is asked for.
 
     Raises ProbeMismatch when their mean disagreement is above `tolerance` (nats).
     """
-    found = disagreement(model, slot, probes)
+    found = yield from disagreement(model, slot, probes, max_rows)
     if not found <= tolerance:
         raise ProbeMismatch(
             f"the adapter's probes disagree with what was recorded in training by {found:.3f} nats,"
@@ -57,8 +60,10 @@ def replay(model: Model, slot: int, probes: Sequence[Probe], tolerance: float) -
         )
 
 
-def disagreement(model: Model, slot: int, probes: Sequence[Probe]) -> float:
-    """Mean KL divergence (nats) from what was recorded to what is found here, over positions.
+def disagreement(
+    model: Model, slot: int, probes: Sequence[Probe], max_rows: int
+) -> Generator[None, None, float]:
+    """Returns the mean KL divergence (nats) from what was recorded to what is found here.
 
     KL = Σ p·ln(p / q) over the recorded top tokens and one bucket for all others. It grows with
     the square of small differences, as quantization makes them, and linearly with the surprise
@@ -66,7 +71,8 @@ def disagreement(model: Model, slot: int, probes: Sequence[Probe]) -> float:
     """
     total, num_positions = 0.0, 0
     for probe in probes:
-        logprobs = torch.log_softmax(_logits(model, slot, probe).double(), -1)
+        logits = yield from _logits(model, slot, probe, max_rows)
+        logprobs = torch.log_softmax(logits.double(), -1)
         for found, top in zip(logprobs, probe.top, strict=True):
             p = _with_rest(torch.tensor(top.logprobs).double().exp())
             q = _with_rest(found[torch.tensor(top.token_ids)].exp())
@@ -81,8 +87,8 @@ def _with_rest(probabilities: Tensor) -> Tensor:
     return torch.cat([probabilities, rest]).clamp_min(1e-6)
 
 
-def _logits(model: Model, slot: int, probe: Probe) -> Tensor:
-    """(num_positions, vocab) at each token of the probe that was answered, and at the last."""
+def _logits(model: Model, slot: int, probe: Probe, max_rows: int) -> Generator[None, None, Tensor]:
+    """Returns (num_positions, vocab) at each token that was answered, and at the last."""
     pages = array("i", model.spare_pages)
     if num_pages_of(len(probe.token_ids)) > len(pages):
         raise ProbeMismatch(
@@ -90,8 +96,8 @@ def _logits(model: Model, slot: int, probe: Probe) -> Tensor:
             f"{len(pages) * PAGE}"
         )
     found = []
-    for start in range(0, len(probe.token_ids), model.max_rows):
-        token_ids = probe.token_ids[start : start + model.max_rows]
+    for start in range(0, len(probe.token_ids), max_rows):
+        token_ids = probe.token_ids[start : start + max_rows]
         num_rows = len(token_ids)
         first = max(probe.num_prompt_tokens - 1 - start, 0)
         step = StepInput(
@@ -100,5 +106,7 @@ def _logits(model: Model, slot: int, probe: Probe) -> Tensor:
             adapters=[AdapterRows(slot, 0, num_rows)],
             wanted=range(first, num_rows),
         )
-        found.append(model.forward(step).logits)
+        # A copy: the next step, which may be another's, writes over it.
+        found.append(model.forward(step).logits.clone())
+        yield
     return torch.cat(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,10 @@ class PreparedAdapter:
 class ModelRunner:
     """The model with the adapters in its slots, and the choosers of sequences that need one."""
 
-    def __init__(self, model: Model, *, probe_tolerance: float) -> None:
+    def __init__(self, model: Model, *, probe_tolerance: float, max_probe_rows: int = 256) -> None:
+        """Probes are replayed in steps of at most `max_probe_rows` tokens."""
         self._model = model
+        self._max_probe_rows = min(max_probe_rows, model.max_rows)
         self._probe_tolerance = probe_tolerance
         self._choosers: dict[int, Chooser] = {}
 
@@ -43,11 +46,17 @@ class ModelRunner:
 
     @torch.inference_mode()
     def load(self, slot: int, adapter: PreparedAdapter) -> None:
-        """Raises NotServable when a matrix does not fit the base's layer, ProbeMismatch when the
-        adapter's probes, replayed in the slot, do not agree with what was recorded."""
+        """Raises NotServable when a matrix does not fit the base's layer."""
         self._model.load(slot, adapter.form)
-        if adapter.probes:
-            replay(self._model, slot, adapter.probes, self._probe_tolerance)
+
+    def try_out(self, slot: int, adapter: PreparedAdapter) -> Iterator[None] | None:
+        """Replays the adapter's probes, one forward pass an item; None when it has none. Raises
+        ProbeMismatch when they do not agree with what was recorded."""
+        if not adapter.probes:
+            return None
+        return replay(
+            self._model, slot, adapter.probes, self._probe_tolerance, self._max_probe_rows
+        )
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[list[NextToken]]:

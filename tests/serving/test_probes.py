@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from registry.registry import Registry
 from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights
+from serving.models import StepInput, StepOutput
 from serving.probes import check_text, disagreement
 from serving.runner import ModelRunner
 from serving.settings import PROBE_TOLERANCES, Quantization
@@ -58,7 +60,12 @@ def runner(make_runner: MakeRunner) -> ModelRunner:
 def disagreement_of(runner: ModelRunner, weights: LoraWeights, probes: tuple[Probe, ...]) -> float:
     with torch.inference_mode():
         runner.load(1, runner.prepare(weights))
-        return disagreement(runner._model, 1, probes)
+        running = disagreement(runner._model, 1, probes, max_rows=7)
+        while True:
+            try:
+                next(running)
+            except StopIteration as end:
+                return float(end.value)
 
 
 def test_what_was_trained_agrees_to_the_rounding_of_the_record(
@@ -121,6 +128,39 @@ def test_an_adapter_that_agrees_is_served(
         assert inbox.last().error is None
     finally:
         serving.stop()
+
+
+def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
+    serving: Serving,
+    registry: Registry,
+    tiny_base: BaseDirectory,
+    probes: tuple[Probe, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = serving._runner._model
+    forward, steps = model.forward, []
+
+    def recorded(step: StepInput) -> StepOutput:
+        is_replay = step.segments[0].pages[0] in model.spare_pages
+        steps.append("replay" if is_replay else "stream")
+        return forward(step)
+
+    monkeypatch.setattr(model, "forward", recorded)
+    cold = push_with_probes(tiny_base, registry, tmp_path / "a", probes)
+    running = Inbox(max_tokens=400)
+    serving.start()
+    try:
+        serving.engine.submit(running.sequence)
+        running.next()
+        serving.engine.submit(cold.sequence)
+        assert cold.last().error is None
+        assert not running.sequence.is_finished
+    finally:
+        serving.stop()
+    rows = serving._runner._max_probe_rows
+    assert steps.count("replay") == sum(-(-len(p.token_ids) // rows) for p in probes) > 3
+    assert ("replay", "replay") not in set(pairwise(steps))
 
 
 def test_an_adapter_that_disagrees_is_refused_with_the_difference(
