@@ -7,6 +7,7 @@ engine is woken when it ends. Knows no tensors; `read` makes whatever the runner
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
 from collections import OrderedDict
@@ -37,6 +38,8 @@ class AdapterCache(Generic[AdapterT]):
         read: Callable[[Path, Manifest], AdapterT],
         *,
         max_cpu_loras: int,
+        max_bytes: float = math.inf,
+        size_of: Callable[[AdapterT], int] = lambda _: 0,
         num_fetchers: int = 4,
         prepare_thread: Callable[[], object] = lambda: None,
     ) -> None:
@@ -45,6 +48,9 @@ class AdapterCache(Generic[AdapterT]):
         self._root = root
         self._read = read
         self._max_cpu_loras = max_cpu_loras
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._num_bytes = 0
         self._pool = ThreadPoolExecutor(num_fetchers, "fetch", prepare_thread)
         self._lock = threading.Lock()
         self._memory: OrderedDict[Digest, AdapterT] = OrderedDict()
@@ -76,6 +82,11 @@ class AdapterCache(Generic[AdapterT]):
             if adapter not in self._memory and adapter not in self._fetching:
                 self._fetching[adapter] = self._pool.submit(self._fetch, adapter)
 
+    @property
+    def num_bytes(self) -> int:
+        """What the adapters in memory take."""
+        return self._num_bytes
+
     def held(self) -> set[Digest]:
         """What is in memory, or on its way there."""
         with self._lock:
@@ -100,9 +111,17 @@ class AdapterCache(Generic[AdapterT]):
                 self._failed[adapter] = failure
             elif loaded is not None:
                 self._memory[adapter] = loaded
-                while len(self._memory) > self._max_cpu_loras:
-                    self._memory.popitem(last=False)
+                self._num_bytes += self._size_of(loaded)
+                self._evict()
         self.on_arrival()
+
+    def _evict(self) -> None:
+        """Down to the bounds, the one unused for longest first; one stays in any case."""
+        while len(self._memory) > 1 and (
+            len(self._memory) > self._max_cpu_loras or self._num_bytes > self._max_bytes
+        ):
+            _, dropped = self._memory.popitem(last=False)
+            self._num_bytes -= self._size_of(dropped)
 
     def _load(self, adapter: Digest) -> AdapterT:
         manifest = self._registry.manifest(adapter)

@@ -56,6 +56,8 @@ class Serving:
             home.adapter_cache,
             self._read,
             max_cpu_loras=settings.max_cpu_loras,
+            max_bytes=settings.adapter_memory_gb * 1e9,
+            size_of=lambda adapter: adapter.num_bytes,
             prepare_thread=_use_one_thread,
         )
         self.engine: Engine[PreparedAdapter] = Engine(

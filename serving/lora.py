@@ -43,6 +43,11 @@ class LoraWeights:
     probes: tuple[Probe, ...] = ()
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def num_bytes(self) -> int:
+        tensors = [t for pair in self.modules.values() for t in pair]
+        return sum(t.numel() * t.element_size() for t in [*tensors, *self.magnitudes.values()])
+
 
 def read_lora_weights(
     directory: Path, shape: LoraShape, probes: tuple[Probe, ...] = ()

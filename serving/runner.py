@@ -26,6 +26,12 @@ class PreparedAdapter:
     form: Any
     probes: tuple[Probe, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Host memory that its weights take."""
+        num_bytes: int = self.form.num_bytes
+        return num_bytes
+
 
 class ModelRunner:
     """The model with the adapters in its slots, and the choosers of sequences that need one."""

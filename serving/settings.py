@@ -65,7 +65,9 @@ class ServingSettings(Settings):
     """Highest rank a slot takes; every slot costs memory for this rank."""
     max_loras_per_request: int = Field(4, ge=1, le=MAX_STACKED)
     """Adapters that one request may stack; at most as many as max_loras."""
-    max_cpu_loras: int = Field(256, ge=1)
+    adapter_memory_gb: float = Field(4, gt=0)
+    """Host memory for adapters, beside those that are in slots; the one unused for longest goes."""
+    max_cpu_loras: int = Field(1024, ge=1)
     """Adapters kept in host memory, ready for a slot."""
     max_num_seqs: int = Field(32, ge=1)
     """Requests that decode together."""

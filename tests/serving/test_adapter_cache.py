@@ -41,9 +41,11 @@ def reads() -> Reads:
 def open_cache(registry: Registry, reads: Reads, tmp_path: Path) -> Iterator[Callable[..., Cache]]:
     with ExitStack() as stack:
 
-        def open_one(max_cpu_loras: int = 8) -> Cache:
+        def open_one(max_cpu_loras: int = 8, max_bytes: float = 1e9) -> Cache:
             root = tmp_path / "cache"
-            cache: Cache = AdapterCache(registry, root, reads, max_cpu_loras=max_cpu_loras)
+            cache: Cache = AdapterCache(
+                registry, root, reads, max_cpu_loras=max_cpu_loras, max_bytes=max_bytes, size_of=len
+            )
             stack.callback(cache.close)
             return cache
 
@@ -140,3 +142,25 @@ def test_memory_holds_no_more_adapters_than_it_may(
     assert reads.count == 3
     wait_for(cache, digests[0])  # the one unused for longest had to go
     assert reads.count == 4
+
+
+def test_memory_holds_no_more_bytes_than_it_may(
+    open_cache: Callable[..., Cache], registry: Registry, reads: Reads, tmp_path: Path
+) -> None:
+    digests = [
+        push_adapter(registry, f"team/{i}", make_bundle(tmp_path / f"b{i}", i)).manifest_digest
+        for i in range(3)
+    ]
+    size = len((tmp_path / "b0" / "adapter_model.safetensors").read_bytes())
+    cache = open_cache(max_bytes=2.5 * size)
+    for digest in digests:
+        wait_for(cache, digest)
+    assert (cache.held(), cache.num_bytes) == ({*digests[1:]}, 2 * size)
+
+
+def test_an_adapter_above_the_bound_is_held_alone(
+    open_cache: Callable[..., Cache], pushed: tuple[Digest, bytes]
+) -> None:
+    cache = open_cache(max_bytes=1)
+    assert wait_for(cache, pushed[0]) == pushed[1]
+    assert cache.held() == {pushed[0]}
