@@ -63,7 +63,7 @@ class Serving:
         self.engine: Engine[PreparedAdapter] = Engine(
             self._runner,
             self.adapters,
-            _limits(settings),
+            _limits(settings, model),
             max_loras=settings.max_loras,
             max_num_waiting=settings.max_num_waiting,
         )
@@ -127,12 +127,13 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _limits(settings: ServingSettings) -> Limits:
+def _limits(settings: ServingSettings, model: Model) -> Limits:
     return Limits(
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         prefill_chunk=settings.prefill_chunk,
         num_pages=settings.kv_cache_tokens // PAGE,
+        num_speculative_tokens=settings.num_speculative_tokens if model.is_cut_invariant else 0,
     )
 
 

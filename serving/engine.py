@@ -42,7 +42,7 @@ class Runner(Protocol[_AdapterT_contra]):
         ...
 
     def execute(self, batch: Batch) -> list[list[NextToken]]:
-        """Run one forward pass; what each work gives: the next token when it samples."""
+        """Run one forward pass; what each work gives: the next tokens when it samples."""
         ...
 
     def release(self, sequence: Sequence) -> None:
@@ -129,6 +129,7 @@ class Engine(Generic[AdapterT]):
             "waiting": len(self._scheduler.waiting) + len(self._inbox),
             "steps": self.num_steps,
             "loaded_adapters": [str(digest) for digest in self._slots.loaded],
+            **self._scheduler.health(),
         }
 
     def _notify(self) -> None:

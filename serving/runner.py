@@ -13,7 +13,7 @@ from torch import Tensor
 
 from registry.manifest import Probe
 from serving.lora import LoraWeights
-from serving.models import AdapterRows, Model, Segment, StepInput
+from serving.models import AdapterRows, Model, Segment, StepInput, StepOutput
 from serving.probes import replay
 from serving.sampling import Chooser, next_token
 from serving.sequence import Batch, NextToken, Sequence, Work
@@ -66,19 +66,29 @@ class ModelRunner:
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[list[NextToken]]:
-        """What each work gives, in the batch's order: the next token when it samples."""
+        """What each work gives, in the batch's order: the next tokens when it samples."""
         works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slots))
         output = self._model.forward(self._pack(works))
         chosen: dict[int, list[NextToken]] = {}
-        for row, work in enumerate(work for work in works if work.samples):
-            sampling = work.sequence.sampling
-            token_id = (
-                output.best[row]
-                if sampling.takes_likeliest
-                else self._chooser(work.sequence, output.logits).choose(output.logits[row])
-            )
-            chosen[work.sequence.id] = [next_token(output.logits[row], token_id, sampling)]
+        row = 0
+        for work in (work for work in works if work.samples):
+            chosen[work.sequence.id] = self._choose(work, output, row)
+            row += 1 + len(work.draft)
         return [chosen.get(work.sequence.id, []) for work in batch.works]
+
+    def _choose(self, work: Work, output: StepOutput, row: int) -> list[NextToken]:
+        """The next token, and one more for each guess that was right; `row` is the first of the
+        work's logits."""
+        sequence, tokens = work.sequence, []
+        if not sequence.sampling.takes_likeliest:
+            assert not work.draft
+            chosen = self._chooser(sequence, output.logits).choose(output.logits[row])
+            return [next_token(output.logits[row], chosen, sequence.sampling)]
+        for at, guess in enumerate((*work.draft, None), row):
+            tokens.append(next_token(output.logits[at], output.best[at], sequence.sampling))
+            if output.best[at] != guess:
+                break
+        return tokens
 
     def release(self, sequence: Sequence) -> None:
         self._choosers.pop(sequence.id, None)
@@ -90,9 +100,11 @@ class ModelRunner:
         for work in works:
             start = len(token_ids)
             token_ids += work.sequence.tokens(work.start, work.length)
+            last = len(token_ids) - 1
+            token_ids += work.draft
             segments.append(Segment(start, len(token_ids), work.start, work.sequence.pages))
             if work.samples:
-                wanted.append(len(token_ids) - 1)
+                wanted += range(last, len(token_ids))
         return StepInput(token_ids, segments, _adapters(works, segments), wanted)
 
     def _chooser(self, sequence: Sequence, logits: Tensor) -> Chooser:

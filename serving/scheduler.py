@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from serving.pages import PagePool, num_pages_of
 from serving.sequence import Batch, Sequence, Work
+from serving.speculation import Lookup, Tally
 
 # How many later requests may start before one that waits for a slot; then they wait behind it,
 # the slots drain, and it gets one. Without a bound, steady traffic for loaded adapters starves it.
 MAX_OVERTAKEN = 64
+
+# How many sequences may run while the next tokens are guessed (`speculation`). A row more costs
+# little beside one or two, but its full part in a step that many rows have made busy.
+MAX_GUESSING = 4
 
 
 class Admission(Enum):
@@ -40,6 +45,9 @@ class Limits:
     max_num_batched_tokens: int
     prefill_chunk: int
     num_pages: int
+    num_speculative_tokens: int = 0
+    """How many tokens may be guessed in one step, of all sequences together; only for a model that
+    is cut-invariant."""
 
     def __post_init__(self) -> None:
         assert self.max_num_batched_tokens >= self.max_num_seqs + self.prefill_chunk
@@ -53,6 +61,7 @@ class Scheduler:
         self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.guesses = Tally()
         self._pages = PagePool(limits.num_pages)
 
     def add(self, sequence: Sequence) -> None:
@@ -100,7 +109,7 @@ class Scheduler:
             sequence.pages = pages
             prefills.append(work)
             budget -= work.length
-        return Batch((*decodes, *prefills))
+        return Batch((*self._speculate(decodes, budget), *prefills))
 
     def remove(self, sequence: Sequence) -> bool:
         """Take a sequence out, wherever it is; True when it had been running."""
@@ -111,6 +120,32 @@ class Scheduler:
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         return False
+
+    def health(self) -> dict[str, object]:
+        return {
+            "speculation": {
+                "guessed": self.guesses.num_guessed,
+                "accepted": self.guesses.num_accepted,
+            }
+        }
+
+    def _speculate(self, decodes: list[Work], budget: int) -> list[Work]:
+        """Let each of few sequences guess ahead, with what is left of the budget."""
+        num_guesses = self.limits.num_speculative_tokens
+        if not num_guesses or len(self.running) > MAX_GUESSING:
+            return decodes
+        works: list[Work] = []
+        for work in decodes:
+            sequence, draft = work.sequence, tuple[int, ...]()
+            if sequence.sampling.takes_likeliest:
+                if sequence.lookup is None:
+                    sequence.lookup = Lookup(num_guesses, self.guesses)
+                left = sequence.sampling.max_tokens - len(sequence.output_ids) - 1
+                most = min(num_guesses // len(self.running), left, budget)
+                draft = sequence.lookup.guess(sequence.prompt_ids, sequence.output_ids, most)
+            works.append(replace(work, draft=draft))
+            budget -= len(draft)
+        return works
 
     def _chunk(self, sequence: Sequence) -> Work:
         left = len(sequence.prompt_ids) - sequence.num_computed

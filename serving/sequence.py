@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from registry.digests import Digest
 from registry.errors import HotswapError
+from serving.speculation import Lookup
 
 _ids = itertools.count(1)
 
@@ -121,6 +122,7 @@ class Sequence:
     stacked_slots: tuple[int, ...] = ()
     num_overtaken: int = 0
     is_finished: bool = False
+    lookup: Lookup | None = None
 
     @property
     def adapters(self) -> tuple[tuple[Digest, float], ...]:
@@ -167,11 +169,20 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The tokens `start` to `start + length` of one sequence, to be computed in one step."""
+    """The tokens `start` to `start + length` of one sequence, to be computed in one step.
+
+    `draft` are guesses at the tokens that follow, computed behind them: each one that is right
+    saves a step.
+    """
 
     sequence: Sequence
     start: int
     length: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        return self.length + len(self.draft)
 
     @property
     def is_decode(self) -> bool:
@@ -182,10 +193,23 @@ class Work:
         """Whether the step reaches the sequence's last token and so yields the next one."""
         return self.start + self.length == self.sequence.num_tokens
 
-    def advance(self, tokens: Iterable[NextToken]) -> list[Delta]:
-        """Count the work as done and take the tokens that it gave; what streams out for them."""
-        self.sequence.num_computed += self.length
-        return [self.sequence.append(token) for token in tokens]
+    def advance(self, tokens: list[NextToken]) -> list[Delta]:
+        """Count the work as done and take the tokens that it gave; what streams out for them.
+
+        Each token but the first was preceded by a right guess, which is computed, too.
+        """
+        sequence = self.sequence
+        deltas: list[Delta] = []
+        sequence.num_computed += self.length
+        for token in tokens:
+            if deltas:
+                sequence.num_computed += 1
+            deltas.append(delta := sequence.append(token))
+            if delta.is_last:
+                break
+        if self.draft and sequence.lookup:
+            sequence.lookup.learn(len(self.draft), len(tokens) - 1, sequence.num_tokens)
+        return deltas
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +220,7 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        return sum(work.length for work in self.works)
+        return sum(work.num_rows for work in self.works)
 
     def __bool__(self) -> bool:
         return bool(self.works)

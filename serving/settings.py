@@ -77,6 +77,9 @@ class ServingSettings(Settings):
     """Prompts are cut at multiples of this many tokens."""
     kv_cache_tokens: int = Field(32768, ge=16)
     """Tokens whose keys and values fit in memory, in pages of 16; also bounds the context."""
+    num_speculative_tokens: int = Field(8, ge=0)
+    """Next tokens that are guessed from the prompt, in one step, when few requests run; 0 is none.
+    Native kernels only. The answers are the same."""
     default_max_tokens: int = Field(512, ge=1)
     """Length of an answer when the request names none."""
     num_threads: int | None = Field(None, ge=1)

@@ -17,7 +17,10 @@ MAX_LINES = 400
 
 NO_TORCH = {
     f"serving/{name}.py"
-    for name in ("sequence", "slots", "pages", "scheduler", "engine", "follower", "version_table")
+    for name in (
+        *("sequence", "slots", "pages", "speculation", "scheduler", "engine"),
+        *("follower", "version_table"),
+    )
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

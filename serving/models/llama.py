@@ -68,6 +68,8 @@ class Llama:
     """Implements Model in PyTorch, for every quantization, on the device of its room; the twin
     that the native kernels are tested against."""
 
+    is_cut_invariant = False
+
     def __init__(
         self,
         base: BaseDirectory,

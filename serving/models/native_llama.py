@@ -44,6 +44,8 @@ class NativeLlama:
     """Implements Model. Invariant: a row's logits depend on nothing but its sequence's tokens,
     its adapters and the processor's instruction set, to the last bit."""
 
+    is_cut_invariant = True
+
     def __init__(
         self,
         base: BaseDirectory,

@@ -83,6 +83,12 @@ class Model(Protocol):
         ...
 
     @property
+    def is_cut_invariant(self) -> bool:
+        """Whether the bits of a row's logits do not depend on how the tokens before it were cut
+        into steps."""
+        ...
+
+    @property
     def spare_pages(self) -> Sequence[int]:
         """Pages that no sequence is given, for up to MAX_SPARE_TOKENS of one that is tried out."""
         ...

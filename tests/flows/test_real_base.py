@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from serving.settings import Quantization
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter
 from tests.serving.sequences import make_sequence, run_to_end
+from tests.serving.test_speculation import answers
 
 pytestmark = pytest.mark.real
 
@@ -115,3 +117,19 @@ def test_a_second_start_finds_the_converted_base(base: BaseDirectory) -> None:
     assert again.path == base.path
     assert config.stat().st_mtime_ns == before
     assert again.fingerprint() == base.fingerprint()
+
+
+def test_copying_from_a_prompt_takes_half_the_steps_and_gives_the_same_bits(
+    base: BaseDirectory, native: ModelRunner
+) -> None:
+    invoice = (
+        "Invoice 2291 from Northwind Traders Ltd, 14 Harbour Street, Bristol BS1 4RN. Items: 12 "
+        "boxes of Assam tea at 18.50 each, 4 crates of Valencia oranges at 32.75 each."
+    )
+    messages = [{"role": "user", "content": f"Copy the following text exactly.\n\n{invoice}"}]
+    prompt = list(base.tokenizer.encode(base.prompt_format().render(messages)).ids)
+    request = {"prompt_ids": prompt, "slot": 0, "max_tokens": 64, "logprobs": 2}
+    plain, expected = answers(native, [request], LIMITS)
+    guessing, found = answers(native, [request], replace(LIMITS, num_speculative_tokens=8))
+    assert found == expected
+    assert guessing.num_steps < plain.num_steps / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import torch
@@ -192,3 +193,13 @@ def test_bytes_of_a_sentencepiece_tokenizer_with_byte_fallback(tmp_path: Path) -
     words = TokenText(tokenizer)
     assert b"".join(words.bytes_of(i) for i in (1, 2, 3, 4, 5)).decode() == " hello🦊"
     assert not words.is_special(1)
+
+
+def test_health_counts_guesses_and_those_that_were_right(client: openai.OpenAI, url: str) -> None:
+    bias = {"5": 100}
+    looping: Any = {"model": "tiny", "prompt": [5, 6] * 20, "max_tokens": 30}
+    client.completions.create(**looping, temperature=0)
+    found = httpx.get(f"{url}/health").json()["serving"]["speculation"]
+    assert found["guessed"] >= found["accepted"] >= 0
+    client.completions.create(**looping, temperature=0, logit_bias=bias)
+    assert httpx.get(f"{url}/health").json()["serving"]["speculation"] == found
