@@ -29,9 +29,9 @@ LIMITS = Limits(
 NO_GUESSES = replace(LIMITS, num_speculative_tokens=0)
 
 
-@pytest.fixture(scope="module")
-def runner(make_runner: MakeRunner) -> ModelRunner:
-    return make_runner(Kernels.NATIVE, Quantization.INT8)
+@pytest.fixture(scope="module", params=[Quantization.INT8, Quantization.INT4])
+def runner(make_runner: MakeRunner, request: pytest.FixtureRequest) -> ModelRunner:
+    return make_runner(Kernels.NATIVE, request.param)
 
 
 def lookup(max_guess: int = 8) -> Lookup:
