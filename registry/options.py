@@ -32,8 +32,9 @@ def model_options(
                 continue
             option = (names or {}).get(name, name).replace("_", "-")
             default = "" if field.default is None else f"  [default: {_text(field.default)}]"
+            switch = f"/--no-{option}" if field.default is True else ""
             command = click.option(
-                f"--{option}",
+                f"--{option}{switch}",
                 name,
                 default=None,
                 help=f"{field.description}{default}",

@@ -265,11 +265,12 @@ class _Answer:
     def _usage(self) -> Usage:
         num_prompt = sum(len(g.prompt_ids) for g in self._generations)
         num_output = sum(g.num_output_tokens for g in self._generations)
+        num_cached = sum(min(s.num_cached for s in g.sequences) for g in self._generations)
         return Usage(
             prompt_tokens=num_prompt,
             completion_tokens=num_output,
             total_tokens=num_prompt + num_output,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
         )
 
     def _headers(self) -> dict[str, str]:

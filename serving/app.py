@@ -133,6 +133,8 @@ def _limits(settings: ServingSettings, model: Model) -> Limits:
         max_num_batched_tokens=settings.max_num_batched_tokens,
         prefill_chunk=settings.prefill_chunk,
         num_pages=settings.kv_cache_tokens // PAGE,
+        is_cut_invariant=model.is_cut_invariant,
+        enable_prefix_caching=settings.enable_prefix_caching and model.is_cut_invariant,
         num_speculative_tokens=settings.num_speculative_tokens if model.is_cut_invariant else 0,
     )
 

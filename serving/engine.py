@@ -102,7 +102,7 @@ class Engine(Generic[AdapterT]):
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; raises ServerBusy when too many wait. Callable from any thread."""
         with self._wakeup:
-            num_waiting = len(self._inbox) + len(self._scheduler.waiting)
+            num_waiting = len(self._inbox) + self._scheduler.num_waiting
             if self._is_stopping or num_waiting >= self._max_num_waiting:
                 raise ServerBusy(
                     "the server is stopping; try another one"
@@ -126,7 +126,7 @@ class Engine(Generic[AdapterT]):
     def health(self) -> dict[str, object]:
         return {
             "running": len(self._scheduler.running),
-            "waiting": len(self._scheduler.waiting) + len(self._inbox),
+            "waiting": self._scheduler.num_waiting + len(self._inbox),
             "steps": self.num_steps,
             "loaded_adapters": [str(digest) for digest in self._slots.loaded],
             **self._scheduler.health(),
@@ -162,6 +162,8 @@ class Engine(Generic[AdapterT]):
         """One forward pass; False when there was nothing to run."""
         batch = self._scheduler.schedule(self._admit)
         is_trying = self._advance_trial()
+        for sequence in batch.preempted:
+            self._release_leases(sequence)
         if not batch:
             return is_trying
         try:
@@ -274,9 +276,12 @@ class Engine(Generic[AdapterT]):
         was_running = self._scheduler.remove(sequence)
         self._runner.release(sequence)
         if was_running:
-            for digest, _ in sequence.adapters:
-                self._slots.release(digest)
+            self._release_leases(sequence)
         self._deliver(sequence, delta)
+
+    def _release_leases(self, sequence: Sequence) -> None:
+        for digest, _ in sequence.adapters:
+            self._slots.release(digest)
 
     def _deliver(self, sequence: Sequence, delta: Delta) -> None:
         """A receiver that has gone away must not stop the others."""

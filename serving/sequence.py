@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 
 from registry.digests import Digest
 from registry.errors import HotswapError
+from serving.pages import PAGE
 from serving.speculation import Lookup
 
 _ids = itertools.count(1)
@@ -122,7 +124,15 @@ class Sequence:
     stacked_slots: tuple[int, ...] = ()
     num_overtaken: int = 0
     is_finished: bool = False
+    num_cached: int = 0
+    """Tokens of the prompt that were found in the cache when the sequence first started."""
+    num_charged: int = 0
+    """Tokens that its adapter was charged for; what is computed again after a preemption is not."""
+    num_kept: int = 0
+    """Pages from the first on that others may find."""
+    num_preempted: int = 0
     lookup: Lookup | None = None
+    _page_digests: list[bytes] = field(default_factory=list)
 
     @property
     def adapters(self) -> tuple[tuple[Digest, float], ...]:
@@ -143,19 +153,33 @@ class Sequence:
 
     @property
     def max_num_tokens(self) -> int:
-        """The most tokens the sequence can ever have; its room in the cache is reserved for it."""
+        """The most tokens the sequence can ever have."""
         return len(self.prompt_ids) + self.sampling.max_tokens
 
     @property
-    def is_decoding(self) -> bool:
-        return self.num_computed >= len(self.prompt_ids)
+    def account(self) -> Hashable:
+        """Who is served: sequences of one account share what they must have to start."""
+        return self.adapter
+
+    @property
+    def cache_key(self) -> Hashable:
+        """All that keys and values depend on beside the tokens: adapters and scales in order."""
+        return self.adapters
+
+    def page_key(self, index: int) -> tuple[Hashable, bytes]:
+        """What page `index` holds once it is full: 256 bits over its tokens and all before them."""
+        while (known := len(self._page_digests)) <= index:
+            before = self._page_digests[-1] if known else b""
+            token_ids = array("i", self.tokens(known * PAGE, PAGE))
+            digest = blake2b(before + token_ids.tobytes(), digest_size=32)
+            self._page_digests.append(digest.digest())
+        return self.cache_key, self._page_digests[index]
 
     def tokens(self, start: int, length: int) -> list[int]:
         """Token ids `start` to `start + length` of prompt and output together."""
-        num_prompt = len(self.prompt_ids)
-        if start >= num_prompt:
-            return self.output_ids[start - num_prompt : start - num_prompt + length]
-        return self.prompt_ids[start : start + length]
+        num_prompt, end = len(self.prompt_ids), start + length
+        outputs = self.output_ids[max(start - num_prompt, 0) : max(end - num_prompt, 0)]
+        return self.prompt_ids[start:end] + outputs
 
     def append(self, token: NextToken) -> Delta:
         """Take the next token and say what streams out."""
@@ -186,7 +210,7 @@ class Work:
 
     @property
     def is_decode(self) -> bool:
-        return self.start >= len(self.sequence.prompt_ids)
+        return self.length == 1 and self.start >= len(self.sequence.prompt_ids)
 
     @property
     def samples(self) -> bool:
@@ -214,9 +238,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What runs this step: at most one piece of work a sequence."""
+    """What runs this step: at most one piece of work a sequence.
+
+    `preempted` sequences gave their room back for it, wait again, and need their adapter anew.
+    """
 
     works: tuple[Work, ...]
+    preempted: tuple[Sequence, ...] = ()
 
     @property
     def num_tokens(self) -> int:

@@ -71,12 +71,16 @@ class ServingSettings(Settings):
     """Adapters kept in host memory, ready for a slot."""
     max_num_seqs: int = Field(32, ge=1)
     """Requests that decode together."""
-    max_num_batched_tokens: int = Field(1024, ge=2)
-    """Tokens computed in one step, prompts and decoding rows together."""
+    max_num_batched_tokens: int = Field(512, ge=2)
+    """Tokens computed in one step, prompts and decoding rows together: the most that a stream waits
+    for between two of its tokens."""
     prefill_chunk: int = Field(256, ge=1)
     """Prompts are cut at multiples of this many tokens."""
     kv_cache_tokens: int = Field(32768, ge=16)
-    """Tokens whose keys and values fit in memory, in pages of 16; also bounds the context."""
+    """Tokens whose keys and values fit in memory, in pages of 16; also bounds the context. When
+    it is full, the youngest request gives up its place and waits again."""
+    enable_prefix_caching: bool = True
+    """Keep what prompts begin with for later ones of the same adapter; native kernels only."""
     num_speculative_tokens: int = Field(8, ge=0)
     """Next tokens that are guessed from the prompt, in one step, when few requests run; 0 is none.
     Native kernels only. The answers are the same."""

@@ -18,7 +18,7 @@ MAX_LINES = 400
 NO_TORCH = {
     f"serving/{name}.py"
     for name in (
-        *("sequence", "slots", "pages", "speculation", "scheduler", "engine"),
+        *("sequence", "slots", "pages", "fairness", "speculation", "scheduler", "engine"),
         *("follower", "version_table"),
     )
 }

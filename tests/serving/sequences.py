@@ -23,12 +23,14 @@ def make_sequence(
     deltas: list[Delta] | None = None,
     **sampling: Any,
 ) -> Sequence:
-    """`stacked` are the slots and scales of more adapters."""
+    """For the base, or for an adapter that has the slot; `stacked` are the slots and scales of
+    more adapters."""
+    adapter = Digest.of(f"slot {slot}".encode()) if slot else None
     params = SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling})
     deliver = [].append if deltas is None else deltas.append
     return Sequence(
         prompt_ids,
-        None,
+        adapter,
         params,
         deliver,
         slot=slot,

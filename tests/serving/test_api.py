@@ -14,6 +14,7 @@ from registry.adapters import AdapterVersion
 from registry.app import assemble, registry_plane
 from registry.registry import Registry
 from serving.app import Serving
+from serving.pages import PAGE
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 
@@ -94,7 +95,11 @@ def test_a_stream_joined_is_the_whole_answer(
 def test_a_stream_reports_usage_when_asked(client: openai.OpenAI) -> None:
     *_, last = streamed(client, "tiny", stream_options={"include_usage": True})
     assert last.choices == []
-    assert last.usage == chat(client, "tiny").usage
+    usage = chat(client, "tiny").usage
+    assert last.usage.prompt_tokens_details.cached_tokens == 0
+    assert usage.prompt_tokens_details.cached_tokens == (usage.prompt_tokens - 1) // PAGE * PAGE > 0
+    assert last.usage.total_tokens == usage.total_tokens
+    assert last.usage.completion_tokens == usage.completion_tokens
 
 
 def test_usage_counts_the_tokens(client: openai.OpenAI, serving: Serving) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from serving.runner import ModelRunner
 from serving.settings import PROBE_TOLERANCES, Quantization
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
-from tests.serving.test_engine import Inbox
+from tests.serving.test_engine import TIMEOUT_S, Inbox
 from training.formats import Example, Place
 from training.probes import ProbePrompt, probe_prompts, record_probes
 
@@ -148,6 +149,11 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
 
     monkeypatch.setattr(model, "forward", recorded)
     cold = push_with_probes(tiny_base, registry, tmp_path / "a", probes)
+    arrived = threading.Event()
+    monkeypatch.setattr(serving.adapters, "on_arrival", arrived.set)
+    assert cold.sequence.adapter is not None
+    serving.adapters.prefetch(cold.sequence.adapter)  # the stream must not end while it is fetched
+    assert arrived.wait(TIMEOUT_S)
     running = Inbox(max_tokens=400)
     serving.start()
     try:

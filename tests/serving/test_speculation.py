@@ -24,6 +24,7 @@ LIMITS = Limits(
     max_num_batched_tokens=64,
     prefill_chunk=16,
     num_pages=64,
+    is_cut_invariant=True,
     num_speculative_tokens=8,
 )
 NO_GUESSES = replace(LIMITS, num_speculative_tokens=0)
@@ -221,6 +222,12 @@ def test_only_what_takes_the_likeliest_token_guesses(options: dict[str, Any]) ->
 def test_no_guess_goes_beyond_the_answers_last_token() -> None:
     assert drafts([looping(max_tokens=4)]) == [2]  # one token is there, one the step gives anyway
     assert drafts([looping(max_tokens=2)]) == [0]
+
+
+def test_guesses_take_free_pages_only() -> None:
+    # Two sequences of 16 tokens fill two pages; the first's guesses take the one that is left.
+    both = [looping(max_tokens=30) for _ in range(2)]
+    assert drafts(both, replace(LIMITS, num_pages=3)) == [4, 0]
 
 
 def test_right_guesses_count_as_computed_and_a_finished_answer_takes_no_more() -> None:
