@@ -34,8 +34,7 @@ def main(data: Path) -> None:
         home = Path(directory)
         (home / "bases").symlink_to(read_home().bases)
         train, test = sample(data)
-        rows = home / "train.jsonl"
-        rows.write_text("".join(json.dumps(row) + "\n" for row in train))
+        rows = write_rows(train, home / "train.jsonl")
         start = time.perf_counter()
         with server(home) as url:
             train_and_push(rows, home, url)
@@ -43,12 +42,15 @@ def main(data: Path) -> None:
             print(f"trained on {len(train)} rows and pushed in {seconds:.0f} s")
             for model in ("smollm2-135m", "bench/banking"):
                 start = time.perf_counter()
-                score = exact_match(url, model, test)
+                right = marks(url, model, test)
                 seconds = time.perf_counter() - start
+                score = sum(right) / len(test)
                 print(f"{model:<16} exact match {score:.3f} of {len(test)} in {seconds:.1f} s")
 
 
-def sample(data: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def sample(
+    data: Path, num_test: int = NUM_TEST
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Rows of the chosen classes, `{"question": text, "answer": category}`."""
     chance = random.Random(0)
     classes = chance.sample(sorted(json.loads((data / "categories.json").read_text())), NUM_CLASSES)
@@ -66,9 +68,14 @@ def sample(data: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         chance.shuffle(found["train"][name])
         train += found["train"][name][:NUM_TRAIN]
         chance.shuffle(found["test"][name])
-        test += found["test"][name][:NUM_TEST]
+        test += found["test"][name][:num_test]
     chance.shuffle(train)
     return train, test
+
+
+def write_rows(rows: list[dict[str, str]], file: Path) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 def train_and_push(rows: Path, home: Path, url: str) -> None:
@@ -81,7 +88,8 @@ def train_and_push(rows: Path, home: Path, url: str) -> None:
     subprocess.run(command, env=environment, check=True)
 
 
-def exact_match(url: str, model: str, rows: list[dict[str, str]]) -> float:
+def marks(url: str, model: str, rows: list[dict[str, str]]) -> list[bool]:
+    """Whether the model's answer to each row is the category, letter by letter."""
     with httpx.Client(base_url=url, timeout=300) as client, ThreadPoolExecutor(32) as pool:
 
         def is_right(row: dict[str, str]) -> bool:
@@ -95,7 +103,7 @@ def exact_match(url: str, model: str, rows: list[dict[str, str]]) -> float:
             text: str = response.json()["choices"][0]["message"]["content"]
             return text == row["answer"]
 
-        return sum(pool.map(is_right, rows)) / len(rows)
+        return list(pool.map(is_right, rows))
 
 
 if __name__ == "__main__":
