@@ -22,5 +22,5 @@ def describe_machine() -> str:
     return (
         f"{name} ({', '.join(features)}), {os.cpu_count()} cores, {memory:.0f} GiB, "
         f"Python {platform.python_version()}, torch {version('torch')}, "
-        f"{datetime.now(UTC):%Y-%m-%d}, load {os.getloadavg()[0]:.1f} at the end"
+        f"{datetime.now(UTC):%Y-%m-%d}"
     )
