@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +79,7 @@ class Contender:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or stopped peers would be left behind
     arguments = _arguments()
     report = arguments.report
     figures = json.loads(report.read_text()) if report else measure(arguments)
