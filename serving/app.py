@@ -22,14 +22,14 @@ from serving.follower import Follower
 from serving.inference import Inference
 from serving.lora import read_lora_weights
 from serving.models import Model
-from serving.models.choice import make_model
+from serving.models.choice import Placement, make_model
 from serving.pages import PAGE
 from serving.probes import check_text
 from serving.resolver import Resolver, Servable
 from serving.runner import ModelRunner, PreparedAdapter
 from serving.scheduler import Limits
 from serving.seen_moves import SeenMoves
-from serving.settings import PROBE_TOLERANCES, ServingSettings
+from serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
 from serving.trust import Trust, TrustPolicy
 from serving.version_table import VersionTable
 
@@ -43,11 +43,13 @@ class Serving:
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
         trust = Trust(policy, registry, SeenMoves(home.seen_moves))
         self.base = provide_base(settings.base, home.bases)
-        model = make_model(settings, self.base)
+        placement = Placement.of(settings)
+        quantization = placement.quantization
+        model = make_model(settings, placement, self.base)
         _use_one_thread()  # here and wherever adapters are read: see Model.attach
         self._runner = ModelRunner(
             model,
-            probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[settings.quantization],
+            probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[quantization],
             max_probe_rows=settings.prefill_chunk,
         )
         self.registry = registry
@@ -71,7 +73,7 @@ class Serving:
         versions = VersionTable(
             registry, max_age_s=settings.alias_max_age_s, grace_s=settings.alias_grace_s
         )
-        resolver = _resolver(settings, self.base, model, registry, versions, trust)
+        resolver = _resolver(settings, quantization, self.base, model, registry, versions, trust)
         self.follower = Follower(
             registry,
             versions,
@@ -89,7 +91,8 @@ class Serving:
         )
         self._facts = {
             "base": self.base.model_id,
-            "quantization": settings.quantization.value,
+            "device": placement.device.type,
+            "quantization": quantization.value,
             "max_model_len": self.inference.max_model_len,
         }
 
@@ -141,6 +144,7 @@ def _limits(settings: ServingSettings, model: Model) -> Limits:
 
 def _resolver(
     settings: ServingSettings,
+    quantization: Quantization,
     base: BaseDirectory,
     model: Model,
     registry: AdapterRegistry,
@@ -149,7 +153,7 @@ def _resolver(
 ) -> Resolver:
     servable = Servable(
         base_name=base.model_id,
-        fingerprint=base.fingerprint(settings.quantization.value),
+        fingerprint=base.fingerprint(quantization.value),
         modules=model.modules,
         max_lora_rank=settings.max_lora_rank,
         max_stacked=min(settings.max_loras_per_request, settings.max_loras),

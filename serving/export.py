@@ -17,13 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from registry.bundles.peft_config import PEFT_PREFIX, WEIGHTS_FILE
+from registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 from registry.errors import BaseMismatch, InvalidRequest, NotServable
 from registry.manifest import LoraShape, Manifest
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights, dora_factor, read_lora_weights
 
 # llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
+_GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _PERMUTED_FAMILIES = frozenset({"llama", "mistral"})
 
 
@@ -54,6 +55,11 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
             "llama.cpp does not apply DoRA adapters; export it merged into the base instead"
         )
     family = str(base.config["model_type"])
+    if family not in _GGUF_FAMILIES:
+        raise NotServable(
+            f"a base of type {family!r} is not exported to GGUF, but {', '.join(_GGUF_FAMILIES)} "
+            "are; export the adapter merged into the base instead"
+        )
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH[family.upper()] if family != "mistral" else gguf.MODEL_ARCH.LLAMA,
         base.config["num_hidden_layers"],
@@ -90,6 +96,8 @@ def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: P
     if out.exists():
         raise InvalidRequest(f"{out} exists already; give another directory or remove it")
     adapter = read_lora_weights(directory, shape)
+    if json.loads((directory / CONFIG_FILE).read_text()).get("fan_in_fan_out"):
+        adapter = _transposed(adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -102,6 +110,12 @@ def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: P
                 stored: Any = weights
                 for name in stored.keys():  # noqa: SIM118
                     merged[name] = _merged(stored.get_tensor(name), name, adapter)
+        if missing := sorted(
+            set(adapter.modules) - {name.removesuffix(".weight") for name in merged}
+        ):
+            raise NotServable(
+                f"the base's weight files name no layer {missing[0]!r}, which the adapter changes"
+            )
         save_file(merged, work / "model.safetensors", metadata={"format": "pt"})
         work.chmod(0o755)
         work.rename(out)
@@ -113,6 +127,14 @@ def write_note(out: Path, version: str, digest: str) -> None:
     """Say beside the merged weights which version they hold."""
     text = json.dumps({"merged_adapter": version, "digest": digest}, indent=2)
     (out / "hotswap-merged.json").write_text(text + "\n")
+
+
+def _transposed(adapter: LoraWeights) -> LoraWeights:
+    """For a base whose weights are stored as (in, out), as GPT-2's are: W + Aᵀ·Bᵀ."""
+    if adapter.magnitudes:
+        raise NotServable("a DoRA adapter of transposed layers is not merged")
+    modules = {module: (b.T, a.T.float()) for module, (a, b) in adapter.modules.items()}
+    return LoraWeights(modules, adapter.probes)
 
 
 def _merged(weight: Tensor, name: str, adapter: LoraWeights) -> Tensor:

@@ -24,6 +24,14 @@ class Quantization(StrEnum):
     NONE = "none"
 
 
+class Device(StrEnum):
+    """Where the base is run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Kernels(StrEnum):
     """What computes a step."""
 
@@ -50,9 +58,11 @@ class ServingSettings(Settings):
 
     base: str = "smollm2-135m"
     """Base model: a built-in name, a directory, a .gguf file or a hub id."""
-    quantization: Quantization = Quantization.INT8
-    """int8 (exact integer sums), int4 (a single stream is faster, a batch slower), nf4 or bnb-int8
-    (bitsandbytes), or none."""
+    device: Device = Device.AUTO
+    """cpu, cuda (never run by us), or auto: cuda where PyTorch finds it."""
+    quantization: Quantization | None = None
+    """int8 (exact integer sums; default on a CPU), int4 (a single stream is faster, a batch slower),
+    nf4 or bnb-int8 (bitsandbytes; bnb-int8 is the default on CUDA), or none."""
     kernels: Kernels = Kernels.AUTO
     """native (compiled at installation; int8 and int4), torch, or auto: native if it can."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -122,7 +122,6 @@ _UNSUPPORTED_FIELDS = {
     "modules_to_save": "it replaces whole modules (modules_to_save)",
     "trainable_token_indices": "it trains embeddings (trainable_token_indices)",
     "layer_replication": "it replicates layers (layer_replication)",
-    "fan_in_fan_out": "its weights are transposed (fan_in_fan_out)",
     "lora_bias": "it trains LoRA biases (lora_bias)",
     "alora_invocation_tokens": "it is an activated LoRA (alora_invocation_tokens)",
     "use_qalora": "it is a QA-LoRA adapter (use_qalora)",

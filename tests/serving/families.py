@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MinistralConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    OPTConfig,
+    PhiConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -65,5 +75,41 @@ LLAMA_LIKE: dict[str, Callable[[], PretrainedConfig]] = {
 }
 
 
+_SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+_WIDE = {"initializer_range": 0.2}
+_GEMMA = {
+    **LLAMA_SIZES,
+    "sliding_window": WINDOW,
+    "layer_types": ["full_attention", "sliding_attention"],
+}
+
+OTHERS: dict[str, Callable[[], PretrainedConfig]] = {
+    "gpt2": lambda: GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=512, **_WIDE),
+    "gpt_neox": lambda: GPTNeoXConfig(
+        **_SMALL, **_WIDE, intermediate_size=128, max_position_embeddings=512
+    ),
+    "phi": lambda: PhiConfig(**_SMALL, **_WIDE, intermediate_size=128, max_position_embeddings=512),
+    "gemma2": lambda: Gemma2Config(**_GEMMA, query_pre_attn_scalar=32),
+    "gemma3": lambda: Gemma3TextConfig(**_GEMMA, query_pre_attn_scalar=32),
+    "olmo2": lambda: Olmo2Config(**_without_head_dim()),
+    "opt": lambda: OPTConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=128,
+        word_embed_proj_dim=64,
+        max_position_embeddings=512,
+        init_std=0.2,
+    ),
+    "falcon": lambda: FalconConfig(**_SMALL, **_WIDE, ffn_hidden_size=128),
+    "falcon-alibi": lambda: FalconConfig(**_SMALL, **_WIDE, ffn_hidden_size=128, alibi=True),
+    "bloom": lambda: BloomConfig(hidden_size=64, n_layer=2, n_head=4, **_WIDE),
+    "mixtral": lambda: MixtralConfig(
+        **_sizes(num_local_experts=4, num_experts_per_tok=2, sliding_window=None)
+    ),
+}
+
+
 def make_family(directory: Path, name: str) -> BaseDirectory:
-    return make_tiny_base(directory, name=name, config=LLAMA_LIKE[name]())
+    config = (LLAMA_LIKE | OTHERS)[name]()
+    return make_tiny_base(directory, name=name, config=config)

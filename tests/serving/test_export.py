@@ -17,6 +17,7 @@ from registry.settings import read_home
 from serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
 from serving.export import check_exportable, export_gguf, export_merged
 from tests.peft_adapters import load_with_peft, make_adapter
+from tests.serving.families import make_family
 
 PROMPTS = ([5, 6, 7, 8], [40, 41], [9] * 12)
 
@@ -35,6 +36,33 @@ def test_a_merged_model_equals_base_and_adapter_through_peft(
             torch.testing.assert_close(
                 merged(input_ids=ids).logits, oracle(input_ids=ids).logits, rtol=1e-4, atol=1e-4
             )
+
+
+def test_an_adapter_of_transposed_layers_is_merged_as_peft_applies_it(tmp_path: Path) -> None:
+    """GPT-2 keeps weights as (in, out), also the square ones, where a mistake would not show."""
+    base = make_family(tmp_path, "gpt2")
+    directory = make_adapter(
+        base, tmp_path / "adapter", target_modules="all-linear", fan_in_fan_out=True
+    )
+    export_merged(directory, Bundle.read(directory).lora, base, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    oracle = load_with_peft(base, directory)
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad():
+        expected = oracle(input_ids=ids).logits
+        torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(NotServable, match="type 'gpt2' is not exported to GGUF"):
+        export_gguf(directory, Bundle.read(directory).lora, base, tmp_path / "adapter.gguf")
+
+
+def test_an_adapter_of_layers_that_the_weight_files_do_not_name_is_not_merged(
+    tiny_base: BaseDirectory, adapter_dirs: list[Path], tmp_path: Path
+) -> None:
+    other = make_family(tmp_path, "gpt2")
+    shape = Bundle.read(adapter_dirs[0]).lora
+    with pytest.raises(NotServable, match=r"name no layer 'model.layers.0.mlp.down_proj'"):
+        export_merged(adapter_dirs[0], shape, other, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_merged_model_is_a_base_of_its_own(
