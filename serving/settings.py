@@ -61,8 +61,8 @@ class ServingSettings(Settings):
     device: Device = Device.AUTO
     """cpu, cuda (never run by us), or auto: cuda where PyTorch finds it."""
     quantization: Quantization | None = None
-    """int8 (exact integer sums; default on a CPU), int4 (a single stream is faster, a batch slower),
-    nf4 or bnb-int8 (bitsandbytes; bnb-int8 is the default on CUDA), or none."""
+    """int8 (exact integer sums; default on a CPU), int4 (a single stream is faster, a batch
+    slower), nf4 or bnb-int8 (bitsandbytes; bnb-int8 is the default on CUDA), or none."""
     kernels: Kernels = Kernels.AUTO
     """native (compiled at installation; int8 and int4), torch, or auto: native if it can."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

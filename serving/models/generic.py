@@ -248,7 +248,9 @@ def _replace_linears(
 
     head = model.get_output_embeddings()
     head_quantization = (
-        Quantization.INT8 if quantization is Quantization.INT8 else Quantization.NONE
+        Quantization.INT8
+        if quantization in (Quantization.INT8, Quantization.INT4)
+        else Quantization.NONE
     )
     adapted = {}
     for name, module in list(model.named_modules()):

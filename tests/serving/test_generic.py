@@ -23,7 +23,12 @@ from tests.tiny_base import make_tiny_base
 
 VOCAB = 300
 # Relative, of the logits: about what the same quantization of each layer adds up to.
-BOUNDS = {Quantization.INT8: 0.15, Quantization.BNB_INT8: 0.15, Quantization.NF4: 0.8}
+BOUNDS = {
+    Quantization.INT8: 0.15,
+    Quantization.INT4: 0.8,
+    Quantization.BNB_INT8: 0.15,
+    Quantization.NF4: 0.8,
+}
 
 each_family = pytest.mark.parametrize("family", OTHERS)
 
@@ -152,6 +157,20 @@ def test_a_model_that_pages_of_keys_and_values_do_not_make_is_refused(
     room = LoraRoom(1, 4, torch.float32)
     with pytest.raises(BaseNotFound, match=reason):
         Generic(base, Quantization.NONE, torch.float32, room, num_pages=8, max_rows=64)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gemma2"])
+def test_a_dora_adapter_gives_what_peft_gives(
+    bases: dict[str, BaseDirectory], family: str, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    base = bases[family]
+    directory = make_adapter(
+        base, tmp_path / "dora", target_modules="all-linear", use_dora=True, seed=5
+    )
+    got = run(make_model(base, directory), prompts)[1]
+    with torch.no_grad():
+        expected = load_with_peft(base, directory)(input_ids=torch.tensor([prompts[1]])).logits[0]
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_an_adapter_of_another_width_is_refused(
