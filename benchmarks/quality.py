@@ -32,7 +32,7 @@ from benchmarks.server import server
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
 from serving.models import Model, Segment, StepInput
-from serving.models.choice import make_model
+from serving.models.choice import Placement, make_model
 from serving.settings import Kernels, Quantization, ServingSettings
 
 BASE = "smollm2-135m"
@@ -107,7 +107,8 @@ def text_quality(base: BaseDirectory, num_tokens: int) -> dict[str, dict[str, fl
 def load(base: BaseDirectory, options: dict[str, str]) -> Model:
     values: dict[str, Any] = {**options, "max_loras": 1, "kv_cache_tokens": WINDOW}
     values |= {"max_num_seqs": 1, "prefill_chunk": 256, "max_num_batched_tokens": WINDOW}
-    return make_model(ServingSettings.model_validate(values), base)
+    settings = ServingSettings.model_validate(values)
+    return make_model(settings, Placement.of(settings), base)
 
 
 def running_text(base: BaseDirectory) -> Tensor:
