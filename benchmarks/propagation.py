@@ -86,6 +86,10 @@ class _WatchedTable(VersionTable):
             self.arrivals.note(event.move.sequence)
 
 
+def _serve_all(ref: str) -> None:
+    """No reference is refused."""
+
+
 @contextmanager
 def _followers(url: str, num_servers: int) -> Iterator[_Arrivals]:
     arrivals = _Arrivals(num_servers)
@@ -94,7 +98,7 @@ def _followers(url: str, num_servers: int) -> Iterator[_Arrivals]:
             client = stack.enter_context(RegistryClient(url))
             table = _WatchedTable(client, max_age_s=30, grace_s=600)
             table.arrivals = arrivals
-            follower = Follower(client, table, base="none", loaded=list)
+            follower = Follower(client, table, base="none", loaded=list, check=_serve_all)
             follower.start()
             stack.callback(follower.stop)
         watcher = stack.enter_context(RegistryClient(url))
