@@ -26,6 +26,7 @@ from registry.database.schema import METADATA
 from registry.errors import InvalidSettings, SchemaMismatch
 from registry.registry import Registry
 from registry.storage.local import LocalStore
+from registry.tasks import OneByOne
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.test_recovery import NAME, state
 
@@ -121,7 +122,7 @@ def test_sqlite_file_made_before_there_were_numbers_is_filled_again(tmp_path: Pa
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN created_by")
     database.close()
     bundle, manifest = read_bundle(tmp_path / "a")
-    fresh = Registry.open(LocalStore(tmp_path / "store"), Catalog("sqlite://"))
+    fresh = Registry.open(LocalStore(tmp_path / "store"), Catalog("sqlite://"), tasks=OneByOne())
     push(fresh, NAME, bundle, manifest, by="ann", alias="prod")
     opened = Registry.open(LocalStore(tmp_path / "store"), Catalog(url))
     assert state(opened) == state(fresh) != []
