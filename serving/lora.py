@@ -7,7 +7,7 @@ Never decides what runs. Slot 0 is never used: a row without an adapter is left 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,11 @@ class LoraWeights:
     def num_bytes(self) -> int:
         tensors = [t for pair in self.modules.values() for t in pair]
         return sum(t.numel() * t.element_size() for t in [*tensors, *self.magnitudes.values()])
+
+    def prepared(self, dtype: torch.dtype, factors: dict[str, Tensor]) -> LoraWeights:
+        """With matrices of the slots' type, and what `dora_factor` made of the magnitudes."""
+        modules = {name: (a.to(dtype), b.to(dtype)) for name, (a, b) in self.modules.items()}
+        return replace(self, modules=modules, magnitudes=factors)
 
 
 def read_lora_weights(

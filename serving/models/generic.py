@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,14 +21,13 @@ from serving.base_model import BaseDirectory
 from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights, check_fit, dora_factor
 from serving.models.paged_cache import PagedCache
 from serving.models.step import (
-    MAX_SPARE_TOKENS,
     AdapterRows,
     Segment,
     StepInput,
     StepOutput,
     reachable_positions,
+    spare_pages_of,
 )
-from serving.pages import num_pages_of
 from serving.quantization import Linear, make_linear
 from serving.settings import Quantization
 
@@ -98,9 +96,8 @@ class Generic:
         known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         reachable = reachable_positions(num_pages)
         self.max_positions = min(known or reachable, reachable)
-        num_spare = num_pages_of(min(self.max_positions, MAX_SPARE_TOKENS))
-        self.spare_pages = range(num_pages, num_pages + num_spare)
-        self._cache = PagedCache(num_pages + num_spare)
+        self.spare_pages = spare_pages_of(num_pages, self.max_positions)
+        self._cache = PagedCache(self.spare_pages.stop)
         self._linears = _replace_linears(model, quantization, dtype, room)
         self.modules = frozenset(self._linears)
         model.to(room.device)
@@ -116,18 +113,14 @@ class Generic:
 
     @torch.inference_mode()
     def prepare(self, adapter: LoraWeights) -> LoraWeights:
-        magnitudes = {}
+        factors = {}
         for name, (a, b) in adapter.modules.items():
             linear = self._linears[name]
             check_fit(name, a, b, linear.in_features, linear.out_features)
             if name in adapter.magnitudes:
                 weight = linear.used_weight().cpu()
-                magnitudes[name] = dora_factor(weight, a, b, adapter.magnitudes[name])
-        modules = {
-            name: (a.to(self._room.dtype), b.to(self._room.dtype))
-            for name, (a, b) in adapter.modules.items()
-        }
-        return replace(adapter, modules=modules, magnitudes=magnitudes)
+                factors[name] = dora_factor(weight, a, b, adapter.magnitudes[name])
+        return adapter.prepared(self._room.dtype, factors)
 
     @torch.inference_mode()
     def load(self, slot: int, prepared: LoraWeights) -> None:

@@ -8,7 +8,7 @@ its own sequence alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from torch.nn import functional
 from serving.base_model import BaseDirectory
 from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights, check_fit, dora_factor
 from serving.models.step import (
-    MAX_SPARE_TOKENS,
     Segment,
     StepInput,
     StepOutput,
     reachable_positions,
+    spare_pages_of,
 )
 from serving.models.weights import BaseWeights, Shape, rotary_table
 from serving.pages import PAGE, num_pages_of
@@ -91,14 +91,13 @@ class Llama:
         rotary = rotary_table(base, reachable_positions(num_pages))
         self._rotary = self._own(rotary)  # (max positions, 2, head_dim)
         self.max_positions = len(self._rotary)
-        num_spare = num_pages_of(min(self.max_positions, MAX_SPARE_TOKENS))
-        self.spare_pages = range(num_pages, num_pages + num_spare)
+        self.spare_pages = spare_pages_of(num_pages, self.max_positions)
         # Not zeroed: pages that are never written cost no memory.
         self._cache = torch.empty(
             shape.num_layers,
             2,
             shape.num_kv_heads,
-            (num_pages + num_spare) * PAGE,
+            self.spare_pages.stop * PAGE,
             shape.head_dim,
             dtype=dtype,
             device=self._device,
@@ -169,11 +168,7 @@ class Llama:
         torch.set_num_threads(self._num_threads)
 
     def prepare(self, adapter: LoraWeights) -> LoraWeights:
-        modules = {
-            name: (a.to(self._lora_dtype), b.to(self._lora_dtype))
-            for name, (a, b) in adapter.modules.items()
-        }
-        return replace(adapter, modules=modules, magnitudes=self._dora_factors(adapter))
+        return adapter.prepared(self._lora_dtype, self._dora_factors(adapter))
 
     @torch.inference_mode()
     def _dora_factors(self, adapter: LoraWeights) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from serving.base_model import BaseDirectory
 from serving.lora import LoraRoom, LoraWeights, check_fit, dora_factor
-from serving.models.step import MAX_SPARE_TOKENS, StepInput, StepOutput, reachable_positions
+from serving.models.step import StepInput, StepOutput, reachable_positions, spare_pages_of
 from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
@@ -70,12 +70,11 @@ class NativeLlama:
         self.max_positions = len(rotary)
         self.max_rows = max_rows
         self.modules = shape.modules
-        num_spare = num_pages_of(min(self.max_positions, MAX_SPARE_TOKENS))
-        self.spare_pages = range(num_pages, num_pages + num_spare)
+        self.spare_pages = spare_pages_of(num_pages, self.max_positions)
         self._embedding = weights.embedding
         layers = (layout.Layer * shape.num_layers)()
         for index in range(shape.num_layers):
-            self._fill_layer(layers[index], weights, index, num_pages + num_spare)
+            self._fill_layer(layers[index], weights, index, self.spare_pages.stop)
         self._model = layout.Model(
             **{
                 field: getattr(shape, field)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from serving.lora import LoraWeights
-from serving.pages import PAGE
+from serving.pages import PAGE, num_pages_of
 
 MAX_SPARE_TOKENS = 4096
 
@@ -18,6 +18,11 @@ MAX_SPARE_TOKENS = 4096
 def reachable_positions(num_pages: int) -> int:
     """How far a sequence can get with so many pages, or one that is tried out in spare pages."""
     return max(num_pages * PAGE, MAX_SPARE_TOKENS)
+
+
+def spare_pages_of(num_pages: int, max_positions: int) -> range:
+    """The pages behind the `num_pages` of sequences: see Model.spare_pages."""
+    return range(num_pages, num_pages + num_pages_of(min(max_positions, MAX_SPARE_TOKENS)))
 
 
 @dataclass(frozen=True, slots=True)

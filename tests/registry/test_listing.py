@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from registry.upkeep.pins import utc_now
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import CatalogUrl, OpenRegistry
 from tests.registry.stepping import MemoryStore
+from tests.registry.stores import MeanwhileStore
 
 TIMEOUT_S = 60
 
@@ -205,19 +206,6 @@ def test_store_that_was_put_back_while_nothing_ran_is_listed_and_caught_up_with(
     assert again.search('state = "yanked"') == []
     push_version(elsewhere, tmp_path, 2, name="new", alias="prod")
     assert [summary.name for summary in again.adapters()] == ["kept", "new"]
-
-
-class MeanwhileStore(LocalStore):
-    """Runs `meanwhile` once, right after the versions were listed."""
-
-    meanwhile: Callable[[], object] | None = None
-
-    def list(self, prefix: str) -> Iterator[str]:
-        found = list(super().list(prefix))
-        if prefix == VERSIONS and self.meanwhile is not None:
-            act, self.meanwhile = self.meanwhile, None
-            act()
-        yield from found
 
 
 def test_push_between_the_listing_and_the_log_of_a_start_or_rebuild_is_listed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 from registry.adapters import AdapterRef
 from registry.bundles.transfer import push
 from registry.database.catalog import Catalog
-from registry.layout import VERSIONS
 from registry.registry import Registry
 from registry.storage.local import LocalStore
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.conftest import CatalogUrl, OpenRegistry
+from tests.registry.stores import MeanwhileStore
 from tests.registry.test_recovery import NAME, fill, state
 
 
@@ -157,19 +156,6 @@ def test_processes_that_push_and_rebuild_one_catalog_lose_nothing(
     assert shared.latest_number(NAME) == 12
     shared.close()
     fresh.close()
-
-
-class MeanwhileStore(LocalStore):
-    """Runs `meanwhile` once, right after the versions were listed."""
-
-    meanwhile: Callable[[], object] | None = None
-
-    def list(self, prefix: str) -> Iterator[str]:
-        found = list(super().list(prefix))
-        if prefix == VERSIONS and self.meanwhile is not None:
-            act, self.meanwhile = self.meanwhile, None
-            act()
-        yield from found
 
 
 def test_what_is_pushed_during_a_rebuild_stays_in_the_catalog(

@@ -16,65 +16,54 @@ INLINE void next_phase(Program *p) {
     p->phase++;
 }
 
-typedef struct {
-    int first, end;
-} Range;
-
-INLINE Range rows_of_piece(int piece, int num_rows) {
-    int first = piece * ROWS_A_PIECE, end = first + ROWS_A_PIECE;
-    return (Range){first, end < num_rows ? end : num_rows};
-}
-
-INLINE int num_pieces(int num_rows) { return (num_rows + ROWS_A_PIECE - 1) / ROWS_A_PIECE; }
-
 INLINE Activations activations(const Workspace *s, int k) {
     return (Activations){s->q, s->scale, s->offset, s->sum, s->narrow, k};
 }
 
+/* The next row of this thread; one that is past the last ends the loop. Pieces are a few rows. */
+INLINE int next_row(Program *p, int row) {
+    return (row + 1) % ROWS_A_PIECE ? row + 1 : take(p) * ROWS_A_PIECE;
+}
+
+#define FOR_EACH_ROW(p, row) \
+    for (int row = next_row(p, -1); row < (p)->step->num_rows; row = next_row(p, row))
+
 static void norm_and_quantize(Program *p, const float *weight) {
     const Model *model = p->model;
-    int n = model->hidden, num_rows = p->step->num_rows;
+    int n = model->hidden;
     Activations to = activations(p->space, n);
-    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
-        Range rows = rows_of_piece(piece, num_rows);
-        for (int row = rows.first; row < rows.end; row++) {
-            float *normed = p->space->normed + (int64_t)row * n;
-            rms_norm(normed, p->step->x + (int64_t)row * n, weight, n, model->eps);
-            quantize_row(&to, row, normed, p->step->num_groups > 0);
-        }
+    FOR_EACH_ROW(p, row) {
+        float *normed = p->space->normed + (int64_t)row * n;
+        rms_norm(normed, p->step->x + (int64_t)row * n, weight, n, model->eps);
+        quantize_row(&to, row, normed, p->step->num_groups > 0);
     }
     next_phase(p);
 }
 
 static void quantize_rows(Program *p, const float *x, int n) {
-    int num_rows = p->step->num_rows;
     Activations to = activations(p->space, n);
-    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
-        Range rows = rows_of_piece(piece, num_rows);
-        for (int row = rows.first; row < rows.end; row++)
-            quantize_row(&to, row, x + (int64_t)row * n, p->step->num_groups > 0);
-    }
+    FOR_EACH_ROW(p, row) quantize_row(&to, row, x + (int64_t)row * n, p->step->num_groups > 0);
     next_phase(p);
 }
 
 static void gate_and_quantize(Program *p) {
-    int n = p->model->intermediate, num_rows = p->step->num_rows;
+    int n = p->model->intermediate;
     Activations to = activations(p->space, n);
-    for (int piece; (piece = take(p)) < num_pieces(num_rows);) {
-        Range rows = rows_of_piece(piece, num_rows);
-        for (int row = rows.first; row < rows.end; row++) {
-            float *gate = p->space->wide + (int64_t)row * 2 * n;
-            gated(gate, gate + n, n);
-            quantize_row(&to, row, gate, p->step->num_groups > 0);
-        }
+    FOR_EACH_ROW(p, row) {
+        float *gate = p->space->wide + (int64_t)row * 2 * n;
+        gated(gate, gate + n, n);
+        quantize_row(&to, row, gate, p->step->num_groups > 0);
     }
     next_phase(p);
 }
 
 /* Pieces are a few tiles of a panel of rows, whose activations stay in the core's own cache. */
+INLINE int pieces_across(const Linear *linear) {
+    return (linear->n / TILE + TILES_A_PIECE - 1) / TILES_A_PIECE;
+}
+
 INLINE int num_tile_pieces(const Linear *linear, int num_rows) {
-    int pieces_across = (linear->n / TILE + TILES_A_PIECE - 1) / TILES_A_PIECE;
-    return pieces_across * ((num_rows + PANEL - 1) / PANEL);
+    return pieces_across(linear) * ((num_rows + PANEL - 1) / PANEL);
 }
 
 /* Piece `part` of `parts` of the A matrices of a product that comes later. */
@@ -108,9 +97,8 @@ static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int
 }
 
 static void finish_piece(const Program *p, const Product *work, int piece, int num_rows) {
-    int num_tiles = work->linear->n / TILE;
-    int pieces_across = (num_tiles + TILES_A_PIECE - 1) / TILES_A_PIECE;
-    int first = piece % pieces_across * TILES_A_PIECE, row = piece / pieces_across * PANEL;
+    int num_tiles = work->linear->n / TILE, across = pieces_across(work->linear);
+    int first = piece % across * TILES_A_PIECE, row = piece / across * PANEL;
     int end = row + PANEL < num_rows ? row + PANEL : num_rows;
     int last = first + TILES_A_PIECE < num_tiles ? first + TILES_A_PIECE : num_tiles;
     int looks_ahead = num_rows <= MAX_ROWS_AHEAD && work->index != HEAD;
