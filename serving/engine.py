@@ -208,8 +208,8 @@ class Engine(Generic[AdapterT]):
                 admission = Admission.NOT_HERE
                 break
         else:
-            sequence.slot, *stacked = [slot for _, slot in leased] or [0]
-            sequence.stacked_slots = tuple(stacked)
+            scales = (scale for _, scale in sequence.adapters)
+            sequence.slots = tuple(zip((slot for _, slot in leased), scales, strict=True))
             return Admission.ADMITTED
         for digest, _ in leased:
             self._slots.release(digest)

@@ -105,16 +105,8 @@ class Generation:
         self._loop = asyncio.get_running_loop()
         self._abort = abort
         self.prompt_ids = prompt_ids
-        first = adapters[0] if adapters else (None, 1.0)
         self.sequences = [
-            Sequence(
-                prompt_ids,
-                first[0],
-                sampling,
-                self._receiver(index),
-                scale=first[1],
-                stacked=tuple(adapters[1:]),
-            )
+            Sequence(prompt_ids, tuple(adapters), sampling, self._receiver(index))
             for index, sampling in enumerate(samplings)
         ]
         self._texts = [

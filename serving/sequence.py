@@ -102,26 +102,23 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A request on its way. Keeps its adapter digest for life; None is the base alone.
+    """A request on its way. Keeps the digests of its `adapters` for life, with their scales, in the
+    order in which they apply; none for the base alone.
 
     `num_computed` counts the tokens whose keys and values are in `pages` of the cache. `deliver`
     is called on the engine's thread, once a Delta, the last one with `is_last`.
     """
 
     prompt_ids: list[int]
-    adapter: Digest | None
+    adapters: tuple[tuple[Digest, float], ...]
     sampling: SamplingParams
     deliver: Callable[[Delta], None]
     id: int = field(default_factory=lambda: next(_ids))
     output_ids: list[int] = field(default_factory=list)
     num_computed: int = 0
     pages: array[int] = field(default_factory=lambda: array("i"))
-    slot: int = 0
-    scale: float = 1.0
-    """Factor of the adapter's effect."""
-    stacked: tuple[tuple[Digest, float], ...] = ()
-    """More adapters and their scales, in the order in which they apply after the first."""
-    stacked_slots: tuple[int, ...] = ()
+    slots: tuple[tuple[int, float], ...] = ()
+    """The slots that `adapters` have a lease of, and their scales."""
     num_overtaken: int = 0
     is_finished: bool = False
     num_cached: int = 0
@@ -135,19 +132,6 @@ class Sequence:
     _page_digests: list[bytes] = field(default_factory=list)
 
     @property
-    def adapters(self) -> tuple[tuple[Digest, float], ...]:
-        """All adapters and their scales, in the order in which they apply."""
-        return () if self.adapter is None else ((self.adapter, self.scale), *self.stacked)
-
-    @property
-    def slots(self) -> tuple[tuple[int, float], ...]:
-        """The slots that `adapters` have a lease of, and their scales."""
-        if not self.slot:
-            return ()
-        scales = (scale for _, scale in self.stacked)
-        return (self.slot, self.scale), *zip(self.stacked_slots, scales, strict=True)
-
-    @property
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + len(self.output_ids)
 
@@ -159,7 +143,7 @@ class Sequence:
     @property
     def account(self) -> Hashable:
         """Who is served: sequences of one account share what they must have to start."""
-        return self.adapter
+        return self.adapters[0][0] if self.adapters else None
 
     @property
     def cache_key(self) -> Hashable:

@@ -25,19 +25,11 @@ def make_sequence(
 ) -> Sequence:
     """For the base, or for an adapter that has the slot; `stacked` are the slots and scales of
     more adapters."""
-    adapter = Digest.of(f"slot {slot}".encode()) if slot else None
+    slots = ((slot, scale), *stacked) if slot else ()
+    adapters = tuple((Digest.of(f"slot {each}".encode()), factor) for each, factor in slots)
     params = SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling})
     deliver = [].append if deltas is None else deltas.append
-    return Sequence(
-        prompt_ids,
-        adapter,
-        params,
-        deliver,
-        slot=slot,
-        scale=scale,
-        stacked=tuple((Digest.of(b"%d" % other), factor) for other, factor in stacked),
-        stacked_slots=tuple(other for other, _ in stacked),
-    )
+    return Sequence(prompt_ids, adapters, params, deliver, slots=slots)
 
 
 def place(sequences: list[Sequence]) -> None:

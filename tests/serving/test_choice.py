@@ -69,7 +69,7 @@ def test_requests_on_another_family_get_the_tokens_peft_gives(tmp_path: Path) ->
     ]
     run_to_end(runner, sequences)
     for sequence in sequences:
-        oracle = load_with_peft(base, directory if sequence.slot else None)
+        oracle = load_with_peft(base, directory if sequence.slots else None)
         assert sequence.output_ids == greedy(oracle, sequence.prompt_ids, 9)
 
 

@@ -29,7 +29,8 @@ class Inbox:
     def __init__(self, adapter: Digest | None = None, prompt: tuple[int, ...] = (5, 6), **sampling):
         self._queue: queue.Queue[Delta] = queue.Queue()
         params = SamplingParams(**{"temperature": 0, "max_tokens": 6, **sampling})
-        self.sequence = Sequence(list(prompt), adapter, params, self._queue.put)
+        adapters = () if adapter is None else ((adapter, 1.0),)
+        self.sequence = Sequence(list(prompt), adapters, params, self._queue.put)
 
     def next(self) -> Delta:
         return self._queue.get(timeout=TIMEOUT_S)

@@ -90,7 +90,7 @@ def test_two_floods_share_the_server_evenly() -> None:
     served = {1: 0, 2: 0}
     for _ in range(400):
         for work in server.step().works:
-            slot = work.sequence.slot
+            ((slot, _),) = work.sequence.slots
             served[slot] += work.length * (2 if work.is_decode else 1)
     assert 0.8 < served[1] / served[2] < 1.25
 
@@ -144,7 +144,7 @@ def test_on_the_real_engine_a_flood_does_not_hold_up_another_adapter(
                 done.set()
 
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens)
-        return Sequence(prompt(rng, 20), adapter, sampling, receive)
+        return Sequence(prompt(rng, 20), ((adapter, 1.0),), sampling, receive)
 
     def steps_of_one() -> int:
         done, at = threading.Event(), []

@@ -151,8 +151,8 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
     cold = push_with_probes(tiny_base, registry, tmp_path / "a", probes)
     arrived = threading.Event()
     monkeypatch.setattr(serving.adapters, "on_arrival", arrived.set)
-    assert cold.sequence.adapter is not None
-    serving.adapters.prefetch(cold.sequence.adapter)  # the stream must not end while it is fetched
+    ((digest, _),) = cold.sequence.adapters
+    serving.adapters.prefetch(digest)  # the stream must not end while it is fetched
     assert arrived.wait(TIMEOUT_S)
     running = Inbox(max_tokens=400)
     serving.start()

@@ -133,16 +133,9 @@ def test_stacks_share_two_slots_and_answer_as_they_do_alone(
     try:
         inboxes = [Inbox() for _ in stacks * 3]
         for inbox, stack in zip(inboxes, stacks * 3, strict=True):
-            adapters = [(versions[slot - 1].manifest_digest, scale) for slot, scale in stack]
+            adapters = tuple((versions[slot - 1].manifest_digest, scale) for slot, scale in stack)
             params = SamplingParams(temperature=0, max_tokens=10)
-            inbox.sequence = Sequence(
-                [5, 6, 7],
-                adapters[0][0],
-                params,
-                inbox.sequence.deliver,
-                scale=adapters[0][1],
-                stacked=tuple(adapters[1:]),
-            )
+            inbox.sequence = Sequence([5, 6, 7], adapters, params, inbox.sequence.deliver)
             serving.engine.submit(inbox.sequence)
         for inbox in inboxes:
             assert inbox.last().error is None
