@@ -14,8 +14,8 @@ MAX_REMEMBERED = 1024
 class VirtualCounters:
     """Virtual token counters (Sheng et al. 2024, "Fairness in Serving Large Language Models").
 
-    An account is an adapter, or the base. Invariant: an account that becomes active is not behind
-    the smallest active counter, so nobody saves up service by asking for none.
+    An account is an adapter, a stack of several, or the base. Invariant: an account that becomes
+    active is not behind the smallest active counter, so nobody saves up service by asking for none.
     """
 
     def __init__(self) -> None:

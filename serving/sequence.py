@@ -142,8 +142,8 @@ class Sequence:
 
     @property
     def account(self) -> Hashable:
-        """Who is served: sequences of one account share what they must have to start."""
-        return self.adapters[0][0] if self.adapters else None
+        """Who is served: sequences of one account must have the same adapters to start."""
+        return tuple(digest for digest, _ in self.adapters)
 
     @property
     def cache_key(self) -> Hashable:

@@ -53,6 +53,17 @@ def test_a_sequence_whose_adapter_is_not_here_is_passed_over_and_keeps_its_place
     assert list(scheduler.waiting) == [waits]
 
 
+def test_a_stack_whose_second_adapter_is_not_here_does_not_hold_up_its_first_ones_requests() -> (
+    None
+):
+    scheduler = Scheduler(LIMITS)
+    waits, runs = make_sequence([5], slot=1, stacked=((2, 1.0),)), make_sequence([5, 5], slot=1)
+    scheduler.add(waits)
+    scheduler.add(runs)
+    batch = scheduler.schedule(lambda s: Admission.NOT_HERE if s is waits else Admission.ADMITTED)
+    assert [work.sequence for work in batch.works] == [runs]
+
+
 def test_a_sequence_without_a_slot_is_overtaken_only_so_often() -> None:
     scheduler = Scheduler(LIMITS)
     starved = make_sequence([5], slot=1)
