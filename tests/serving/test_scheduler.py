@@ -53,9 +53,7 @@ def test_a_sequence_whose_adapter_is_not_here_is_passed_over_and_keeps_its_place
     assert list(scheduler.waiting) == [waits]
 
 
-def test_a_stack_whose_second_adapter_is_not_here_does_not_hold_up_its_first_ones_requests() -> (
-    None
-):
+def test_a_stack_that_waits_for_one_adapter_does_not_hold_up_requests_for_another() -> None:
     scheduler = Scheduler(LIMITS)
     waits, runs = make_sequence([5], slot=1, stacked=((2, 1.0),)), make_sequence([5, 5], slot=1)
     scheduler.add(waits)
