@@ -7,7 +7,8 @@ DIRECTORY has the virtual environments that `python -m benchmarks.peers.install 
 the peers that are there take part. Everyone gets the same workload (see benchmarks.workload):
 about 73 prompt tokens and 64 new ones a request (the end token ignored), 32 at a time, 16 adapters
 of rank 16 on all linear layers of SmolLM2-135M. Each round runs every case on everyone in turn,
-with new prompts; the others' processes are stopped meanwhile. Figures are medians over the rounds.
+with new prompts, every other round in the opposite order; the others' processes are stopped
+meanwhile. Figures are medians over the rounds, shares those of the rounds' own ratios.
 
 Our figures are over HTTP with the client on the same cores, the peers' from calls within their
 process. We answer 64 requests a case, peers one full batch of 32: no ragged end for them.
@@ -31,7 +32,7 @@ from typing import Any
 from benchmarks.machine import describe_machine
 from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
-from benchmarks.report import OURS, draw, table, write_readme
+from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
 from benchmarks.server import server
 from benchmarks.workload import (
     BASE,
@@ -49,6 +50,11 @@ from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
 
 Run = Callable[[Case, Sequence[str]], float]
+# Nothing is guessed: random adapters repeat themselves, and guesses would be right too often.
+OUR_OPTIONS = {
+    OURS: ["--num-speculative-tokens", "0"],
+    OURS_INT4: ["--num-speculative-tokens", "0", "--quantization", "int4"],
+}
 
 
 @dataclass
@@ -112,15 +118,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     base = provide_base(BASE, read_home().bases)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         work = Path(directory)
-        (work / "bases").symlink_to(read_home().bases)
         adapters = [
             random_adapter(base, work / f"adapter-{seed}", seed) for seed in range(NUM_ADAPTERS)
         ]
-        url = stack.enter_context(server(work, arguments.up_options))
-        push_adapters(base, url, adapters)
-        ours = " ".join(["hotswap up", *arguments.up_options])
         contenders = {
-            OURS: Contender.of(lambda c, p: run_case(url, c, p), arguments.requests, ours)
+            name: _start_ours(name, stack, arguments, base, adapters) for name in OUR_OPTIONS
         }
         for name, program in PROGRAMS.items():
             if arguments.only and name not in arguments.only:
@@ -153,11 +155,30 @@ def _run_all(contenders: dict[str, Contender], prompts: Prompts, rounds: int) ->
                     found.failed = str(error)
     for turn in range(rounds):
         start = time.perf_counter()
-        for index, case in enumerate(first.cases):
+        there = list(enumerate(first.cases))
+        for index, case in there if turn % 2 == 0 else reversed(there):
             texts = prompts.draw(len(case.adapters), case.prompt_tokens)
             for found in contenders.values():
                 found.measure(index, texts)
         print(f"round {turn + 1}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def _start_ours(
+    name: str,
+    stack: ExitStack,
+    arguments: argparse.Namespace,
+    base: BaseDirectory,
+    adapters: Sequence[Path],
+) -> Contender:
+    """A server with its own state; while it is not asked it sleeps."""
+    options = [*OUR_OPTIONS[name], *arguments.up_options]
+    home = adapters[0].parent / name
+    home.mkdir()
+    (home / "bases").symlink_to(read_home().bases)
+    url = stack.enter_context(server(home, options))
+    push_adapters(base, url, adapters)
+    settings = " ".join(["hotswap up", *options])
+    return Contender.of(lambda c, p: run_case(url, c, p), arguments.requests, settings)
 
 
 def _start(

@@ -81,22 +81,32 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: str, new_tokens: in
     return int(response.json()["usage"]["completion_tokens"])
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Seconds until all requests were answered, and that each took from when it was sent."""
+
+    total: float
+    each: Sequence[float]
+
+
 async def ask_all(
     url: str, models: Sequence[str], prompts: Sequence[str], new_tokens: int, concurrency: int
-) -> float:
-    """Seconds until the server has answered all, `concurrency` at a time."""
+) -> Timing:
+    """Let the server answer all, `concurrency` at a time."""
     gate = asyncio.Semaphore(concurrency)
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
 
-        async def wait_and_ask(model: str, prompt: str) -> None:
+        async def wait_and_ask(model: str, prompt: str) -> float:
             async with gate:
+                start = time.perf_counter()
                 assert await ask(client, model, prompt, new_tokens) == new_tokens
+                return time.perf_counter() - start
 
         start = time.perf_counter()
         pairs = zip(models, prompts, strict=True)
-        await asyncio.gather(*(wait_and_ask(model, prompt) for model, prompt in pairs))
-        return time.perf_counter() - start
+        each = await asyncio.gather(*(wait_and_ask(model, prompt) for model, prompt in pairs))
+        return Timing(time.perf_counter() - start, each)
 
 
 def model_name(adapter: int | None) -> str:
@@ -106,13 +116,17 @@ def model_name(adapter: int | None) -> str:
 def run_case(url: str, case: Case, prompts: Sequence[str]) -> float:
     """Seconds that a case takes on our server."""
     models = [model_name(adapter) for adapter in case.adapters]
-    return asyncio.run(ask_all(url, models, prompts, case.new_tokens, case.concurrency))
+    answered = ask_all(url, models, prompts, case.new_tokens, case.concurrency)
+    return asyncio.run(answered).total
 
 
-def push_adapters(base: BaseDirectory, url: str, directories: Sequence[Path]) -> None:
+def push_adapters(
+    base: BaseDirectory, url: str, directories: Sequence[Path], first: int = 0
+) -> None:
+    """Numbered from `first` on."""
     fingerprint = base.fingerprint()
     with RegistryClient(url) as registry:
-        for number, directory in enumerate(directories):
+        for number, directory in enumerate(directories, first):
             bundle = Bundle.read(directory)
             manifest = bundle.manifest(base=fingerprint)
             push(registry, f"bench/a{number}", bundle, manifest, by="benchmark", alias="prod")
