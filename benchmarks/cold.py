@@ -2,15 +2,14 @@
 
     python -m benchmarks.cold [--adapters 12] [--json FILE]
 
-Adapters of rank 16 on all linear layers (10 MB), pushed to a registry that keeps them in a directory,
-and in SeaweedFS where the `weed` command is. Each is asked twice, by streams of its own: cold, when
-it is only in the object store, and warm. Between the two the prompt changes, so that no prefix cache
-helps. Then the same again while another stream, of the base alone, runs: how far apart its tokens
-come at most while an adapter is fetched, while nothing is, and while a prompt of 4,000 tokens is
-read. Milliseconds, over HTTP on loopback.
+Adapters of rank 16 on all linear layers (10 MB), pushed to a registry that keeps them in a
+directory, and in SeaweedFS where the `weed` command is. Each is asked twice: cold, when only the
+object store has it, and warm. The prompt changes in between, so that no prefix cache helps. Then
+the same beside a stream of the base alone: how far apart its tokens come at most while an adapter
+is fetched, while nothing is, and while a prompt of 4,000 tokens is read. Milliseconds, over HTTP.
 
 The adapters carry three probes, as trained ones do, which are replayed before the first answer and
-are part of what cold costs. What is recorded in them is made up, and the server told to tolerate it.
+are part of what cold costs. What is recorded in them is made up; the server is told to tolerate it.
 """
 
 from __future__ import annotations

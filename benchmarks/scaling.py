@@ -1,16 +1,16 @@
-"""How throughput and latency of our server change: with the number of adapters and their popularity,
-with ranks, with concurrency, and with the length of prompts.
+"""How throughput and latency of our server change with the number of adapters, with ranks, with
+concurrency, and with the length of prompts.
 
     python -m benchmarks.scaling [--counts 1 16 256 1000] [--rank 16] [--json FILE] [--draw]
     python -m benchmarks.scaling --report FILE --draw        # from figures measured before
 
 Every point is a number of requests with 64 new tokens each (the end token ignored), 32 at a time
 unless concurrency is what changes. Adapters are random, on all linear layers; which one a request
-asks for follows Zipf's law with exponent 1 over all that are registered. Before a series is measured
-every adapter is asked for one token, the popular ones last: that is how long-running servers stand.
-A point is measured `--rounds` times, all points of a series in turn; figures are medians. Nothing is
-guessed (random adapters repeat themselves). An adapter of rank 16 takes 10 MB in memory, and 20 MB
-on disk below the temporary directory (the store's copy and the server's).
+asks for follows Zipf's law with exponent 1 over all that are registered. Before it is measured
+every adapter is asked for one token, the popular ones last: so long-running servers stand. A point
+is measured `--rounds` times; figures are medians. Nothing is guessed: random adapters repeat
+themselves. An adapter of rank 16 takes 10 MB in memory, and 20 MB on disk below the temporary
+directory (the store's copy and the server's).
 """
 
 from __future__ import annotations

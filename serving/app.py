@@ -66,7 +66,7 @@ class Serving:
             self._runner,
             self.adapters,
             _limits(settings, model),
-            max_loras=settings.max_loras,
+            max_loras=model.room.num_slots,
             max_num_waiting=settings.max_num_waiting,
         )
         self.adapters.on_arrival = self.engine.wake
@@ -155,7 +155,7 @@ def _resolver(
         base_name=base.model_id,
         fingerprint=base.fingerprint(quantization.value),
         modules=model.modules,
-        max_lora_rank=settings.max_lora_rank,
-        max_stacked=min(settings.max_loras_per_request, settings.max_loras),
+        max_lora_rank=model.room.max_rank,
+        max_stacked=min(settings.max_loras_per_request, model.room.num_slots),
     )
     return Resolver(registry, versions, trust, servable, base.prompt_format())

@@ -69,10 +69,12 @@ class ServingSettings(Settings):
     """Compute type; auto is float32 beside int8 weights and bfloat16 otherwise."""
     lora_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the adapters in their slots; auto is bfloat16 with native kernels, else dtype."""
-    max_loras: int = Field(16, ge=1)
-    """Adapters beside the base at one time."""
-    max_lora_rank: int = Field(16, ge=1)
-    """Highest rank a slot takes; every slot costs memory for this rank."""
+    max_loras: int | None = Field(None, ge=1)
+    """Adapters beside the base at one time. By default, on the native kernels (where a slot costs
+    nothing), as many as max_num_seqs; in PyTorch 16."""
+    max_lora_rank: int | None = Field(None, ge=1)
+    """Highest rank a slot takes; in PyTorch every slot costs memory for this rank. By default 256
+    on the native kernels, 16 in PyTorch."""
     max_loras_per_request: int = Field(4, ge=1, le=MAX_STACKED)
     """Adapters that one request may stack; at most as many as max_loras."""
     adapter_memory_gb: float = Field(4, gt=0)

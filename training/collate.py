@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from training.dataset import Row
+from training.data.dataset import Row
 
 
 @dataclass(frozen=True, slots=True)

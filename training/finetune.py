@@ -20,7 +20,7 @@ from registry.errors import HotswapError
 from registry.manifest import Probe
 from serving.base_model import BaseDirectory
 from training.collate import collate
-from training.dataset import Row, batches, end_of_turn_id, micro_batches
+from training.data.dataset import Row, batches, end_of_turn_id, micro_batches
 from training.model import (
     Tally,
     adapter_tensors,

@@ -11,9 +11,9 @@ from registry.digests import Digest, hash_file
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
-from training.data_checks import Finding, check_examples, check_lengths
-from training.dataset import Row, split, tokenize
-from training.formats import Example, read_examples
+from training.data.checks import Finding, check_examples, check_lengths
+from training.data.dataset import Row, split, tokenize
+from training.data.formats import Example, read_examples
 from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from registry.manifest import Probe, TopTokens
 from registry.prompts import PromptFormat
-from training.dataset import encode
-from training.formats import Example
+from training.data.dataset import encode
+from training.data.formats import Example
 
 NUM_PROBES = 3
 MAX_ANSWER_TOKENS = 8

@@ -10,7 +10,7 @@ import torch
 
 from registry.errors import InvalidSettings
 from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom
+from serving.lora import CPU, LoraRoom
 from serving.models.generic import Generic
 from serving.models.llama import Llama
 from serving.models.native_llama import NativeLlama, unsupported
@@ -21,6 +21,10 @@ from serving.pages import PAGE
 from serving.settings import Device, Kernels, Quantization, ServingSettings
 
 NATIVE_BITS = {Quantization.INT8: 8, Quantization.INT4: 4}
+# What there is room for where the settings do not say. In PyTorch every slot is memory for the
+# highest rank; to the native kernels a slot is a pointer.
+NATIVE_MAX_RANK = 256
+TORCH_SLOTS, TORCH_MAX_RANK = 16, 16
 
 _log = logging.getLogger(__name__)
 
@@ -62,10 +66,9 @@ def make_model(settings: ServingSettings, placement: Placement, base: BaseDirect
     if settings.kernels is not Kernels.TORCH:
         reason = foreign or _why_not(settings, placement, base)
         if reason is None:
-            room = LoraRoom(settings.max_loras, settings.max_lora_rank, torch.bfloat16)
             return NativeLlama(
                 base,
-                room,
+                _room(settings, settings.max_num_seqs, NATIVE_MAX_RANK, torch.bfloat16),
                 num_pages=num_pages,
                 max_rows=max_rows,
                 num_threads=num_threads,
@@ -85,10 +88,22 @@ def make_model(settings: ServingSettings, placement: Placement, base: BaseDirect
         base,
         placement.quantization,
         dtype,
-        LoraRoom(settings.max_loras, settings.max_lora_rank, lora_dtype, placement.device),
+        _room(settings, TORCH_SLOTS, TORCH_MAX_RANK, lora_dtype, placement.device),
         num_pages=num_pages,
         max_rows=max_rows,
         num_threads=num_threads,
+    )
+
+
+def _room(
+    settings: ServingSettings,
+    num_slots: int,
+    max_rank: int,
+    dtype: torch.dtype,
+    device: torch.device = CPU,
+) -> LoraRoom:
+    return LoraRoom(
+        settings.max_loras or num_slots, settings.max_lora_rank or max_rank, dtype, device
     )
 
 

@@ -89,7 +89,7 @@ class Generic:
     ) -> None:
         """Raises BaseNotFound when transformers has no causal language model for the directory, or
         one that keeps more about a sequence than keys and values."""
-        self._room = room
+        self.room = room
         self._num_threads = num_threads
         self.max_rows = max_rows
         self._model = model = _load(base, dtype)
@@ -120,7 +120,7 @@ class Generic:
             if name in adapter.magnitudes:
                 weight = linear.used_weight().cpu()
                 factors[name] = dora_factor(weight, a, b, adapter.magnitudes[name])
-        return adapter.prepared(self._room.dtype, factors)
+        return adapter.prepared(self.room.dtype, factors)
 
     @torch.inference_mode()
     def load(self, slot: int, prepared: LoraWeights) -> None:
@@ -150,7 +150,7 @@ class Generic:
         """One sequence's rows; the logits (num_wanted, vocab)."""
         num_rows = segment.end - segment.start
         self._set_lora(segment, adapters)
-        device = self._room.device
+        device = self.room.device
         self._cache.turn_to(segment, device)
         arguments: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}
         if self._takes_positions:
@@ -174,7 +174,7 @@ class Generic:
                 for rows in adapters
                 if rows.start < end and rows.end > start
             ],
-            self._room.device,
+            self.room.device,
         )
         for linear in self._linears.values():
             linear.lora = lora
@@ -190,7 +190,7 @@ class Generic:
         cut = len(ids) // 2
         try:
             self._set_lora(Segment(0, len(ids), 0, pages), [])
-            tensor = torch.tensor([ids], device=self._room.device)
+            tensor = torch.tensor([ids], device=self.room.device)
             whole = self._model(input_ids=tensor, use_cache=False).logits[0]
             rows = range(cut)
             first = self._run(ids[:cut], Segment(0, cut, 0, pages), [], rows)

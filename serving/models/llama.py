@@ -83,6 +83,7 @@ class Llama:
     ) -> None:
         """Raises BaseNotFound when the directory holds another kind of model."""
         self._shape = shape = Shape.of(base)
+        self.room = room
         self._dtype, self._lora_dtype = dtype, room.dtype
         self._device = room.device
         self._num_threads = num_threads

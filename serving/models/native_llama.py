@@ -34,6 +34,7 @@ class NativeAdapter:
 
     linears: ctypes.Array[layout.LoraLinear]
     memory: Tensor
+    width: int  # of the widest of `linears`
 
     @property
     def num_bytes(self) -> int:
@@ -62,6 +63,7 @@ class NativeLlama:
         self._shape = shape = Shape.of(base)
         if reason := unsupported(shape):
             raise ValueError(reason)
+        self.room = room
         self._bits = bits
         self._kept: list[Any] = []  # what the structs point to
         self._packed: list[PackedWeights] = []  # of every linear, the head last
@@ -166,7 +168,7 @@ class NativeLlama:
         memory = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.bfloat16)
         for linear, field, start in places:
             setattr(linear, field, memory.data_ptr() + start * memory.element_size())
-        return NativeAdapter(linears, memory)
+        return NativeAdapter(linears, memory, max(linear.width for linear in linears))
 
     def _dora_factors(self, index: int, modules: Sequence[str], adapter: LoraWeights) -> Tensor:
         """For each output (n,) of a fused layer, with the base's weights as they are served."""
@@ -203,11 +205,12 @@ class NativeLlama:
         logits = torch.empty(num_wanted, self._model.head.n)
         best = (ctypes.c_int32 * num_wanted)()
         wanted = (ctypes.c_int32 * num_wanted)(*step.wanted)
+        groups, low_width = self._groups(step)
         self._engine.step(
             layout.Step(
                 x=x.data_ptr(),
                 segments=_segments(step),
-                groups=self._groups(step),
+                groups=groups,
                 wanted=ctypes.addressof(wanted),
                 logits=logits.data_ptr(),
                 best=ctypes.addressof(best),
@@ -215,20 +218,23 @@ class NativeLlama:
                 num_segments=len(step.segments),
                 num_groups=len(step.adapters),
                 num_wanted=num_wanted,
+                low_width=low_width,
             )
         )
         return StepOutput(logits[:, : self._shape.vocab], list(best))
 
-    def _groups(self, step: StepInput) -> ctypes.Array[layout.LoraGroup]:
+    def _groups(self, step: StepInput) -> tuple[ctypes.Array[layout.LoraGroup], int]:
+        """What the step's adapters do, and the widest of their layers."""
         groups = (layout.LoraGroup * len(step.adapters))()
-        low = 0
+        low = width = 0
         for group, rows in zip(groups, step.adapters, strict=True):
             adapter = self._slots[rows.slot]
             assert adapter is not None, "a slot that was never loaded"
             group.adapter = adapter.linears
             group.scale, group.start, group.end, group.low = rows.scale, rows.start, rows.end, low
             low += rows.end - rows.start
-        return groups
+            width = max(width, adapter.width)
+        return groups, width
 
 
 def unsupported(shape: Shape) -> str | None:

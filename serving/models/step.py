@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from serving.lora import LoraWeights
+from serving.lora import LoraRoom, LoraWeights
 from serving.pages import PAGE, num_pages_of
 
 MAX_SPARE_TOKENS = 4096
@@ -73,6 +73,11 @@ class StepOutput:
 class Model(Protocol):
     """A base with slots for adapters and pages for keys and values. Used by one thread at a time,
     but for `prepare`."""
+
+    @property
+    def room(self) -> LoraRoom:
+        """How many adapters of what rank it takes."""
+        ...
 
     @property
     def max_positions(self) -> int: ...

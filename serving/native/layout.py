@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 2
+VERSION = 3
 TILE = 16
 """Output columns that are computed together."""
 GROUP = 64
@@ -106,4 +106,5 @@ class Step(Structure):
         ("num_segments", c_int32),
         ("num_groups", c_int32),
         ("num_wanted", c_int32),
+        ("low_width", c_int32),
     )

@@ -23,7 +23,7 @@ from serving.settings import PROBE_TOLERANCES, Quantization
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
 from tests.serving.test_engine import TIMEOUT_S, Inbox
-from training.formats import Example, Place
+from training.data.formats import Example, Place
 from training.probes import ProbePrompt, probe_prompts, record_probes
 
 TOLERANCE = PROBE_TOLERANCES[Quantization.INT8]

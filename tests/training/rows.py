@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
-from training.dataset import Row, tokenize
-from training.formats import Example, Place
+from training.data.dataset import Row, tokenize
+from training.data.formats import Example, Place
 
 WORDS = ("one", "two", "three", "four", "five")
 

@@ -18,12 +18,12 @@ from registry.settings import Home, RegistrySettings
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
-from training.cli import train
+from training.commands.train import train
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("training.cli.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path / "home"))
     return tmp_path / "home"
 
 
@@ -124,7 +124,8 @@ def test_an_alias_needs_a_push(write_rows: WriteRows) -> None:
 
 def test_help_shows_an_example_and_imports_no_torch() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from training.cli import train;"
+        "import sys; from click.testing import CliRunner\n"
+        "from training.commands.train import train\n"
         "print(CliRunner().invoke(train, ['--help']).output); assert 'torch' not in sys.modules"
     )
 

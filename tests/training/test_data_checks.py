@@ -6,7 +6,7 @@ from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from tests.training.rows import examples_of, tokenized
-from training.data_checks import Severity, check_examples, check_lengths, refuse
+from training.data.checks import Severity, check_examples, check_lengths, refuse
 
 GOOD = {"question": "a", "answer": "b"}
 

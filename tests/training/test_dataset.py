@@ -7,8 +7,8 @@ from registry.prompts import Normaliser, PromptFormat
 from serving.base_model import BaseDirectory
 from tests.training.rows import counting, examples_of, tokenized
 from training.collate import collate
-from training.dataset import batches, micro_batches, split, tokenize
-from training.formats import Example, Place
+from training.data.dataset import batches, micro_batches, split, tokenize
+from training.data.formats import Example, Place
 
 CHAT = (
     {"role": "user", "content": "one two"},

@@ -12,7 +12,7 @@ from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from tests.training.rows import counting, examples_of, tokenized
 from training.collate import collate
-from training.dataset import micro_batches, tokenize
+from training.data.dataset import micro_batches, tokenize
 from training.finetune import Outcome, TrainingDiverged, finetune
 from training.model import Tally, load_lora_model, measure, train_pass, trainable
 from training.optimizer import MasterWeights, learning_rate

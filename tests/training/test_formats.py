@@ -8,7 +8,7 @@ import pytest
 
 from registry.errors import InvalidData
 from tests.training.conftest import WriteRows
-from training.formats import read_examples
+from training.data.formats import read_examples
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "hello"}

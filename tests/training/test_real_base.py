@@ -9,7 +9,7 @@ from registry.errors import BaseNotFound
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
 from tests.training.rows import examples_of
-from training.dataset import tokenize
+from training.data.dataset import tokenize
 from training.finetune import finetune
 from training.progress import Silence
 from training.spec import TrainingSpec

@@ -5,7 +5,7 @@
 
 #include "program.h"
 
-enum { VERSION = 2, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { VERSION = 3, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
 
 struct Engine {
     const Model *model;

@@ -122,7 +122,7 @@ static void product(Program *p, int layer, int index, float *y, int adds) {
     const Linear *linear = &p->model->layers[layer].linear[index];
     Activations x = activations(p->space, linear->k);
     Product work = {linear, step->groups, step->num_groups, layer, index, &x,
-                    p->space->low, p->model->max_width, y, adds};
+                    p->space->low, step->low_width, y, adds};
     Taken *taken = &p->space->taken[p->phase];
     int piece = take(p), first = 0;
     for (int g = 0; g < step->num_groups; g++) {

@@ -11,8 +11,8 @@ typedef struct {
     const LoraGroup *groups;
     int num_groups, layer, index; /* index: which of the layer's LINEARS */
     const Activations *x;
-    bf16 *low; /* (entries, max_width): what shrink left for each row of each group */
-    int max_width;
+    bf16 *low; /* (entries, low_width): what shrink left for each row of each group */
+    int low_width;
     float *y; /* (rows, n) */
     int adds; /* y += instead of y = */
 } Product;
@@ -23,7 +23,7 @@ INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
 
 /* low = x · A for up to SHRINK_BLOCK rows and 16 ranks; four interleaved sums a row. */
 INLINE void shrink_block(const bf16 *a, const bf16 *x, int k, int rows, float scale, bf16 *low,
-                         int max_width) {
+                         int low_width) {
     F16 sum[SHRINK_BLOCK][4];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < 4; j++) sum[i][j] = f_zero();
@@ -33,7 +33,7 @@ INLINE void shrink_block(const bf16 *a, const bf16 *x, int k, int rows, float sc
                 sum[i][j] = dot2(sum[i][j], a + j * 2 * TILE, x + (int64_t)i * k + at + 2 * j);
     for (int i = 0; i < rows; i++) {
         F16 all = f_add(f_add(sum[i][0], sum[i][1]), f_add(sum[i][2], sum[i][3]));
-        store_bf16(low + (int64_t)i * max_width, f_mul(all, f_all(scale)));
+        store_bf16(low + (int64_t)i * low_width, f_mul(all, f_all(scale)));
     }
 }
 
@@ -44,13 +44,13 @@ static void shrink(const Product *p, const LoraGroup *group, int first, int end,
     const bf16 *a = lora->a + (int64_t)rank * k;
     for (int row = first; row < end; row += SHRINK_BLOCK) {
         const bf16 *x = p->x->narrow + (int64_t)row * k;
-        bf16 *low = p->low + (int64_t)(group->low + row - group->start) * p->max_width + rank;
+        bf16 *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + rank;
         int rows = end - row < SHRINK_BLOCK ? end - row : SHRINK_BLOCK;
         switch (rows) {
-        case 1: shrink_block(a, x, k, 1, group->scale, low, p->max_width); break;
-        case 2: shrink_block(a, x, k, 2, group->scale, low, p->max_width); break;
-        case 3: shrink_block(a, x, k, 3, group->scale, low, p->max_width); break;
-        default: shrink_block(a, x, k, 4, group->scale, low, p->max_width);
+        case 1: shrink_block(a, x, k, 1, group->scale, low, p->low_width); break;
+        case 2: shrink_block(a, x, k, 2, group->scale, low, p->low_width); break;
+        case 3: shrink_block(a, x, k, 3, group->scale, low, p->low_width); break;
+        default: shrink_block(a, x, k, 4, group->scale, low, p->low_width);
         }
     }
 }
@@ -69,30 +69,30 @@ INLINE const bf16 *expand_weights(const Linear *linear, const LoraLinear *lora, 
 }
 
 /* out (rows, TILE) += low · B, two interleaved sums a row. */
-INLINE void expand_rows(const bf16 *b, int num_pairs, const bf16 *low, int max_width, int rows,
+INLINE void expand_rows(const bf16 *b, int num_pairs, const bf16 *low, int low_width, int rows,
                         float *out) {
     F16 even[EXPAND_BLOCK], odd[EXPAND_BLOCK];
     for (int i = 0; i < rows; i++) even[i] = f_load(out + i * TILE), odd[i] = f_zero();
     for (int j = 0; j < num_pairs; j += 2, b += 4 * TILE) {
-        for (int i = 0; i < rows; i++) even[i] = dot2(even[i], b, low + i * max_width + 2 * j);
+        for (int i = 0; i < rows; i++) even[i] = dot2(even[i], b, low + i * low_width + 2 * j);
         if (j + 1 < num_pairs)
             for (int i = 0; i < rows; i++)
-                odd[i] = dot2(odd[i], b + 2 * TILE, low + i * max_width + 2 * j + 2);
+                odd[i] = dot2(odd[i], b + 2 * TILE, low + i * low_width + 2 * j + 2);
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_add(even[i], odd[i]));
 }
 
-static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *low, int max_width,
+static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *low, int low_width,
                    int rows, float *out) {
     int num_pairs = lora->num_pairs[part];
     low += lora->rank_start[part];
     for (; rows >= EXPAND_BLOCK; rows -= EXPAND_BLOCK) {
-        expand_rows(b, num_pairs, low, max_width, EXPAND_BLOCK, out);
-        low += EXPAND_BLOCK * max_width, out += EXPAND_BLOCK * TILE;
+        expand_rows(b, num_pairs, low, low_width, EXPAND_BLOCK, out);
+        low += EXPAND_BLOCK * low_width, out += EXPAND_BLOCK * TILE;
     }
-    for (; rows >= 2; rows -= 2, low += 2 * max_width, out += 2 * TILE)
-        expand_rows(b, num_pairs, low, max_width, 2, out);
-    if (rows) expand_rows(b, num_pairs, low, max_width, 1, out);
+    for (; rows >= 2; rows -= 2, low += 2 * low_width, out += 2 * TILE)
+        expand_rows(b, num_pairs, low, low_width, 2, out);
+    if (rows) expand_rows(b, num_pairs, low, low_width, 1, out);
 }
 
 /* B of a tile, for all adapters of the step. */
@@ -113,9 +113,9 @@ INLINE void apply_adapters(const Product *p, int tile, int part, int first, int 
         if (from >= to) continue;
         const LoraLinear *lora = adapter_of(p, group);
         const bf16 *b = expand_weights(p->linear, lora, tile, part);
-        const bf16 *low = p->low + (int64_t)(group->low + from - group->start) * p->max_width;
+        const bf16 *low = p->low + (int64_t)(group->low + from - group->start) * p->low_width;
         float *rows = out + (from - first) * TILE;
-        if (b) expand(lora, b, part, low, p->max_width, to - from, rows);
+        if (b) expand(lora, b, part, low, p->low_width, to - from, rows);
         if (lora->magnitude)
             for (int i = 0; i < to - from; i++)
                 f_store(rows + i * TILE,

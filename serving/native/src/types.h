@@ -74,4 +74,5 @@ typedef struct {
     float *logits;           /* (num_wanted, head.n) */
     int32_t *best;           /* (num_wanted): the likeliest token, the first of equals */
     int32_t num_rows, num_segments, num_groups, num_wanted;
+    int32_t low_width; /* the widest LoraLinear of all groups */
 } Step;

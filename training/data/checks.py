@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.errors import InvalidData
-from training.dataset import Row
-from training.formats import Example, Place
+from training.data.dataset import Row
+from training.data.formats import Example, Place
 
 _LISTED = 10
 

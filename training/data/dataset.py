@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
-from training.formats import Example, Place
+from training.data.formats import Example, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from training.spec import TrainingSpec
 if TYPE_CHECKING:
     from registry.bundles.bundle import Bundle
     from registry.manifest import Manifest
-    from training.data_checks import Finding
+    from training.data.checks import Finding
     from training.finetune import Outcome
 
 _LISTED = 5
@@ -70,7 +70,7 @@ def train(
 
     quiet_libraries()
     from registry.bundles.bundle import Bundle
-    from training.data_checks import refuse
+    from training.data.checks import refuse
     from training.prepare import prepare
     from training.progress import progress_for
     from training.publish import require_absent

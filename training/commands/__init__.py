@@ -1,0 +1,1 @@
+"""The commands of training; each imports torch only when it starts to compute."""

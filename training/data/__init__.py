@@ -1,0 +1,1 @@
+"""Rows: read, checked, turned into token ids. No torch."""
