@@ -41,7 +41,7 @@ from serving.base_model import BaseDirectory, provide_base
 from tests.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, weed_binary
 
 BUCKET = "bench"
-NUM_PROBES, PROBE_ANSWER_TOKENS = 3, 8
+NUM_PROBES, PROBE_TOKENS, PROBE_ANSWER_TOKENS = 3, 24, 8
 LONG_PROMPT_TOKENS, NUM_LONG = 4000, 3
 STREAM_TOKENS, FEW_TOKENS, PAUSE_S = 400, 4, 0.5
 Times = dict[str, list[float]]
@@ -108,7 +108,7 @@ def measure(home: Path, variables: dict[str, str], num_adapters: int) -> Times:
 def _metadata(base: BaseDirectory, prompts: Prompts) -> BundleMetadata:
     prompt = base.prompt_format()
     probes = []
-    for text in prompts.draw(NUM_PROBES, PROMPT_TOKENS):
+    for text in prompts.draw(NUM_PROBES, PROBE_TOKENS):
         messages = ({"role": "user", "content": text},)
         rendered = base.tokenizer.encode(prompt.render(messages), add_special_tokens=False).ids
         top = [TopTokens(token_ids=(0,), logprobs=(0.0,))] * (PROBE_ANSWER_TOKENS + 1)
