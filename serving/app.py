@@ -37,12 +37,19 @@ from serving.version_table import VersionTable
 class Serving:
     """One base, its engine and the adapters around it. `start` before use, `stop` after."""
 
-    def __init__(self, settings: ServingSettings, registry: AdapterRegistry, home: Home) -> None:
-        """Loads and quantizes the base; raises BaseNotFound, or InvalidSettings for the trust
-        file."""
+    def __init__(
+        self,
+        settings: ServingSettings,
+        registry: AdapterRegistry,
+        home: Home,
+        *,
+        base: BaseDirectory | None = None,
+    ) -> None:
+        """Loads and quantizes `base`, or the one that the settings name; raises BaseNotFound, or
+        InvalidSettings for the trust file."""
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
         trust = Trust(policy, registry, SeenMoves(home.seen_moves))
-        self.base = provide_base(settings.base, home.bases)
+        self.base = base or provide_base(settings.base, home.bases)
         placement = Placement.of(settings)
         quantization = placement.quantization
         model = make_model(settings, placement, self.base)

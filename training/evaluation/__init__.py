@@ -1,0 +1,1 @@
+"""How good an adapter's answers are: asked of a fresh serving engine, measured, reported."""

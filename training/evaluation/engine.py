@@ -1,0 +1,169 @@
+"""Asks questions of a fresh serving engine: what is measured is what will be served.
+
+Requests take the server's own path (registry, resolver, prompt format, scheduler, quantized base).
+Knows requests and answers, not which answers are right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from registry.adapters import AdapterRef, AdapterVersion
+from registry.bundles.bundle import Bundle
+from registry.bundles.transfer import fetch_files, push
+from registry.connect import open_registry
+from registry.manifest import Manifest
+from registry.prompts import Message, PromptFormat
+from registry.protocol import AdapterRegistry
+from registry.settings import Home, RegistrySettings
+from serving.app import Serving
+from serving.base_model import BaseDirectory
+from serving.resolver import Target
+from serving.schemas import ChatRequest
+from serving.settings import ServingSettings
+
+_NAME = "evaluated/adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request got. The end token is neither in `text` nor counted; `finish_reason` is
+    "stop" when it came and "length" when the answer was cut off."""
+
+    text: str
+    finish_reason: str
+    num_prompt_tokens: int
+    num_output_tokens: int
+    latency_s: float
+
+
+@contextmanager
+def fresh_engine(
+    base: BaseDirectory, settings: ServingSettings | None = None
+) -> Iterator[FreshEngine]:
+    """A started engine on `base` over an empty registry, both gone at the end.
+
+    `settings` say how the base is served (quantization, kernels, seats); their base and trust are
+    not used. Raises what loading the base for serving raises.
+    """
+    chosen = settings or ServingSettings.model_validate({})
+    served = chosen.model_copy(update={"trust": None})
+    num_threads = torch.get_num_threads()  # an engine takes the process's threads for itself
+    with tempfile.TemporaryDirectory(prefix="hotswap-evaluation-") as work:
+        home = Home(Path(work))
+        try:
+            with open_registry(RegistrySettings(), home) as registry:
+                serving = Serving(served, registry, home, base=base)
+                serving.start()
+                try:
+                    yield FreshEngine(serving, registry, Path(work), chosen.max_num_seqs)
+                finally:
+                    serving.stop()
+        finally:
+            torch.set_num_threads(num_threads)
+
+
+class FreshEngine:
+    """A serving engine of its own. Invariant: adapters reach it through its registry only, so their
+    files, base, template and probes are checked as they are when they are served."""
+
+    def __init__(
+        self, serving: Serving, registry: AdapterRegistry, work: Path, max_num_seqs: int
+    ) -> None:
+        self._serving = serving
+        self._registry = registry
+        self._work = work
+        self._max_num_seqs = max_num_seqs
+
+    def base(self, prompt: PromptFormat | None = None) -> Target:
+        """The base alone, asked in its own prompt format or in another, such as an adapter's."""
+        return Target(prompt or self._serving.base.prompt_format())
+
+    def load(self, directory: Path) -> Target:
+        """A PEFT directory; raises what reading, pushing and resolving it raises."""
+        bundle = Bundle.read(directory)
+        known = bundle.metadata.base or self._serving.base.fingerprint()
+        return self._push(bundle, bundle.manifest(base=known))
+
+    def load_version(self, registry: AdapterRegistry, ref: AdapterRef) -> Target:
+        """The version that `ref` means now in `registry`, with the same digest here."""
+        version = registry.resolve(ref)
+        manifest = registry.manifest(version.manifest_digest)
+        directory = self._work / "pulled" / version.manifest_digest.hex
+        if not directory.exists():
+            fetch_files(registry, manifest, directory)
+        return self._push(Bundle.read(directory), manifest)
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        target: Target,
+        *,
+        max_tokens: int,
+        concurrency: int | None = None,
+    ) -> list[Answer]:
+        """The greedy answer to each conversation, in order.
+
+        `concurrency` requests run at a time (None: as many as the engine has seats); with 1 a
+        latency is what a lone user waits for. Raises ContextLengthExceeded, InvalidPrompt, or
+        what the adapter cannot be served for.
+        """
+        seats = concurrency or self._max_num_seqs
+        return asyncio.run(self._answer_all(conversations, target, max_tokens, seats))
+
+    async def _answer_all(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        target: Target,
+        max_tokens: int,
+        seats: int,
+    ) -> list[Answer]:
+        free = asyncio.Semaphore(seats)
+
+        async def take_turn(conversation: Sequence[Message]) -> Answer:
+            async with free:
+                return await self._answer(conversation, target, max_tokens)
+
+        return await asyncio.gather(*map(take_turn, conversations))
+
+    async def _answer(
+        self, conversation: Sequence[Message], target: Target, max_tokens: int
+    ) -> Answer:
+        started = time.perf_counter()
+        request = ChatRequest.model_validate(
+            {
+                "model": target.model or self._serving.base.model_id,
+                "messages": conversation,
+                "temperature": 0,
+                "max_tokens": max_tokens,
+            }
+        )
+        generation = self._serving.inference.start_chat(target, request)
+        text, reason = "", ""
+        try:
+            async for piece in generation.pieces():
+                text += piece.text
+                reason = piece.finish_reason or reason
+        finally:
+            generation.close()
+        return Answer(
+            text=text,
+            finish_reason=str(reason),
+            num_prompt_tokens=len(generation.prompt_ids),
+            num_output_tokens=generation.num_output_tokens,
+            latency_s=time.perf_counter() - started,
+        )
+
+    def _push(self, bundle: Bundle, manifest: Manifest) -> Target:
+        version: AdapterVersion = push(
+            self._registry, _NAME, bundle, manifest, by="evaluation", allow_no_effect=True
+        )
+        return self._serving.inference.resolver.resolve(str(version.ref))
