@@ -8,27 +8,22 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.utils.deterministic
-from peft import PeftModel
+from torch import nn
 
 from registry.errors import HotswapError
 from registry.manifest import Probe
 from serving.base_model import BaseDirectory
 from training.collate import collate
 from training.data.dataset import Row, batches, end_of_turn_id, micro_batches
-from training.model import (
-    Tally,
-    adapter_tensors,
-    load_lora_model,
-    measure,
-    train_pass,
-    trainable,
-)
+from training.methods.adapted import Adapted, adapt
+from training.methods.plain import Energy
+from training.model import Tally, measure, train_pass, trainable
 from training.optimizer import MasterWeights, learning_rate
 from training.probes import ProbePrompt, record_probes
 from training.progress import Progress, Timing
@@ -64,7 +59,9 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run made: the best checkpoint, PEFT's config for it, the curve and the timing."""
+    """What a run made: the best checkpoint as a plain LoRA, PEFT's config for it, the curve and the
+    timing. `published_validation` is measured with the adapter on the untouched base where
+    training's model was another; `energy` is an extraction's, by layer."""
 
     best: Checkpoint
     peft_config: dict[str, Any]
@@ -75,6 +72,8 @@ class Outcome:
     first_validation: Tally | None
     timing: Timing
     probes: tuple[Probe, ...] = ()
+    published_validation: Tally | None = None
+    energy: Mapping[str, Energy] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Figures of the best checkpoint; training figures are over the `validate_every` steps
@@ -90,6 +89,18 @@ class Outcome:
                 "base_validation_loss": self.first_validation.loss,
                 "base_validation_token_accuracy": self.first_validation.token_accuracy,
             }
+        return values | self._published_metrics()
+
+    def _published_metrics(self) -> dict[str, float]:
+        """What it cost to make a LoRA for the untouched base of what was trained: the loss of the
+        adapter itself, and how much of the weight change is in it, in all and in the worst layer.
+        """
+        values = {}
+        if self.published_validation is not None:
+            values["published_validation_loss"] = self.published_validation.loss
+        if self.energy:
+            values["energy_kept"] = sum(self.energy.values(), Energy()).share
+            values["lowest_energy_kept"] = min(energy.share for energy in self.energy.values())
         return values
 
     def _train_tally(self) -> Tally:
@@ -130,12 +141,14 @@ def _setup(
     progress: Progress,
 ) -> _Run:
     longest = max((len(row.ids) for row in (*train, *validation)), default=0)
-    model, masters = load_lora_model(base, spec, longest)
+    adapted = adapt(base, spec, longest)
     steps_an_epoch = math.ceil(len(train) / spec.batch_size)
     run = _Run(
         spec=spec,
-        model=model,
-        weights=MasterWeights(trainable(model), masters, spec),
+        adapted=adapted,
+        weights=MasterWeights(
+            trainable(adapted.model), adapted.masters, spec, adapted.rate_factors
+        ),
         validation=validation,
         pad_id=end_of_turn_id(base.prompt_format(), base.tokenizer),
         num_steps=steps_an_epoch * spec.num_epochs,
@@ -151,7 +164,7 @@ class _Run:
     """The state of a run between two steps; only `fit` moves weights."""
 
     spec: TrainingSpec
-    model: PeftModel
+    adapted: Adapted
     weights: MasterWeights
     validation: Sequence[Row]
     pad_id: int
@@ -163,6 +176,11 @@ class _Run:
     best: Checkpoint | None = None
     first_validation: Tally | None = None
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def model(self) -> nn.Module:
+        model: nn.Module = self.adapted.model
+        return model
 
     def fit(self, batch: Sequence[Row]) -> None:
         """One optimiser step on the mean loss over all supervised tokens of `batch`."""
@@ -187,13 +205,9 @@ class _Run:
         start = time.perf_counter()
         if not self.validation:
             if step == self.num_steps:
-                self.best = Checkpoint(step, adapter_tensors(self.model))
+                self.best = Checkpoint(step, self.adapted.snapshot())
             return
-        self.model.eval()
-        tally = Tally()
-        for rows in micro_batches(self.validation, self.spec.micro_batch_tokens):
-            tally += measure(self.model, collate(rows, self.pad_id))
-        self._require_finite(tally)
+        tally = self._measure(self.model)
         if step == 0:
             self.first_validation = tally
         else:
@@ -203,23 +217,36 @@ class _Run:
             )
         known = self.best.validation if self.best is not None else None
         if known is None or tally.loss < known.loss:
-            self.best = Checkpoint(step, adapter_tensors(self.model), tally)
+            self.best = Checkpoint(step, self.adapted.snapshot(), tally)
         self.timing += Timing(validation_s=time.perf_counter() - start)
         self.progress.validated(step, tally)
 
     def outcome(self, probes: Sequence[ProbePrompt]) -> Outcome:
         assert self.best is not None, "the last step is always validated"
+        adapter = self.adapted.plain_lora(self.best.tensors)
+        published = self.adapted.published_model(adapter)
+        measured = self.validation and not self.adapted.trains_what_is_published
         return Outcome(
-            best=self.best,
-            peft_config=self.model.peft_config["default"].to_dict(),
+            best=replace(self.best, tensors=adapter.tensors),
+            peft_config=adapter.config_values(),
             num_trainable=sum(p.numel() for p in trainable(self.model)),
             num_steps=self.num_steps,
             validate_every=self.validate_every,
             curve=tuple(self.curve),
             first_validation=self.first_validation,
+            published_validation=self._measure(published) if measured else None,
+            energy=adapter.energy,
             timing=self.timing,
-            probes=record_probes(self.model, self.best.tensors, probes),
+            probes=record_probes(published, probes),
         )
+
+    def _measure(self, model: nn.Module) -> Tally:
+        model.eval()
+        tally = Tally()
+        for rows in micro_batches(self.validation, self.spec.micro_batch_tokens):
+            tally += measure(model, collate(rows, self.pad_id))
+        self._require_finite(tally)
+        return tally
 
     def _require_finite(self, tally: Tally) -> None:
         if not math.isfinite(tally.loss_sum):

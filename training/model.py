@@ -6,21 +6,20 @@ originals belong to the optimiser.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from registry.errors import NotServable
 from serving.base_model import BaseDirectory
 from training.collate import Batch
+from training.methods.loading import add_lora, load_base
 from training.spec import TrainingSpec
 
 # Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)
@@ -65,42 +64,27 @@ def load_lora_model(
     """The base with fresh LoRA layers, and their first weights in float32, one per trainable
     parameter and in that order.
 
-    A is drawn from torch's global generator, B is zero: the model equals its base. Raises
+    Chance comes from torch's global generator; the model equals its base. Raises
     NotServable for an architecture whose logits are not simply the head's output.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        base.path,
-        dtype=getattr(torch, spec.dtype),
-        attn_implementation="eager" if longest_row <= _EAGER_UP_TO else "sdpa",
-    )
-    _refuse_logit_changes(model)
-    with warnings.catch_warnings():
-        # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
-        warnings.filterwarnings("ignore", r".*is_gradient_checkpointing", FutureWarning)
-        peft_model = get_peft_model(model, _lora_config(spec))
+    model = load_base(base, spec, attention_for(longest_row), nf4=spec.method == "qlora")
+    refuse_logit_changes(model)
+    peft_model = add_lora(model, spec)
     masters = [p.detach().float().clone() for p in trainable(peft_model)]
     for parameter in trainable(peft_model):
         parameter.data = parameter.data.to(getattr(torch, spec.dtype))
     return peft_model, masters
 
 
-def _lora_config(spec: TrainingSpec) -> LoraConfig:
-    modules = spec.target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=spec.r,
-        lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        use_rslora=spec.use_rslora,
-    )
+def attention_for(longest_row: int) -> str:
+    return "eager" if longest_row <= _EAGER_UP_TO else "sdpa"
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def train_pass(model: PeftModel, batch: Batch, num_supervised: int) -> Tally:
+def train_pass(model: nn.Module, batch: Batch, num_supervised: int) -> Tally:
     """Add to every trainable parameter's `.grad` the gradient of this pass's share of the loss.
 
     The share is the sum over the pass divided by `num_supervised`, the supervised tokens of the
@@ -117,7 +101,7 @@ def train_pass(model: PeftModel, batch: Batch, num_supervised: int) -> Tally:
 
 
 @torch.no_grad()
-def measure(model: PeftModel, batch: Batch) -> Tally:
+def measure(model: nn.Module, batch: Batch) -> Tally:
     hidden = _answer_states(model, batch)
     return sum(
         (Tally(s.item(), c, n) for s, c, n in _losses(model, hidden, batch.targets)), Tally()
@@ -130,9 +114,9 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _answer_states(model: PeftModel, batch: Batch) -> torch.Tensor:
+def _answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
-    causal: Any = model.get_base_model()
+    causal = _causal(model)
     states = causal.base_model(
         input_ids=batch.ids, use_cache=False
     ).last_hidden_state  # (rows, length, hidden)
@@ -140,11 +124,16 @@ def _answer_states(model: PeftModel, batch: Batch) -> torch.Tensor:
     return selected
 
 
+def _causal(model: nn.Module) -> Any:
+    """transformers' model: without LoRA layers it is not inside of one of PEFT's."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def _losses(
-    model: PeftModel, hidden: torch.Tensor, targets: torch.Tensor
+    model: nn.Module, hidden: torch.Tensor, targets: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, int, int]]:
     """Summed float32 cross-entropy, right argmaxes and token count, chunk by chunk."""
-    causal: Any = model.get_base_model()
+    causal = _causal(model)
     head = causal.get_output_embeddings()
     for states, wanted in zip(
         torch.split(hidden, _LOGIT_CHUNK), torch.split(targets, _LOGIT_CHUNK), strict=True
@@ -158,7 +147,7 @@ def _losses(
         )
 
 
-def _refuse_logit_changes(model: Any) -> None:
+def refuse_logit_changes(model: Any) -> None:
     for field in _LOGIT_FIELDS:
         if getattr(model.config, field, None) not in (None, 1, 1.0):
             raise NotServable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,8 @@ class MasterWeights:
     """The float32 originals of a model's trainable parameters, which the optimiser moves.
 
     Invariant: between steps each parameter is its original rounded to the parameter's dtype.
-    Gradients are gathered in float32, so that many passes lose nothing to rounding of the sum.
+    Gradients are gathered in float32, so that many passes lose nothing to rounding of the sum. A
+    parameter learns at the step's rate times its factor.
     """
 
     def __init__(
@@ -38,12 +40,17 @@ class MasterWeights:
         parameters: Sequence[nn.Parameter],
         masters: Sequence[torch.Tensor],
         spec: TrainingSpec,
+        rate_factors: Sequence[float] | None = None,
     ) -> None:
         self._parameters = list(parameters)
         self._masters = list(masters)
         self._max_grad_norm = spec.max_grad_norm
+        factors = rate_factors if rate_factors is not None else [1.0] * len(self._masters)
         self._adamw = torch.optim.AdamW(
-            self._masters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            _groups(self._masters, factors),
+            lr=spec.learning_rate,
+            weight_decay=spec.weight_decay,
+            fused=True,
         )
 
     def gather(self) -> None:
@@ -66,9 +73,17 @@ class MasterWeights:
         """One AdamW step at this rate; gives the gradient's 2-norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm)
         for group in self._adamw.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         self._adamw.step()
         self._adamw.zero_grad()
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             parameter.copy_(master)
         return float(norm)
+
+
+def _groups(masters: Sequence[torch.Tensor], factors: Sequence[float]) -> list[dict[str, Any]]:
+    """AdamW's parameter groups, one for each rate."""
+    groups: dict[float, list[torch.Tensor]] = {}
+    for master, factor in zip(masters, factors, strict=True):
+        groups.setdefault(factor, []).append(master)
+    return [{"params": params, "rate_factor": factor} for factor, params in groups.items()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 from tokenizers import Tokenizer
 
 from registry.manifest import Probe, TopTokens
@@ -50,17 +50,12 @@ def probe_prompts(
 
 
 @torch.no_grad()
-def record_probes(
-    model: PeftModel, tensors: dict[str, torch.Tensor], prompts: Sequence[ProbePrompt]
-) -> tuple[Probe, ...]:
-    """Log-probabilities through transformers' own forward pass with `tensors` as the adapter.
+def record_probes(model: PeftModel, prompts: Sequence[ProbePrompt]) -> tuple[Probe, ...]:
+    """Log-probabilities through transformers' own forward pass of `model`, which is the untouched
+    base with the adapter that is published, in eval mode.
 
     It is not the code that serves: what both agree on was not made equal by a shared fault.
     """
-    if not prompts:
-        return ()
-    set_peft_model_state_dict(model, tensors)
-    model.eval()
     return tuple(_record(model, prompt) for prompt in prompts)
 
 

@@ -102,6 +102,7 @@ def _metadata(
             "num_train_rows": len(prepared.train),
             "num_validation_rows": len(prepared.validation),
             "libraries": library_versions(),
+            **_energy_kept(outcome),
         },
         metrics=outcome.metrics(),
         probes=outcome.probes,
@@ -110,6 +111,12 @@ def _metadata(
             revision=code_revision(Path.cwd()),
         ),
     ).model_dump(mode="json")
+
+
+def _energy_kept(outcome: Outcome) -> dict[str, Any]:
+    """An extraction's share of each layer's weight change; nothing for other methods."""
+    shares = {name: round(energy.share, 6) for name, energy in outcome.energy.items()}
+    return {"energy_kept": shares} if shares else {}
 
 
 def _holds_something(path: Path) -> bool:

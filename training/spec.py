@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from registry.errors import InvalidSettings
 from registry.manifest import first_problem
@@ -34,6 +34,9 @@ class TrainingSpec(BaseModel):
     normaliser: Normaliser = Normaliser.NONE
     """What is done to user messages before rendering, in training and in serving alike."""
 
+    method: Literal["lora", "qlora", "dora", "pissa", "olora", "full"] = "lora"
+    """How weights are adapted: LoRA; over an NF4 base; with magnitudes; from the weights' principal
+    parts by SVD or QR; or all of them, the change extracted as a LoRA. All publish plain PEFT."""
     r: int = Field(default=16, ge=1, le=1024)
     """The rank: an adapted (out, in) matrix gets r · (in + out) new parameters."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -44,6 +47,10 @@ class TrainingSpec(BaseModel):
     """The share of LoRA inputs zeroed in training; with it micro-batches change the result."""
     use_rslora: bool = False
     """Scale by √r (Kalajdzievski 2023), so that the rate need not change with the rank."""
+    lora_init: Literal["uniform", "gaussian", "orthogonal"] = "uniform"
+    """LoRA's first weights; the product is zero in each. PiSSA and OLoRA bring their own."""
+    lora_plus_ratio: float = Field(default=1.0, gt=0, le=1024)
+    """LoRA+ (Hayou et al. 2024): B learns at this times the rate of A; 1 is LoRA."""
 
     learning_rate: float = Field(default=2e-3, gt=0)
     """The highest rate of AdamW, reached after warm-up."""
@@ -70,6 +77,20 @@ class TrainingSpec(BaseModel):
     """Of the base and of the arithmetic; the optimiser's LoRA weights are float32 always."""
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     """Decides LoRA's first weights, the order of rows, the split and dropout."""
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> TrainingSpec:
+        """An option that the method would not look at is a mistake."""
+        unused = {
+            "lora_init": self.lora_init != "uniform" and self.method in ("pissa", "olora", "full"),
+            "lora_dropout": self.lora_dropout > 0 and self.method == "full",
+            "lora_plus_ratio": self.lora_plus_ratio != 1 and self.method == "full",
+        }
+        for option in (name for name, is_unused in unused.items() if is_unused):
+            raise ValueError(f"method {self.method!r} does not use {option}; leave it out")
+        if self.lora_init == "orthogonal" and self.r % 2:
+            raise ValueError(f"lora_init 'orthogonal' needs an even r, not {self.r}")
+        return self
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> TrainingSpec:

@@ -47,10 +47,7 @@ def probes(
     tiny_base: BaseDirectory, adapter_dirs: list[Path], prompts: tuple[ProbePrompt, ...]
 ) -> tuple[Probe, ...]:
     """What PEFT and transformers say about the first adapter."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(adapter_dirs[0] / "adapter_model.safetensors")
-    return record_probes(load_with_peft(tiny_base, adapter_dirs[0]), tensors, prompts)
+    return record_probes(load_with_peft(tiny_base, adapter_dirs[0]), prompts)
 
 
 @pytest.fixture(scope="module")
