@@ -26,6 +26,7 @@ LAZY_HELP = {
     "chat": "Talk to an adapter.",
     "export": "Write an adapter for llama.cpp, or merged into its base.",
     "train": "Train a LoRA adapter.",
+    "sweep": "Compare learning rates and ranks.",
 }
 
 

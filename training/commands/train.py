@@ -64,7 +64,7 @@ def train(
         check_name(name)
     elif alias is not None or location is not None:
         raise InvalidRequest("--alias and --registry need --push NAME")
-    spec = _spec(data, options)
+    spec = read_spec(data, options)
 
     from serving.base_model import provide_base, quiet_libraries
 
@@ -81,7 +81,7 @@ def train(
     home = read_home()
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
-    _print_findings(prepared.findings)
+    print_findings(prepared.findings)
     refuse(prepared.findings)
     click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
     run = Run.create(home.runs)
@@ -99,7 +99,7 @@ def train(
         _push(bundle, manifest, name, alias, location, why=f"hotswap train {data.name}")
 
 
-def _spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
+def read_spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
     modules = options.get("target_modules")
     if modules not in (None, "all-linear"):
         options["target_modules"] = tuple(modules.split(","))
@@ -126,7 +126,7 @@ def _push(
         click.echo(f"{name}@{alias} points to version {version.number}")
 
 
-def _print_findings(findings: Sequence[Finding]) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     for code in dict.fromkeys(finding.code for finding in findings):
         alike = [finding for finding in findings if finding.code == code]
         for finding in alike[:_LISTED]:

@@ -1,0 +1,86 @@
+"""`hotswap sweep`: learning rates and ranks to one table and the best spec."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.errors import InvalidSettings
+from registry.options import model_options
+from registry.settings import read_home
+from training.commands.train import print_findings, read_spec
+from training.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from training.sweep import Trial
+
+
+@click.command(
+    epilog="\b\nExample:\n"
+    "  hotswap sweep orders.jsonl --rates 5e-4,1e-3,2e-3 --ranks 8,16 --epochs 2",
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--rates", required=True, metavar="R,R,…", help="The learning rates to try.")
+@click.option("--ranks", required=True, metavar="N,N,…", help="The ranks to try with each.")
+@model_options(
+    TrainingSpec, skip=frozenset({"data", "r", "learning_rate"}), names={"num_epochs": "epochs"}
+)
+def sweep(data: Path, rates: str, ranks: str, **options: Any) -> None:
+    """Train on DATA once for every pair of a learning rate and a rank, and compare.
+
+    All runs see the same rows and the same validation rows. The one with the lowest validation
+    loss wins; its adapter is in its run's directory. The same command again goes on with the runs
+    that are missing.
+    """
+    spec = read_spec(data, options)
+    chosen = (_numbers("rates", rates, float), _numbers("ranks", ranks, int))
+
+    from serving.base_model import provide_base, quiet_libraries
+
+    quiet_libraries()
+    from training.data.checks import refuse
+    from training.prepare import prepare
+    from training.progress import Progress, progress_for
+    from training.sweep import Sweep
+
+    home = read_home()
+    base = provide_base(spec.base, home.bases)
+    prepared = prepare(spec, base)
+    print_findings(prepared.findings)
+    refuse(prepared.findings)
+    grid = Sweep.of(home.runs, spec, prepared, *chosen)
+
+    def announce(trial: TrainingSpec) -> Progress:
+        click.echo(f"rate {trial.learning_rate:g}, rank {trial.r}", err=True)
+        return progress_for(sys.stderr)
+
+    trials = grid.carry_out(home.runs, base, prepared, announce)
+    _print_table(trials)
+    click.echo(f"best spec  {grid.directory / 'best.json'}")
+    click.echo(f"adapter    {home.runs / trials[0].run / 'adapter'}")
+
+
+def _numbers(name: str, text: str, kind: type[float] | type[int]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidSettings(
+            f"--{name} is {text!r}; give numbers with commas between them"
+        ) from None
+
+
+def _print_table(trials: Sequence[Trial]) -> None:
+    click.echo(
+        f"{'rate':>9} {'rank':>5} {'parameters':>11} {'validation loss':>15} {'accuracy':>9}"
+        f" {'best step':>9} {'tokens/s':>9}  run"
+    )
+    for trial in trials:
+        click.echo(
+            f"{trial.learning_rate:>9g} {trial.r:>5} {trial.num_trainable:>11,}"
+            f" {trial.validation_loss:>15.4f} {trial.validation_token_accuracy:>9.3f}"
+            f" {trial.best_step:>9} {trial.tokens_per_s:>9.0f}  {trial.run}"
+        )
