@@ -161,6 +161,13 @@ class _Answer:
         del index
         return ""
 
+    def preface_logprobs(
+        self, index: int, form: ChatLogprobs | TextLogprobs
+    ) -> list[dict[str, Any]]:
+        """The log probabilities that belong to what stands before the text of choice `index`."""
+        del index, form
+        return []
+
     async def respond(self, request: Request) -> JSONResponse | StreamingResponse:
         if not self._body.stream:
             return JSONResponse(await self._whole(request), headers=self._headers())
@@ -209,11 +216,16 @@ class _Answer:
         ]
 
     def _logprobs_of(self, piece: Piece) -> dict[str, Any] | None:
-        if piece.token_id is None or piece.logprobs is None:
+        if self._body.num_logprobs is None:
             return None
+        parts: list[dict[str, Any]] = []
         if piece.index not in self._forms:
-            self._forms[piece.index] = self.make_logprobs(piece.index)
-        return self._forms[piece.index].of(piece.token_id, piece.logprobs)
+            self._forms[piece.index] = form = self.make_logprobs(piece.index)
+            parts += self.preface_logprobs(piece.index, form)
+        token_id = piece.end_id if piece.token_id is None else piece.token_id
+        if token_id is not None and piece.logprobs is not None:
+            parts.append(self._forms[piece.index].of(token_id, piece.logprobs))
+        return joined(parts)
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """Pieces of all generations, numbered through: prompt 0's n choices, prompt 1's, …"""
@@ -356,6 +368,15 @@ class _TextAnswer(_Answer):
 
     def preface(self, index: int) -> str:
         return self._echoed[index // self._body.n] if self._echoed else ""
+
+    def preface_logprobs(
+        self, index: int, form: ChatLogprobs | TextLogprobs
+    ) -> list[dict[str, Any]]:
+        if not self._echoed or not isinstance(form, TextLogprobs):
+            return []
+        number, choice = divmod(index, self._body.n)
+        sequence = self._generations[number].sequences[choice]
+        return [form.of_prompt(sequence.prompt_ids, sequence.prompt_logprobs)]
 
 
 async def _disconnected(request: Request) -> None:

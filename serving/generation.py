@@ -20,13 +20,15 @@ from serving.sequence import Delta, FinishReason, Logprobs, SamplingParams, Sequ
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that choice `index` gains, the token that brought it, and why it ended if it did."""
+    """Text that choice `index` gains, the token that brought it, and why it ended if it did; the
+    stop token that ended it only where Delta tells it."""
 
     index: int
     text: str
     finish_reason: FinishReason | None = None
     token_id: int | None = None
     logprobs: Logprobs | None = None
+    end_id: int | None = None
 
 
 class TextStream:
@@ -159,7 +161,7 @@ class Generation:
             reason = FinishReason.STOP if met_stop else reason
         if reason is not None:
             self._open.discard(index)
-        return Piece(index, text, reason, delta.token_id, delta.logprobs)
+        return Piece(index, text, reason, delta.token_id, delta.logprobs, delta.end_id)
 
 
 def _fresh(error: HotswapError) -> HotswapError:

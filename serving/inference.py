@@ -117,6 +117,7 @@ class Inference:
             min_tokens=request.min_tokens,
             stop_token_ids=ends.union(stop_ids),
             logprobs=request.num_logprobs,
+            prompt_logprobs=request.num_prompt_logprobs,
         )
 
     def _max_tokens(self, num_prompt: int, asked: int | None) -> int:

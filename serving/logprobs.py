@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from typing import Any
 
 from serving.sequence import Logprobs
@@ -37,20 +38,36 @@ class TextLogprobs:
         self._offset = 0
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
+    def of_prompt(self, token_ids: Sequence[int], logprobs: Sequence[Logprobs]) -> dict[str, Any]:
+        """What an echoed prompt adds; nothing comes before its first token, so that one has none.
+
+        A special token's text is in an echoed prompt, and counts for where the next ones start.
+        """
+        parts = [self._entry(token_ids[0], None, is_shown=True)]
+        for token_id, found in zip(token_ids[1:], logprobs, strict=True):
+            parts.append(self._entry(token_id, found, is_shown=True))
+        return joined(parts) or {}
+
     def of(self, token_id: int, logprobs: Logprobs) -> dict[str, Any]:
         """What one token adds, in the form of a whole answer's."""
-        found = b"" if self._words.is_special(token_id) else self._words.bytes_of(token_id)
+        return self._entry(token_id, logprobs, is_shown=not self._words.is_special(token_id))
+
+    def _entry(self, token_id: int, logprobs: Logprobs | None, *, is_shown: bool) -> dict[str, Any]:
+        found = self._words.bytes_of(token_id) if is_shown else b""
         if found and not 0x80 <= found[0] < 0xC0:  # it does not go on with a character
             self._offset += len(self._characters.decode(b"", final=True))
         start = self._offset
         self._offset += len(self._characters.decode(found))
-        pairs = [(token_id, logprobs.chosen), *logprobs.top]
         return {
             "text_offset": [start],
-            "token_logprobs": [_finite(logprobs.chosen)],
+            "token_logprobs": [logprobs and _finite(logprobs.chosen)],
             "tokens": [self._name(token_id)],
-            "top_logprobs": [{self._name(found): _finite(logprob) for found, logprob in pairs}],
+            "top_logprobs": [logprobs and self._top(token_id, logprobs)],
         }
+
+    def _top(self, token_id: int, logprobs: Logprobs) -> dict[str, float]:
+        pairs = [(token_id, logprobs.chosen), *logprobs.top]
+        return {self._name(found): _finite(logprob) for found, logprob in pairs}
 
     def _name(self, token_id: int) -> str:
         """Tokens that are no whole characters keep apart from one another by their bytes."""

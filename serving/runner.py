@@ -15,7 +15,7 @@ from registry.manifest import Probe
 from serving.lora import LoraWeights
 from serving.models import AdapterRows, Model, Segment, StepInput, StepOutput
 from serving.probes import replay
-from serving.sampling import Chooser, next_token
+from serving.sampling import Chooser, logprobs_of, next_token
 from serving.sequence import Batch, NextToken, Sequence, Work
 
 
@@ -71,9 +71,12 @@ class ModelRunner:
         output = self._model.forward(self._pack(works))
         chosen: dict[int, list[NextToken]] = {}
         row = 0
-        for work in (work for work in works if work.samples):
-            chosen[work.sequence.id] = self._choose(work, output, row)
-            row += 1 + len(work.draft)
+        for work in works:
+            _tell(work, output.logits[row : row + work.num_told])
+            row += work.num_told
+            if work.samples:
+                chosen[work.sequence.id] = self._choose(work, output, row)
+                row += 1 + len(work.draft)
         return [chosen.get(work.sequence.id, []) for work in batch.works]
 
     def _choose(self, work: Work, output: StepOutput, row: int) -> list[NextToken]:
@@ -103,6 +106,7 @@ class ModelRunner:
             last = len(token_ids) - 1
             token_ids += work.draft
             segments.append(Segment(start, len(token_ids), work.start, work.sequence.pages))
+            wanted += range(start, start + work.num_told)
             if work.samples:
                 wanted += range(last, len(token_ids))
         return StepInput(token_ids, segments, _adapters(works, segments), wanted)
@@ -111,6 +115,15 @@ class ModelRunner:
         if sequence.id not in self._choosers:
             self._choosers[sequence.id] = Chooser(sequence, logits.shape[-1])
         return self._choosers[sequence.id]
+
+
+def _tell(work: Work, logits: Tensor) -> None:
+    """Note what `logits` (num_told, vocab) say of the prompt's next tokens, once for each."""
+    sequence, num_top = work.sequence, work.sequence.sampling.prompt_logprobs
+    for at, row in enumerate(logits, start=work.start):
+        if num_top is not None and at >= len(sequence.prompt_logprobs):  # preempted: told before
+            found = logprobs_of(row, sequence.prompt_ids[at + 1], num_top)
+            sequence.prompt_logprobs.append(found)
 
 
 def _adapters(works: Rows[Work], segments: Rows[Segment]) -> list[AdapterRows]:

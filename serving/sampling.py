@@ -62,10 +62,15 @@ def next_token(logits: Tensor, token_id: int, params: SamplingParams) -> NextTok
     """The chosen token, and what the model thought of it when that was asked for."""
     if params.logprobs is None:
         return NextToken(token_id)
+    return NextToken(token_id, logprobs_of(logits, token_id, params.logprobs))
+
+
+def logprobs_of(logits: Tensor, token_id: int, num_top: int) -> Logprobs:
+    """What `logits` (vocab,) say of a token, and the `num_top` likeliest."""
     logprobs = torch.log_softmax(logits.float(), -1)
-    top = likeliest(logits, params.logprobs)
+    top = likeliest(logits, num_top)
     pairs = zip(top.tolist(), logprobs[top].tolist(), strict=True)
-    return NextToken(token_id, Logprobs(float(logprobs[token_id]), tuple(pairs)))
+    return Logprobs(float(logprobs[token_id]), tuple(pairs))
 
 
 def likeliest(values: Tensor, num: int) -> Tensor:

@@ -262,8 +262,9 @@ class Scheduler:
         return None
 
     def _find_pages(self, sequence: Sequence) -> list[int]:
-        """Kept pages that the sequence begins with. Its last token is computed in any case."""
-        if not self.limits.enable_prefix_caching:
+        """Kept pages that the sequence begins with. Its last token is computed in any case, and
+        all that are to be told of."""
+        if not self.limits.enable_prefix_caching or sequence.sampling.prompt_logprobs is not None:
             return []
         return self.pages.find(map(sequence.page_key, range((sequence.num_tokens - 1) // PAGE)))
 

@@ -104,6 +104,11 @@ class SamplingFields(_Request):
         raise NotImplementedError
 
     @property
+    def num_prompt_logprobs(self) -> int | None:
+        """The same for the tokens of the prompt."""
+        return None
+
+    @property
     def stop_strings(self) -> list[str]:
         strings = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return [s for s in strings if s]
@@ -146,12 +151,6 @@ class CompletionRequest(SamplingFields):
     best_of: Literal[1] | None = None
     suffix: None = None
 
-    @model_validator(mode="after")
-    def _echo_has_no_logprobs(self) -> CompletionRequest:
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo with logprobs is not offered; leave one of them out")
-        return self
-
     @property
     def max_new_tokens(self) -> int:
         return self.max_tokens or 16
@@ -159,6 +158,10 @@ class CompletionRequest(SamplingFields):
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        return self.logprobs if self.echo else None
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -42,6 +42,8 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
     """Whether log probabilities are told, and of how many likeliest tokens beside the chosen."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's own tokens, the first excepted; nothing before them is reused."""
 
     @property
     def is_greedy(self) -> bool:
@@ -87,13 +89,15 @@ class NextToken:
 class Delta:
     """What one step adds to a sequence: a token, the end, or an error.
 
-    `token_id` is None when the step brought only the end (a stop token is not passed on).
+    `token_id` is None when the step brought only the end: a stop token is not passed on, and only
+    told as `end_id` where the prompt's log probabilities are told, too.
     """
 
     token_id: int | None = None
     finish_reason: FinishReason | None = None
     error: HotswapError | None = None
     logprobs: Logprobs | None = None
+    end_id: int | None = None
 
     @property
     def is_last(self) -> bool:
@@ -129,6 +133,8 @@ class Sequence:
     """Pages from the first on that others may find."""
     num_preempted: int = 0
     lookup: Lookup | None = None
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
+    """Of prompt tokens 1, 2, … when they were asked for; complete at the first output token."""
     _page_digests: list[bytes] = field(default_factory=list)
 
     @property
@@ -168,7 +174,9 @@ class Sequence:
     def append(self, token: NextToken) -> Delta:
         """Take the next token and say what streams out."""
         if token.token_id in self.sampling.stop_token_ids:
-            return Delta(finish_reason=FinishReason.STOP)
+            if self.sampling.prompt_logprobs is None:
+                return Delta(finish_reason=FinishReason.STOP)
+            return Delta(None, FinishReason.STOP, logprobs=token.logprobs, end_id=token.token_id)
         self.output_ids.append(token.token_id)
         is_full = len(self.output_ids) >= self.sampling.max_tokens
         reason = FinishReason.LENGTH if is_full else None
@@ -195,6 +203,14 @@ class Work:
     @property
     def is_decode(self) -> bool:
         return self.length == 1 and self.start >= len(self.sequence.prompt_ids)
+
+    @property
+    def num_told(self) -> int:
+        """Its first rows, each of which tells the log probability of the prompt's next token."""
+        if self.sequence.sampling.prompt_logprobs is None:
+            return 0
+        last = len(self.sequence.prompt_ids) - 1
+        return max(min(self.start + self.length, last) - self.start, 0)
 
     @property
     def samples(self) -> bool:
