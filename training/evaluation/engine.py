@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -27,9 +28,12 @@ from registry.settings import Home, RegistrySettings
 from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.resolver import Target
-from serving.schemas import ChatRequest
+from serving.schemas import ChatRequest, CompletionRequest
 from serving.settings import ServingSettings
+from training.data.dataset import Row
 
+_AskedT = TypeVar("_AskedT")
+_FoundT = TypeVar("_FoundT")
 _NAME = "evaluated/adapter"
 
 
@@ -43,6 +47,19 @@ class Answer:
     num_prompt_tokens: int
     num_output_tokens: int
     latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """What the model thinks of a row's own answers, each token given all that stand before it.
+
+    `logprob` is Σ ln p(token) over the `num_tokens` supervised tokens, end tokens included, of
+    which `num_correct` are the likeliest at their place.
+    """
+
+    logprob: float
+    num_tokens: int
+    num_correct: int
 
 
 @contextmanager
@@ -116,23 +133,20 @@ class FreshEngine:
         latency is what a lone user waits for. Raises ContextLengthExceeded, InvalidPrompt, or
         what the adapter cannot be served for.
         """
-        seats = concurrency or self._max_num_seqs
-        return asyncio.run(self._answer_all(conversations, target, max_tokens, seats))
 
-    async def _answer_all(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        target: Target,
-        max_tokens: int,
-        seats: int,
-    ) -> list[Answer]:
-        free = asyncio.Semaphore(seats)
+        async def ask(conversation: Sequence[Message]) -> Answer:
+            return await self._answer(conversation, target, max_tokens)
 
-        async def take_turn(conversation: Sequence[Message]) -> Answer:
-            async with free:
-                return await self._answer(conversation, target, max_tokens)
+        return asyncio.run(_in_turns(ask, conversations, concurrency or self._max_num_seqs))
 
-        return await asyncio.gather(*map(take_turn, conversations))
+    def likelihoods(self, rows: Sequence[Row], target: Target) -> list[Likelihood]:
+        """How likely each row's answers are, in order, read from one pass over the row: the log
+        probabilities of an echoed prompt. Raises what `answers` does."""
+
+        async def ask(row: Row) -> Likelihood:
+            return await self._likelihood(row, target)
+
+        return asyncio.run(_in_turns(ask, rows, self._max_num_seqs))
 
     async def _answer(
         self, conversation: Sequence[Message], target: Target, max_tokens: int
@@ -162,8 +176,45 @@ class FreshEngine:
             latency_s=time.perf_counter() - started,
         )
 
+    async def _likelihood(self, row: Row, target: Target) -> Likelihood:
+        request = CompletionRequest.model_validate(
+            {
+                "model": target.model or self._serving.base.model_id,
+                "prompt": list(row.ids),
+                "temperature": 0,
+                "max_tokens": 1,
+                "echo": True,
+                "logprobs": 1,
+            }
+        )
+        (generation,) = self._serving.inference.start_completion(target, request)
+        try:
+            async for _ in generation.pieces():
+                pass
+        finally:
+            generation.close()
+        told = generation.sequences[0].prompt_logprobs  # [i] is of token i + 1
+        answered = [i for i, is_answer in enumerate(row.supervised) if is_answer]
+        return Likelihood(
+            logprob=sum(told[i - 1].chosen for i in answered),
+            num_tokens=len(answered),
+            num_correct=sum(told[i - 1].top[0][0] == row.ids[i] for i in answered),
+        )
+
     def _push(self, bundle: Bundle, manifest: Manifest) -> Target:
         version: AdapterVersion = push(
             self._registry, _NAME, bundle, manifest, by="evaluation", allow_no_effect=True
         )
         return self._serving.inference.resolver.resolve(str(version.ref))
+
+
+async def _in_turns(
+    ask: Callable[[_AskedT], Awaitable[_FoundT]], asked: Sequence[_AskedT], at_a_time: int
+) -> list[_FoundT]:
+    free = asyncio.Semaphore(at_a_time)
+
+    async def take_turn(one: _AskedT) -> _FoundT:
+        async with free:
+            return await ask(one)
+
+    return await asyncio.gather(*map(take_turn, asked))

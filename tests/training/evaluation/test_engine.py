@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from registry.adapters import AdapterRef
 from registry.bundles.bundle import Bundle
@@ -12,10 +13,11 @@ from registry.connect import open_registry
 from registry.errors import BaseMismatch, ContextLengthExceeded
 from registry.settings import Home, RegistrySettings
 from serving.base_model import BaseDirectory
-from tests.peft_adapters import make_adapter
+from serving.settings import Quantization
+from tests.peft_adapters import load_reference, make_adapter
 from tests.tiny_base import make_tiny_base
 from tests.training.evaluation.conftest import SETTINGS
-from tests.training.rows import counting
+from tests.training.rows import counting, tokenized
 from training.evaluation.engine import FreshEngine, fresh_engine
 
 CONVERSATIONS = [[{"role": "user", "content": row["question"]}] for row in counting(6)]
@@ -80,6 +82,24 @@ def test_a_conversation_that_does_not_fit_is_refused_and_the_engine_goes_on(
         )
 
     assert len(engine.answers(CONVERSATIONS, engine.base(), max_tokens=4)) == len(CONVERSATIONS)
+
+
+def test_likelihoods_are_those_of_transformers_and_peft(base: BaseDirectory, adapter: Path) -> None:
+    exact = SETTINGS.model_copy(update={"quantization": Quantization.NONE, "dtype": "float32"})
+    rows = tokenized(6, base.prompt_format(), base)
+    with fresh_engine(base, exact) as engine:
+        found = engine.likelihoods(rows, engine.load(adapter))
+    model = PeftModel.from_pretrained(load_reference(base), adapter).eval()
+
+    for row, likelihood in zip(rows, found, strict=True):
+        ids = torch.tensor(row.ids)
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0, :-1].double()
+        is_answer = torch.tensor(row.supervised[1:])
+        expected = logits.log_softmax(-1)[is_answer].gather(1, ids[1:][is_answer][:, None])
+        assert likelihood.logprob == pytest.approx(float(expected.sum()), rel=1e-4)
+        assert likelihood.num_tokens == row.num_supervised
+        assert likelihood.num_correct == int((logits.argmax(-1) == ids[1:])[is_answer].sum())
 
 
 def test_the_threads_of_the_process_are_given_back(base: BaseDirectory) -> None:
