@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -66,7 +66,8 @@ class Plane:
     """Routes, what must live around them, and the facts they add to `/health` under `name`.
 
     `leave` ends requests that wait for something to happen. It is called when the server is about
-    to stop, again and again until every request has ended.
+    to stop, again and again until every request has ended. `max_body_bytes` are paths whose bodies
+    may be larger than those of others; their routes must not keep them in memory.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Plane:
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = _no_lifespan
     health: Callable[[], dict[str, Any]] = _no_facts
     leave: Callable[[], None] = _nothing
+    max_body_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) -> Plane:
@@ -123,7 +125,8 @@ def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> Fa
     app = FastAPI(title="Hotswap", lifespan=lifespan)
     app.state.planes = tuple(planes)
     app.state.access = access
-    app.add_middleware(BodyLimit)
+    limits = {path: size for plane in planes for path, size in plane.max_body_bytes.items()}
+    app.add_middleware(BodyLimit, max_bytes=limits)
     if access is not None:
         app.add_middleware(Authentication, access=access)
     app.add_middleware(RequestId)  # the last one added is the outermost
@@ -195,24 +198,27 @@ class Server(uvicorn.Server):
 
 
 class BodyLimit:
-    """Refuses request bodies above MAX_BODY_BYTES while they arrive, so none fills the memory."""
+    """Refuses request bodies above MAX_BODY_BYTES, or what `max_bytes` says for a path, while they
+    arrive, so none fills the memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: Mapping[str, int]) -> None:
         self._app = app
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(BLOB_PATH):
             await self._app(scope, receive, send)
             return
         size_bytes = 0
+        max_bytes = self._max_bytes.get(scope["path"], MAX_BODY_BYTES)
 
         async def limited() -> Message:
             nonlocal size_bytes
             message = await receive()
             size_bytes += len(message.get("body", b""))
-            if size_bytes > MAX_BODY_BYTES:
+            if size_bytes > max_bytes:
                 # FastAPI lets only this class pass from the reading of a body to the handlers.
-                raise HTTPException(413, f"a request body may have at most {MAX_BODY_BYTES} bytes")
+                raise HTTPException(413, f"a request body may have at most {max_bytes} bytes")
             return message
 
         await self._app(scope, limited, send)

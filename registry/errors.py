@@ -13,6 +13,7 @@
     │   ├── InvalidSettings                invalid_settings
     │   ├── InvalidData                    invalid_data
     │   ├── InvalidFilter                  invalid_filter
+    │   ├── JobNotActive                   job_not_active
     │   └── RequestTooLarge            413 request_too_large
     ├── Unauthenticated                401 unauthenticated
     ├── Forbidden                      403 forbidden
@@ -23,6 +24,8 @@
     │   ├── AliasNotFound                  alias_not_found
     │   ├── BlobNotFound                   blob_not_found
     │   ├── TokenNotFound                  token_not_found
+    │   ├── TrainingFileNotFound           file_not_found
+    │   ├── JobNotFound                    job_not_found
     │   └── BaseNotFound                   base_not_found
     ├── Conflict                       409 conflict
     │   ├── AliasConflict                  alias_conflict
@@ -155,6 +158,12 @@ class InvalidFilter(InvalidRequest):
     code = "invalid_filter"
 
 
+class JobNotActive(InvalidRequest):
+    """The job is in a state from which it cannot do what was asked; names the state."""
+
+    code = "job_not_active"
+
+
 class RequestTooLarge(InvalidRequest):
     """A request body is larger than the server accepts; nothing of it was kept."""
 
@@ -218,6 +227,14 @@ class BlobNotFound(NotFound):
 
 class TokenNotFound(NotFound):
     code = "token_not_found"
+
+
+class TrainingFileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
 
 
 class BaseNotFound(NotFound):

@@ -77,6 +77,7 @@ class Home:
         self.adapter_cache = root / "cache" / "adapters"
         self.seen_moves = root / "seen-moves"
         self.runs = root / "runs"
+        self.jobs = root / "jobs"
 
 
 def read_home(environment: Mapping[str, str] = os.environ) -> Home:

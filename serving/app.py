@@ -11,6 +11,7 @@ import torch
 
 from registry.app import Plane
 from registry.manifest import Manifest
+from registry.planes import Surroundings
 from registry.protocol import AdapterRegistry
 from registry.settings import Home
 from registry.tomlfile import read_toml
@@ -119,6 +120,11 @@ class Serving:
 
     def health(self) -> dict[str, Any]:
         return {**self._facts, **self.engine.health(), **self.follower.health()}
+
+    def surroundings(self, home: Home) -> Surroundings:
+        """What planes of other packages need to know of this one."""
+        base = self.base
+        return Surroundings(self.registry, home, base.path, base.model_id, base.revision)
 
     def plane(self) -> Plane:
         @asynccontextmanager

@@ -33,6 +33,7 @@ def up(host: str, port: int, **options: object) -> None:
     """Run everything in one process: registry and serving."""
     from registry.app import assemble, registry_plane, run
     from registry.connect import configured_webhooks, open_registry
+    from registry.planes import further_planes
     from serving.app import Serving
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
@@ -41,6 +42,7 @@ def up(host: str, port: int, **options: object) -> None:
     with open_registry(registry_settings, home) as registry:
         serving = Serving(settings, registry, home)
         planes = [registry_plane(registry, webhooks), serving.plane()]
+        planes += further_planes(serving.surroundings(home))
         run(assemble(planes, registry.access), host, port)
 
 
@@ -57,12 +59,14 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
     """Serve adapters of a registry that runs elsewhere."""
     from registry.app import assemble, run
     from registry.connect import connect
+    from registry.planes import further_planes
     from serving.app import Serving
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
     with connect(location, read_section("registry", RegistrySettings), home) as registry:
         serving = Serving(settings, registry, home)
-        run(assemble([serving.plane()], registry.access), host, port)
+        planes = [serving.plane(), *further_planes(serving.surroundings(home))]
+        run(assemble(planes, registry.access), host, port)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap base smollm2-135m > fingerprint.json")

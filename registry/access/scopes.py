@@ -2,7 +2,7 @@
 
 A scope is `verb:pattern`. In a pattern `*` stands for any characters, '/' included:
 
-    push:team/*          add versions to names below team/
+    push:team/*          add versions to names below team/, also by training them on the server
     pull:*               read every adapter, its versions, aliases and history
     move:team/sql@prod   move this alias, or roll it back; without '@…' every alias of the names
     release:team/*@prod  the same for protected aliases, which `move` does not cover
@@ -188,6 +188,10 @@ _RULES: Sequence[_Rule] = (
     # Which of the two an alias needs is for the policy, and so for the route, to say.
     _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),
     _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "release"),
+    # A file belongs to the token that sent it; a job asks for `push` on the name that it makes.
+    _rule("GET POST", "/v1/files", "push"),
+    _rule("GET DELETE", "/v1/files/[^/]+(/content)?", "push"),
+    _rule("GET POST", "/v1/fine_tuning/jobs(/[^/]+(/[a-z]+)?)?", "push"),
     _rule("POST", "/v1/(chat/)?completions", "infer"),
     _rule("GET", "/v1/models(/.*)?", "infer"),
 )

@@ -1,0 +1,26 @@
+"""What an operator chooses for training on a server."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import ConfigDict, Field
+
+from registry.settings import Settings
+
+
+class TrainingSettings(Settings):
+    """`HOTSWAP_TRAINING_<FIELD>` in the environment."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    jobs: bool = True
+    """Whether a server takes files and fine-tuning jobs."""
+    max_running_jobs: int = Field(1, ge=1)
+    """Jobs that train at the same time; the others are queued."""
+    job_threads: int = Field(max(1, (os.cpu_count() or 1) // 2), ge=1)
+    """Threads that one job computes on; half of the cores by default."""
+    job_niceness: int = Field(19, ge=0, le=19)
+    """How far jobs stand back behind serving for the processor: 19 leaves them what is idle."""
+    max_file_mb: int = Field(512, ge=1)
+    """The largest file that can be uploaded."""
