@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.errors import InvalidRequest
+from training.model import Tally
+from training.progress import Silence, Timing
+from training.trackers import Tracker, require_packages, tracked
+
+SPEC = {"r": 4, "learning_rate": 0.001}
+TRAIN, VALIDATION = Tally(6.0, 3, 4), Tally(2.0, 3, 4)
+
+
+class Heard(Silence):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def stepped(self, step: int, train: Tally, timing: Timing) -> None:
+        self.steps.append(step)
+
+
+def play(tracker: Tracker, directory: Path) -> Heard:
+    """Two steps, the second one validated."""
+    heard = Heard()
+    progress = tracked(heard, [tracker], directory, SPEC)
+    progress.started(2)
+    progress.stepped(1, TRAIN, Timing(100, 2.0))
+    progress.stepped(2, TRAIN, Timing(100, 2.0))
+    progress.validated(2, VALIDATION)
+    progress.finished()
+    return heard
+
+
+def test_tensorboard_can_read_what_a_run_wrote(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    heard = play(Tracker.TENSORBOARD, tmp_path)
+
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.5), (2, 1.5)]
+    assert [(e.step, e.value) for e in events.Scalars("validation/loss")] == [(2, 0.5)]
+    assert [e.value for e in events.Scalars("validation/token_accuracy")] == [0.75]
+    assert [e.value for e in events.Scalars("train/tokens_per_s")] == [50.0, 50.0]
+    assert heard.steps == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_mlflow_keeps_the_spec_and_every_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
+
+    play(Tracker.MLFLOW, tmp_path / "my-run")
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("hotswap")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "my-run"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"r": "4", "learning_rate": "0.001"}
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 1.5), (2, 1.5)]
+    assert run.data.metrics["validation/loss"] == 0.5
+
+
+def test_a_missing_package_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InvalidRequest, match=r"--track wandb needs .* pip install wandb"):
+        require_packages([Tracker.WANDB])

@@ -1,0 +1,157 @@
+"""A run's figures for TensorBoard, MLflow or Weights & Biases, each through its own package.
+
+The packages are imported only when asked for. Where the figures go is up to the package's own
+settings (`MLFLOW_TRACKING_URI`, `WANDB_MODE`, …); TensorBoard's files are in the run's directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from registry.errors import InvalidRequest
+from training.model import Tally
+from training.progress import Progress, Timing
+
+PROJECT = "hotswap"
+
+
+class Tracker(StrEnum):
+    """Who keeps the figures."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
+class Several:
+    """Tells each of several Progresses of every event, in their order."""
+
+    def __init__(self, heard_by: Sequence[Progress]) -> None:
+        self._heard_by = heard_by
+
+    def started(self, num_steps: int) -> None:
+        for each in self._heard_by:
+            each.started(num_steps)
+
+    def stepped(self, step: int, train: Tally, timing: Timing) -> None:
+        for each in self._heard_by:
+            each.stepped(step, train, timing)
+
+    def validated(self, step: int, validation: Tally) -> None:
+        for each in self._heard_by:
+            each.validated(step, validation)
+
+    def finished(self) -> None:
+        for each in self._heard_by:
+            each.finished()
+
+
+class Tracked:
+    """A Progress that hands every event's figures to `_log` and names them alike everywhere."""
+
+    def started(self, num_steps: int) -> None: ...
+
+    def stepped(self, step: int, train: Tally, timing: Timing) -> None:
+        figures = _figures("train", train)
+        self._log(step, {**figures, "train/tokens_per_s": timing.tokens_per_s})
+
+    def validated(self, step: int, validation: Tally) -> None:
+        self._log(step, _figures("validation", validation))
+
+    def finished(self) -> None:
+        raise NotImplementedError
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        raise NotImplementedError
+
+
+class TensorBoard(Tracked):
+    """Event files in the run's directory: `tensorboard --logdir RUN`."""
+
+    def __init__(self, directory: Path, spec: Mapping[str, Any]) -> None:
+        writer = _package("tensorboard", "torch.utils.tensorboard").SummaryWriter
+        self._writer = writer(str(directory / "tensorboard"))
+        rows = "".join(f"| {name} | {value} |\n" for name, value in spec.items())
+        self._writer.add_text("spec", f"| option | value |\n|---|---|\n{rows}")
+
+    def finished(self) -> None:
+        self._writer.close()
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+
+class MLflow(Tracked):
+    """A run of MLflow's, named like ours, in the experiment PROJECT."""
+
+    def __init__(self, directory: Path, spec: Mapping[str, Any]) -> None:
+        self._mlflow = _package("mlflow")
+        self._mlflow.set_experiment(PROJECT)
+        self._mlflow.start_run(run_name=directory.name)
+        self._mlflow.log_params(spec)
+
+    def finished(self) -> None:
+        self._mlflow.end_run()
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        self._mlflow.log_metrics(dict(figures), step=step)
+
+
+class WeightsAndBiases(Tracked):
+    """A run of the project PROJECT, named like ours."""
+
+    def __init__(self, directory: Path, spec: Mapping[str, Any]) -> None:
+        wandb = _package("wandb")
+        self._run = wandb.init(
+            project=PROJECT, name=directory.name, dir=str(directory), config=dict(spec)
+        )
+
+    def finished(self) -> None:
+        self._run.finish()
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        # A step has two entries when it is validated; theirs must not be joined by a counter.
+        self._run.log({**figures, "step": step})
+
+
+_TRACKERS = {
+    Tracker.TENSORBOARD: TensorBoard,
+    Tracker.MLFLOW: MLflow,
+    Tracker.WANDB: WeightsAndBiases,
+}
+
+
+def require_packages(trackers: Sequence[Tracker]) -> None:
+    """Raises InvalidRequest when one's package is not installed; to be asked before any compute."""
+    for tracker in trackers:
+        _package(tracker.value)
+
+
+def tracked(
+    progress: Progress, trackers: Sequence[Tracker], directory: Path, spec: Mapping[str, Any]
+) -> Progress:
+    """`progress`, and the trackers with it, for the run in `directory` of this spec."""
+    if not trackers:
+        return progress
+    return Several([progress, *(_TRACKERS[tracker](directory, spec) for tracker in trackers)])
+
+
+def _figures(kind: str, tally: Tally) -> dict[str, float]:
+    return {f"{kind}/loss": tally.loss, f"{kind}/token_accuracy": tally.token_accuracy}
+
+
+def _package(name: str, module: str | None = None) -> ModuleType:
+    try:
+        importlib.import_module(name)
+        return importlib.import_module(module or name)
+    except ImportError as error:
+        raise InvalidRequest(
+            f"--track {name} needs the package {name}, which cannot be imported ({error});"
+            f" pip install {name}"
+        ) from None
