@@ -20,6 +20,7 @@ from registry.errors import NotServable
 from serving.base_model import BaseDirectory
 from training.collate import Batch
 from training.methods.loading import add_lora, load_base
+from training.packed.choice import packed
 from training.spec import TrainingSpec
 
 # Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)
@@ -116,6 +117,8 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
 
 def _answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
+    if (fast := packed(model)) is not None:
+        return fast.answer_states(batch)
     causal = _causal(model)
     states = causal.base_model(
         input_ids=batch.ids, use_cache=False

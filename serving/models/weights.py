@@ -59,7 +59,7 @@ class Shape:
             vocab=config.vocab_size,
             eps=config.rms_norm_eps,
             has_qk_norm=config.model_type == "qwen3",
-            windows=_windows(config),
+            windows=windows(config),
         )
 
     @property
@@ -97,7 +97,7 @@ def not_lean(config: Any) -> str | None:
     return None
 
 
-def _windows(config: Any) -> tuple[int, ...]:
+def windows(config: Any) -> tuple[int, ...]:
     """Mistral has a window in all layers or in none; those after it say which layers have one."""
     num_layers: int = config.num_hidden_layers
     window = None if config.model_type == "llama" else config.sliding_window

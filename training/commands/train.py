@@ -55,10 +55,9 @@ def train(
     location: str | None,
     **options: Any,
 ) -> None:
-    """Train a LoRA adapter on DATA, a file of rows.
+    """Train a LoRA adapter on DATA, a JSONL file.
 
-    Rows are {"question": …, "answer": …}, {"messages": [{"role", "content"}, …]} or in another
-    format that `hotswap data convert` reads, as JSON lines, a JSON array or CSV. The data is
+    Rows are {"question": …, "answer": …} or {"messages": [{"role", "content"}, …]}. The data is
     checked before anything is computed. The result is a PEFT directory that `hotswap push` takes.
     """
     if name is not None:
