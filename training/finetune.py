@@ -8,26 +8,27 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.utils.deterministic
 from torch import nn
 
-from registry.errors import HotswapError
-from registry.manifest import Probe
+from registry.errors import HotswapError, InvalidSettings
 from serving.base_model import BaseDirectory
 from training.collate import collate
 from training.data.dataset import Row, batches, end_of_turn_id, micro_batches
 from training.methods.adapted import Adapted, adapt
-from training.methods.plain import Energy
 from training.model import Tally, measure, train_pass, trainable
 from training.optimizer import MasterWeights, learning_rate
+from training.outcome import Outcome
 from training.probes import ProbePrompt, record_probes
 from training.progress import Progress, Timing
 from training.spec import TrainingSpec
+from training.state import Checkpoint, Point, State
+from training.verdicts import Measured, is_exhausted, overfit_from
 
 
 class TrainingDiverged(HotswapError):
@@ -37,75 +38,28 @@ class TrainingDiverged(HotswapError):
     status: ClassVar[int] = 422
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One optimiser step: the training tally of its batch, and the validation's when measured."""
+class TrainingInterrupted(HotswapError):
+    """Asked to stop before its last step; its state is saved."""
 
-    step: int
-    learning_rate: float
-    gradient_norm: float
-    train: Tally
-    validation: Tally | None = None
+    code: ClassVar[str] = "training_interrupted"
+    status: ClassVar[int] = 409
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """LoRA weights after `step` optimiser steps, as PEFT names them."""
+class States(Protocol):
+    """Where a run's state is kept between two processes."""
 
-    step: int
-    tensors: dict[str, torch.Tensor]
-    validation: Tally | None = None
+    def latest(self) -> State | None: ...
+
+    def save(self, state: State) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run made: the best checkpoint as a plain LoRA, PEFT's config for it, the curve and the
-    timing. `published_validation` is measured with the adapter on the untouched base where
-    training's model was another; `energy` is an extraction's, by layer."""
+class Forgetful:
+    """Keeps nothing: the run starts at step 0 and cannot be resumed."""
 
-    best: Checkpoint
-    peft_config: dict[str, Any]
-    num_trainable: int
-    num_steps: int
-    validate_every: int
-    curve: tuple[Point, ...]
-    first_validation: Tally | None
-    timing: Timing
-    probes: tuple[Probe, ...] = ()
-    published_validation: Tally | None = None
-    energy: Mapping[str, Energy] = field(default_factory=dict)
+    def latest(self) -> State | None:
+        return None
 
-    def metrics(self) -> dict[str, float]:
-        """Figures of the best checkpoint; training figures are over the `validate_every` steps
-        that end at it (an epoch, unless the spec says otherwise)."""
-        values = {"best_step": float(self.best.step), "num_steps": float(self.num_steps)}
-        train = self._train_tally()
-        if train.num_supervised:
-            values |= {"train_loss": train.loss, "train_token_accuracy": train.token_accuracy}
-        if self.best.validation is not None and self.first_validation is not None:
-            values |= {
-                "validation_loss": self.best.validation.loss,
-                "validation_token_accuracy": self.best.validation.token_accuracy,
-                "base_validation_loss": self.first_validation.loss,
-                "base_validation_token_accuracy": self.first_validation.token_accuracy,
-            }
-        return values | self._published_metrics()
-
-    def _published_metrics(self) -> dict[str, float]:
-        """What it cost to make a LoRA for the untouched base of what was trained: the loss of the
-        adapter itself, and how much of the weight change is in it, in all and in the worst layer.
-        """
-        values = {}
-        if self.published_validation is not None:
-            values["published_validation_loss"] = self.published_validation.loss
-        if self.energy:
-            values["energy_kept"] = sum(self.energy.values(), Energy()).share
-            values["lowest_energy_kept"] = min(energy.share for energy in self.energy.values())
-        return values
-
-    def _train_tally(self) -> Tally:
-        first = self.best.step - self.validate_every
-        return sum((p.train for p in self.curve if first < p.step <= self.best.step), Tally())
+    def save(self, state: State) -> None: ...
 
 
 def finetune(
@@ -115,22 +69,48 @@ def finetune(
     validation: Sequence[Row],
     progress: Progress,
     probes: Sequence[ProbePrompt] = (),
+    states: States | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train LoRA weights on `train`, keep those with the lowest loss on `validation`.
 
     Without validation rows the last checkpoint is kept. `probes` are recorded with the checkpoint
-    that is kept. The same arguments on the same machine and thread count give bit-equal weights.
-    Raises TrainingDiverged.
+    that is kept. The same arguments on the same machine and thread count give bit-equal weights,
+    in one piece or resumed from any of the `states` in between. `stop` is asked after every step.
+    Raises TrainingDiverged, and TrainingInterrupted when `stop` says so before the last step.
     """
+    states = states or Forgetful()
     with _reproducible(spec.seed):
         run = _setup(spec, base, train, validation, progress)
-        run.validate(step=0)
-        for epoch in range(spec.num_epochs):
-            for batch in batches(train, spec.batch_size, seed=spec.seed, epoch=epoch):
-                run.fit(batch)
-                if run.step % run.validate_every == 0 or run.step == run.num_steps:
-                    run.validate(run.step)
+        known = states.latest()
+        if known is None:
+            run.validate(step=0)
+        else:
+            run.restore(known)
+        for batch in _batches_from(run.step, train, spec):
+            run.fit(batch)
+            if run.is_validated_after(run.step):
+                run.validate(run.step)
+                if run.is_over():
+                    break
+            _keep(run, states, stop)
         return run.outcome(probes)
+
+
+def _batches_from(step: int, rows: Sequence[Row], spec: TrainingSpec) -> Iterator[list[Row]]:
+    """The batches of all epochs but the first `step` ones."""
+    steps_an_epoch = math.ceil(len(rows) / spec.batch_size)
+    for epoch in range(step // max(steps_an_epoch, 1), spec.num_epochs):
+        skipped = max(step - epoch * steps_an_epoch, 0)
+        yield from batches(rows, spec.batch_size, seed=spec.seed, epoch=epoch)[skipped:]
+
+
+def _keep(run: _Run, states: States, stop: Callable[[], bool]) -> None:
+    is_asked = stop()
+    if is_asked or run.step % run.checkpoint_every == 0:
+        states.save(run.state())
+    if is_asked:
+        raise TrainingInterrupted(f"stopped after step {run.step} of {run.num_steps}")
 
 
 def _setup(
@@ -140,9 +120,12 @@ def _setup(
     validation: Sequence[Row],
     progress: Progress,
 ) -> _Run:
+    if spec.early_stopping_patience is not None and not validation:
+        raise InvalidSettings("early_stopping_patience needs validation rows; there are none")
     longest = max((len(row.ids) for row in (*train, *validation)), default=0)
     adapted = adapt(base, spec, longest)
     steps_an_epoch = math.ceil(len(train) / spec.batch_size)
+    validate_every = spec.validate_every_steps or max(steps_an_epoch, 1)
     run = _Run(
         spec=spec,
         adapted=adapted,
@@ -152,7 +135,8 @@ def _setup(
         validation=validation,
         pad_id=end_of_turn_id(base.prompt_format(), base.tokenizer),
         num_steps=steps_an_epoch * spec.num_epochs,
-        validate_every=spec.validate_every_steps or max(steps_an_epoch, 1),
+        validate_every=validate_every,
+        checkpoint_every=spec.checkpoint_every_steps or validate_every,
         progress=progress,
     )
     progress.started(run.num_steps)
@@ -170,6 +154,7 @@ class _Run:
     pad_id: int
     num_steps: int
     validate_every: int
+    checkpoint_every: int
     progress: Progress
     step: int = 0
     curve: list[Point] = field(default_factory=list)
@@ -181,6 +166,53 @@ class _Run:
     def model(self) -> nn.Module:
         model: nn.Module = self.adapted.model
         return model
+
+    def restore(self, state: State) -> None:
+        self.weights.restore(state.weights)
+        torch.set_rng_state(state.generators[0])
+        self.step = state.step
+        self.curve = list(state.curve)
+        self.best = state.best
+        self.first_validation = state.first_validation
+        self.timing = state.timing
+
+    def state(self) -> State:
+        """Holds the weights themselves, not copies: to be saved before the next step."""
+        return State(
+            weights=self.weights.state(),
+            generators=[torch.get_rng_state()],
+            curve=tuple(self.curve),
+            best=self.best,
+            first_validation=self.first_validation,
+            timing=self.timing,
+        )
+
+    def is_validated_after(self, step: int) -> bool:
+        return step % self.validate_every == 0 or step == self.num_steps
+
+    def is_over(self) -> bool:
+        """After the last step, or early because the validation loss no longer falls."""
+        return self.step == self.num_steps or self._is_exhausted()
+
+    def _is_exhausted(self) -> bool:
+        patience = self.spec.early_stopping_patience
+        losses = [measured.validation_loss for measured in self._measured()]
+        return patience is not None and is_exhausted(
+            losses, patience, self.spec.early_stopping_min_delta
+        )
+
+    def _measured(self) -> list[Measured]:
+        """The curve at its measurements, the base's own first."""
+        if self.first_validation is None:
+            return []
+        found = [Measured(0, self.first_validation.loss, None)]
+        since = Tally()
+        for point in self.curve:
+            since += point.train
+            if point.validation is not None:
+                found.append(Measured(point.step, point.validation.loss, since.loss))
+                since = Tally()
+        return found
 
     def fit(self, batch: Sequence[Row]) -> None:
         """One optimiser step on the mean loss over all supervised tokens of `batch`."""
@@ -230,8 +262,10 @@ class _Run:
             best=replace(self.best, tensors=adapter.tensors),
             peft_config=adapter.config_values(),
             num_trainable=sum(p.numel() for p in trainable(self.model)),
-            num_steps=self.num_steps,
+            num_steps=self.step,
             validate_every=self.validate_every,
+            stopped_early=self.step < self.num_steps,
+            overfit_from=overfit_from(self._measured()),
             curve=tuple(self.curve),
             first_validation=self.first_validation,
             published_validation=self._measure(published) if measured else None,

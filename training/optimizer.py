@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from training.spec import TrainingSpec
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def learning_rate(spec: TrainingSpec, step: int, num_steps: int) -> float:
@@ -68,6 +70,28 @@ class MasterWeights:
     def gradients(self) -> list[torch.Tensor]:
         return [m.grad if m.grad is not None else torch.zeros_like(m) for m in self._masters]
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The originals and AdamW's moments, not copied; valid until the next step."""
+        tensors = {f"{index}.master": master for index, master in enumerate(self._masters)}
+        for index, master in enumerate(self._masters):
+            for name, value in self._adamw.state[master].items():
+                tensors[f"{index}.{name}"] = value
+        return tensors
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Be as the one that gave `state`; it must have had parameters of the same shapes."""
+        for index, master in enumerate(self._masters):
+            master.copy_(state[f"{index}.master"])
+            moments = {
+                name: state[f"{index}.{name}"].clone()
+                for name in _MOMENTS
+                if f"{index}.{name}" in state
+            }
+            if moments:
+                self._adamw.state[master] = moments
+        self._round()
+
     @torch.no_grad()
     def step(self, rate: float) -> float:
         """One AdamW step at this rate; gives the gradient's 2-norm before clipping."""
@@ -76,9 +100,12 @@ class MasterWeights:
             group["lr"] = rate * group["rate_factor"]
         self._adamw.step()
         self._adamw.zero_grad()
+        self._round()
+        return float(norm)
+
+    def _round(self) -> None:
         for parameter, master in zip(self._parameters, self._masters, strict=True):
             parameter.copy_(master)
-        return float(norm)
 
 
 def _groups(masters: Sequence[torch.Tensor], factors: Sequence[float]) -> list[dict[str, Any]]:

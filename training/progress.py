@@ -65,6 +65,10 @@ class Bar:
 
     def stepped(self, step: int, train: Tally, timing: Timing) -> None:
         if self._bar is not None:
+            if self._bar.n == 0:
+                self._bar.initial = self._bar.n = (
+                    step - 1
+                )  # steps of an earlier process took no time
             self._bar.set_postfix_str(_figures(train, timing), refresh=False)
             self._bar.update(step - self._bar.n)
 

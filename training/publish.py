@@ -21,7 +21,7 @@ from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
 from registry.errors import InvalidRequest
 from registry.manifest import BundleMetadata, Lineage
 from serving.base_model import BaseDirectory
-from training.finetune import Outcome
+from training.outcome import Outcome
 from training.prepare import Prepared
 from training.spec import TrainingSpec
 

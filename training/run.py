@@ -1,16 +1,21 @@
 """A run's directory: its spec, its curve, its timing and environment, and the adapter it made.
 
-<runs>/<id>/run.json    spec, data, findings, state, metrics, timing, environment
-<runs>/<id>/curve.csv   one line for every step
-<runs>/<id>/adapter/    the PEFT directory, ready to be pushed
+<runs>/<id>/run.json                spec, data, base, findings, state, metrics, timing, environment
+<runs>/<id>/curve.csv, curve.png    one line for every step; the same as a picture
+<runs>/<id>/checkpoint.safetensors  while it is not finished: what it goes on from
+<runs>/<id>/adapter/                the PEFT directory, ready to be pushed
 """
 
 from __future__ import annotations
 
-import csv
+import contextlib
+import fcntl
 import json
+import os
 import platform
 import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,29 +24,26 @@ from typing import Any
 import torch
 
 from registry.bundles.bundle import Bundle
+from registry.errors import Conflict, InvalidRequest
 from registry.manifest import Lineage
 from serving.base_model import BaseDirectory
-from training.finetune import Outcome, Point, finetune
-from training.model import Tally
+from training.checkpoints import CheckpointFile, ResumeRefused, difference
+from training.curves import write_csv, write_png
+from training.finetune import TrainingInterrupted, finetune
+from training.outcome import Outcome
 from training.prepare import Prepared
 from training.progress import Progress
 from training.publish import library_versions, publish
 from training.spec import TrainingSpec
+from training.state import State
 
-_COLUMNS = (
-    "step",
-    "learning_rate",
-    "gradient_norm",
-    "train_loss",
-    "train_token_accuracy",
-    "validation_loss",
-    "validation_token_accuracy",
-)
+_PATHS = ("data", "validation")  # what is in the files counts, not where they are
 
 
 @dataclass(frozen=True)
 class Run:
-    """Invariant: the directory alone is enough to push what the run made."""
+    """Invariant: the directory alone is enough to push what the run made, and with the data
+    files to go on with a run that was interrupted."""
 
     directory: Path
     started_at: str = field(default_factory=lambda: _now())
@@ -54,6 +56,14 @@ class Run:
         directory.mkdir(parents=True)
         return cls(directory)
 
+    @classmethod
+    def find(cls, runs: Path, name: str) -> Run:
+        """The run with this id below `runs`, or in the directory of this name."""
+        for directory in (runs / name, Path(name)):
+            if (directory / "run.json").is_file():
+                return cls(directory, _read_record(directory)["started_at"])
+        raise InvalidRequest(f"there is no run {name!r}, neither below {runs} nor at this path")
+
     @property
     def id(self) -> str:
         return self.directory.name
@@ -63,46 +73,141 @@ class Run:
         return self.directory / "adapter"
 
     @property
+    def record(self) -> dict[str, Any]:
+        return _read_record(self.directory)
+
+    @property
     def lineage(self) -> Lineage:
         """What a push of the adapter states besides what `hotswap.json` does."""
         return Lineage(run=self.id)
 
+    def resumed_spec(self, changes: Mapping[str, Any]) -> TrainingSpec:
+        """The spec of a run that is not finished. Raises ResumeRefused for `changes` that would
+        change it."""
+        record = self.record
+        if record["state"] == "finished":
+            raise InvalidRequest(f"run {self.id} is finished; its adapter is {self.adapter}")
+        spec = TrainingSpec.parse({**record["spec"], **changes})
+        _refuse(self.id, _settings(record["spec"]), _settings(spec.model_dump(mode="json")))
+        return spec
+
+    def changes_of_environment(self) -> list[str]:
+        """Where the last attempt's libraries, machine and threads differ from this process's: the
+        last bits of the weights may then differ from those of an uninterrupted run."""
+        found = difference(self.record["environment"], _environment())
+        return [f"{name}: {before} before, {now} now" for name, (before, now) in found.items()]
+
     def carry_out(
-        self, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared, progress: Progress
+        self,
+        spec: TrainingSpec,
+        base: BaseDirectory,
+        prepared: Prepared,
+        progress: Progress,
+        stop: Callable[[], bool] = lambda: False,
     ) -> tuple[Outcome, Bundle]:
-        """Train, publish into `adapter`, and keep a record of both, of a failure too."""
-        about = {
+        """Train, publish into `adapter`, and keep a record of both, of a failure too.
+
+        A run that was interrupted goes on from its checkpoint. Raises TrainingInterrupted when
+        `stop` says so, ResumeRefused when spec, data or base are not those it was started with.
+        """
+        about = self._about(spec, base, prepared)
+        with self._alone():
+            if (self.directory / "run.json").exists():
+                _refuse(self.id, _identity(self.record), _identity(about))
+                shutil.rmtree(self.adapter, ignore_errors=True)  # published, but never recorded
+            self._write_record({**about, "state": "running"})
+            try:
+                outcome = self._train(spec, base, prepared, progress, _identity(about), stop)
+                bundle = publish(self.adapter, outcome, spec, base, prepared)
+            except TrainingInterrupted as error:
+                self._write_record({**about, "state": "interrupted", "error": error.message})
+                raise TrainingInterrupted(
+                    f"{error.message}; go on with: hotswap train --resume {self.id}"
+                ) from None
+            except BaseException as error:
+                ended = {"state": "failed", "ended_at": _now(), "error": str(error)}
+                self._write_record({**about, **ended})
+                raise
+            finally:
+                progress.finished()
+            self._finish(about, outcome, bundle)
+        return outcome, bundle
+
+    def _about(self, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> dict[str, Any]:
+        values = spec.model_dump(mode="json")
+        for name in _PATHS:
+            if values[name] is not None:
+                values[name] = str(Path(values[name]).absolute())
+        return {
             "id": self.id,
             "started_at": self.started_at,
-            "spec": spec.model_dump(mode="json"),
+            "spec": values,
             "data": [file.provenance() for file in prepared.files],
+            "base": base.fingerprint().model_dump(mode="json"),
             "findings": [str(finding) for finding in prepared.findings],
             "environment": _environment(),
         }
-        self._record({**about, "state": "running"})
-        try:
-            outcome = finetune(
-                spec, base, prepared.train, prepared.validation, progress, prepared.probes
-            )
-            bundle = publish(self.adapter, outcome, spec, base, prepared)
-        except BaseException as error:
-            self._record({**about, "state": "failed", "ended_at": _now(), "error": str(error)})
-            raise
-        finally:
-            progress.finished()
-        self._write_curve(outcome.curve)
-        result = self._result(outcome, bundle)
-        self._record({**about, "state": "finished", "ended_at": _now(), **result})
-        return outcome, bundle
 
-    def _record(self, value: dict[str, Any]) -> None:
+    def _train(
+        self,
+        spec: TrainingSpec,
+        base: BaseDirectory,
+        prepared: Prepared,
+        progress: Progress,
+        identity: Mapping[str, Any],
+        stop: Callable[[], bool],
+    ) -> Outcome:
+        return finetune(
+            spec,
+            base,
+            prepared.train,
+            prepared.validation,
+            progress,
+            prepared.probes,
+            _KeptStates(self.directory, identity),
+            stop,
+        )
+
+    def _finish(self, about: Mapping[str, Any], outcome: Outcome, bundle: Bundle) -> None:
+        write_csv(self.directory / "curve.csv", outcome.curve)
+        write_png(
+            self.directory / "curve.png",
+            outcome.curve,
+            outcome.first_validation,
+            outcome.best.step,
+        )
+        result = self._result(outcome, bundle)
+        self._write_record({**about, "state": "finished", "ended_at": _now(), **result})
+        _checkpoint_path(self.directory).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two processes that train into one directory would overwrite each other's state."""
+        descriptor = os.open(self.directory, os.O_RDONLY)
+        try:
+            self._lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another process is working on run {self.id}") from None
+
+    def _write_record(self, value: dict[str, Any]) -> None:
+        """Whole or not at all: what is left of a killed run must be readable to go on with it."""
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        (self.directory / "run.json").write_text(text + "\n", encoding="utf-8")
+        part = self.directory / ".run.json.part"
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(self.directory / "run.json")
 
     def _result(self, outcome: Outcome, bundle: Bundle) -> dict[str, Any]:
         timing = outcome.timing
         return {
             "metrics": outcome.metrics(),
+            "verdict": outcome.verdict(),
             "num_trainable": outcome.num_trainable,
             "manifest_digest": str(bundle.manifest(lineage=self.lineage).digest),
             "timing": {
@@ -113,17 +218,51 @@ class Run:
             },
         }
 
-    def _write_curve(self, curve: tuple[Point, ...]) -> None:
-        with (self.directory / "curve.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            for p in curve:
-                about = (p.step, p.learning_rate, p.gradient_norm)
-                writer.writerow([*about, *_pair(p.train), *_pair(p.validation)])
+
+class _KeptStates:
+    """A run's checkpoint, with the curve up to it beside it for who looks at a running training."""
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._file = CheckpointFile(_checkpoint_path(directory), identity)
+
+    def latest(self) -> State | None:
+        return self._file.latest()
+
+    def save(self, state: State) -> None:
+        self._file.save(state)
+        write_csv(self._directory / "curve.csv", state.curve)
 
 
-def _pair(tally: Tally | None) -> list[float | str]:
-    return ["", ""] if tally is None else [tally.loss, tally.token_accuracy]
+def _checkpoint_path(directory: Path) -> Path:
+    return directory / "checkpoint.safetensors"
+
+
+def _read_record(directory: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    return record
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same when a run goes on."""
+    return {
+        "spec": _settings(record["spec"]),
+        "data": {file["role"]: file["digest"] for file in record["data"]},
+        "base": record["base"],
+    }
+
+
+def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in spec.items() if name not in (*_PATHS, "base")}
+
+
+def _refuse(run: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name, (old, new) in difference(before, now).items():
+        raise ResumeRefused(
+            f"run {run} was started with {name} = {old!r}, now it is {new!r};"
+            " give back what it was started with, or start a new run",
+            field=name,
+        )
 
 
 def _environment() -> dict[str, Any]:

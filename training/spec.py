@@ -70,6 +70,13 @@ class TrainingSpec(BaseModel):
     """The gradient is scaled down to this 2-norm when it is longer."""
     validate_every_steps: int | None = Field(default=None, ge=1)
     """How often the validation loss is measured besides step 0 and the last; None: every epoch."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many measurements in a row without a lower validation loss; None: never."""
+    early_stopping_min_delta: float = Field(default=0.0, ge=0)
+    """How much lower, in nats per token, a validation loss must be to count for the patience."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """How often the run's state is written, so that it can be resumed; None: at every validation.
+    An interrupted run writes it too."""
 
     max_length: int = Field(default=512, ge=2)
     """The most tokens a row may have, prompt and answers together; longer rows are refused."""

@@ -13,9 +13,10 @@ from serving.base_model import BaseDirectory
 from tests.training.rows import counting, examples_of, tokenized
 from training.collate import collate
 from training.data.dataset import micro_batches, tokenize
-from training.finetune import Outcome, TrainingDiverged, finetune
+from training.finetune import TrainingDiverged, finetune
 from training.model import Tally, load_lora_model, measure, train_pass, trainable
 from training.optimizer import MasterWeights, learning_rate
+from training.outcome import Outcome
 from training.progress import Silence
 from training.spec import TrainingSpec
 

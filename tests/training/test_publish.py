@@ -22,8 +22,9 @@ from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
 from training.collate import collate
-from training.finetune import Outcome, finetune
+from training.finetune import finetune
 from training.model import measure
+from training.outcome import Outcome
 from training.prepare import Prepared, prepare
 from training.progress import Silence
 from training.publish import code_revision, publish

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registry.bundles.bundle import Bundle
     from registry.manifest import Manifest
     from training.data.checks import Finding
-    from training.finetune import Outcome
+    from training.outcome import Outcome
 
 _LISTED = 5
 
@@ -32,7 +32,12 @@ _LISTED = 5
     epilog="\b\nExample:\n"
     "  hotswap train orders.jsonl --out orders-v1 --epochs 3 --system-prompt 'Order to JSON.'",
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with a run that was interrupted: its id or directory.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -48,7 +53,8 @@ _LISTED = 5
 )
 @model_options(TrainingSpec, skip=frozenset({"data"}), names={"num_epochs": "epochs"})
 def train(
-    data: Path,
+    data: Path | None,
+    resume: str | None,
     out: Path | None,
     name: str | None,
     alias: str | None,
@@ -59,18 +65,23 @@ def train(
 
     Rows are {"question": …, "answer": …} or {"messages": [{"role", "content"}, …]}. The data is
     checked before anything is computed. The result is a PEFT directory that `hotswap push` takes.
+    Ctrl-C ends the run after the step it is in; --resume goes on to the same weights.
     """
     if name is not None:
         check_name(name)
     elif alias is not None or location is not None:
         raise InvalidRequest("--alias and --registry need --push NAME")
-    spec = read_spec(data, options)
+    if data is None and resume is None:
+        raise InvalidRequest("give DATA, or --resume RUN to go on with a run")
+    given = _given(data, options)
+    spec = TrainingSpec.parse(given) if resume is None else None
 
     from serving.base_model import provide_base, quiet_libraries
 
     quiet_libraries()
     from registry.bundles.bundle import Bundle
     from training.data.checks import refuse
+    from training.interruption import StopSignals
     from training.prepare import prepare
     from training.progress import progress_for
     from training.publish import require_absent
@@ -79,13 +90,20 @@ def train(
     if out is not None:
         require_absent(out)
     home = read_home()
+    known = None if resume is None else Run.find(home.runs, resume)
+    if known is not None:
+        spec = known.resumed_spec(given)
+        for change in known.changes_of_environment():
+            click.echo(f"warning: {change}; the last bits of the weights may differ", err=True)
+    assert spec is not None, "made from the options or from the run"
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     print_findings(prepared.findings)
     refuse(prepared.findings)
     click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
-    run = Run.create(home.runs)
-    outcome, bundle = run.carry_out(spec, base, prepared, progress_for(sys.stderr))
+    run = known or Run.create(home.runs)
+    with StopSignals() as stop:
+        outcome, bundle = run.carry_out(spec, base, prepared, progress_for(sys.stderr), stop)
     if out is not None:
         shutil.copytree(bundle.directory, out, dirs_exist_ok=True)
         bundle = Bundle.read(out)
@@ -96,15 +114,19 @@ def train(
         )
     else:
         manifest = bundle.manifest(lineage=run.lineage)
-        _push(bundle, manifest, name, alias, location, why=f"hotswap train {data.name}")
+        _push(bundle, manifest, name, alias, location, why=f"hotswap train {spec.data.name}")
 
 
 def read_spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
+    return TrainingSpec.parse(_given(data, options))
+
+
+def _given(data: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     modules = options.get("target_modules")
     if modules not in (None, "all-linear"):
         options["target_modules"] = tuple(modules.split(","))
-    given = {name: value for name, value in options.items() if value is not None}
-    return TrainingSpec.parse({"data": data, **given})
+    values = {"data": data, **options}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _push(
@@ -143,6 +165,8 @@ def _print_outcome(outcome: Outcome, bundle: Bundle, run: Path) -> None:
     )
     for name, value in outcome.metrics().items():
         click.echo(f"  {name:<30} {value:g}")
+    if outcome.verdict():
+        click.echo(f"  {outcome.verdict()}; the adapter is that of step {outcome.best.step}")
     if outcome.best.step == 0 and outcome.num_steps > 0:
         click.echo(
             "warning: the validation loss never fell below the base's; the adapter kept is the one"
