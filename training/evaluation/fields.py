@@ -1,0 +1,58 @@
+"""Compares answers that should be JSON, field by field. Pure.
+
+A field is the path to a leaf and the leaf's value: `{"item": {"size": "L"}}` has one,
+`("item", "size") = "L"`. Items of a list count in any order, each as often as it occurs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+Field = tuple[tuple[str, ...], str]
+
+_MISSING = object()
+
+
+def is_json(text: str) -> bool:
+    """Whether the whole text is one JSON value (RFC 8259: no NaN, no Infinity)."""
+    return _parsed(text) is not _MISSING
+
+
+def fields_of(text: str) -> Counter[Field] | None:
+    """Every field and how often it occurs; None when the text is not JSON."""
+    value = _parsed(text)
+    return None if value is _MISSING else Counter(_leaves(value, ()))
+
+
+def field_counts(answer: str, reference: str) -> tuple[int, int, int]:
+    """(TP, FP, FN): fields in both, in the answer only, in the reference only. Of an answer that
+    is not JSON all fields of the reference are missing."""
+    expected = fields_of(reference) or Counter[Field]()
+    found = fields_of(answer) or Counter[Field]()
+    common = (found & expected).total()
+    return common, found.total() - common, expected.total() - common
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[Field]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for inner in value:
+            yield from _leaves(inner, (*path, "[]"))
+    else:
+        yield path, json.dumps(value, ensure_ascii=False)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return _MISSING
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
