@@ -25,6 +25,7 @@ LAZY_HELP = {
     "base": "Look at, fetch or convert a base model.",
     "chat": "Talk to an adapter.",
     "export": "Write an adapter for llama.cpp, or merged into its base.",
+    "data": "Check, convert and fix files of training rows.",
     "train": "Train a LoRA adapter.",
     "sweep": "Compare learning rates and ranks.",
 }

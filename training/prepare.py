@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from serving.base_model import BaseDirectory
 from training.data.checks import Finding, check_examples, check_lengths
 from training.data.dataset import Row, split, tokenize
 from training.data.formats import Example, read_examples
+from training.data.formats.records import parse_columns
 from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
 
@@ -50,10 +51,11 @@ class Prepared:
 
 def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     """Read and check the data of a spec; raises InvalidData for rows that cannot be read."""
-    given, files = _read("train", spec.data)
+    columns = None if spec.columns is None else parse_columns(spec.columns)
+    given, files = _read("train", spec.data, columns)
     if spec.validation is not None:
         train = given
-        validation, validation_files = _read("validation", spec.validation)
+        validation, validation_files = _read("validation", spec.validation, columns)
         files += validation_files
     else:
         train, validation = split(given, spec.validation_fraction, spec.seed)
@@ -75,8 +77,10 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     )
 
 
-def _read(role: str, path: Path) -> tuple[list[Example], tuple[DataFile, ...]]:
-    examples = read_examples(path)
+def _read(
+    role: str, path: Path, columns: Mapping[str, str] | None
+) -> tuple[list[Example], tuple[DataFile, ...]]:
+    examples = read_examples(path, columns=columns)
     if not examples:
         raise InvalidData(f"{path.name} has no rows", file=path.name)
     return examples, (DataFile(role, path.name, hash_file(path).digest, len(examples)),)

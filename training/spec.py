@@ -24,7 +24,9 @@ class TrainingSpec(BaseModel):
     base: str = "smollm2-135m"
     """The base model: a built-in name, a hub id, a directory or a .gguf file."""
     data: Path
-    """JSONL rows, `{"question", "answer"}` or `{"messages": […]}`."""
+    """Rows in any format that `hotswap data convert` reads."""
+    columns: str | None = None
+    """Where a row's fields stand in data and validation (`question=text,answer=category`)."""
     validation: Path | None = None
     """Rows that are never trained on; the checkpoint with the lowest loss on them is kept."""
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)

@@ -67,7 +67,8 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 def test_an_error_names_file_line_and_field(
     write_rows: WriteRows, row: dict[str, Any], field: str, words: str
 ) -> None:
-    path = write_rows([{"question": "good", "answer": "row"}, row])
+    good = {"question": "good", "answer": "row"}
+    path = write_rows([{"messages": [USER, ANSWER]} if "messages" in row else good, row])
 
     with pytest.raises(InvalidData, match=r"rows\.jsonl:2: ") as caught:
         read_examples(path)
@@ -79,13 +80,13 @@ def test_an_error_names_file_line_and_field(
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("{", "not JSON"), ("[1]", "found list"), ("{}", "found none"), ('{"q": 1}', "found 'q'")],
+    [("{", "not JSON"), ("[1]", "found int"), ("{}", "found none"), ('{"q": 1}', "found 'q'")],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(line + "\n")
 
-    with pytest.raises(InvalidData, match=r"rows\.jsonl:1: ") as caught:
+    with pytest.raises(InvalidData, match=r"rows\.jsonl:1[: ]") as caught:
         read_examples(path)
 
     assert words in caught.value.message

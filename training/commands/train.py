@@ -61,9 +61,10 @@ def train(
     location: str | None,
     **options: Any,
 ) -> None:
-    """Train a LoRA adapter on DATA, a JSONL file.
+    """Train a LoRA adapter on DATA, a file of rows.
 
-    Rows are {"question": …, "answer": …} or {"messages": [{"role", "content"}, …]}. The data is
+    Rows are {"question": …, "answer": …}, {"messages": [{"role", "content"}, …]} or in another
+    format that `hotswap data convert` reads, as JSON lines, a JSON array or CSV. The data is
     checked before anything is computed. The result is a PEFT directory that `hotswap push` takes.
     Ctrl-C ends the run after the step it is in; --resume goes on to the same weights.
     """

@@ -21,8 +21,8 @@ from training.data.formats import Example, Place
 class Row:
     """The ids of one conversation; `supervised[i]` says whether `ids[i]` is to be predicted.
 
-    Invariant: exactly the tokens of the answers and their end tokens are supervised, by position
-    and never by id, since a base may use its end token as padding. `ids[0]` never is.
+    Invariant: exactly the tokens of the learnt answers and their end tokens are supervised, by
+    position and never by id, since a base may use its end token as padding. `ids[0]` never is.
     """
 
     ids: tuple[int, ...]
@@ -35,7 +35,8 @@ class Row:
 
 
 def tokenize(example: Example, prompt: PromptFormat, tokenizer: Tokenizer) -> Row:
-    """One row with every answer supervised.
+    """One row with every learnt answer supervised; other answers are part of the prompts behind
+    them, as serving renders them, and those behind the last learnt answer are left out.
 
     Raises InvalidData when the template renders an earlier answer in another way than it was
     learnt (it drops, trims or rewrites history), because serving would then see other ids.
@@ -43,9 +44,7 @@ def tokenize(example: Example, prompt: PromptFormat, tokenizer: Tokenizer) -> Ro
     end_id = end_of_turn_id(prompt, tokenizer)
     ids: list[int] = []
     supervised: list[bool] = []
-    for index, message in enumerate(example.messages):
-        if message["role"] != "assistant":
-            continue
+    for index in example.learnt:
         prompt_ids = encode(prompt.render(example.messages[:index]), tokenizer)
         if prompt_ids[: len(ids)] != ids:
             raise InvalidData(
@@ -56,7 +55,7 @@ def tokenize(example: Example, prompt: PromptFormat, tokenizer: Tokenizer) -> Ro
                 line=example.place.line,
                 field=f"messages[{index}]",
             )
-        answer_ids = [*encode(message["content"], tokenizer), end_id]
+        answer_ids = [*encode(example.messages[index]["content"], tokenizer), end_id]
         supervised += [False] * (len(prompt_ids) - len(ids)) + [True] * len(answer_ids)
         ids = prompt_ids + answer_ids
     return Row(tuple(ids), tuple(supervised), example.place)

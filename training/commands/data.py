@@ -1,0 +1,17 @@
+"""`hotswap data`: the group of commands that look at row files and change them."""
+
+from __future__ import annotations
+
+import click
+
+from registry.commands.parts import example
+from training.commands.convert import convert
+
+
+@click.group(epilog=example("hotswap data convert train.csv train.jsonl"))
+def data() -> None:
+    """Check, convert and fix files of training rows."""
+
+
+for _command in (convert,):
+    data.add_command(_command)
