@@ -1,0 +1,148 @@
+"""Which texts are the same, exactly or nearly. Knows texts and their indexes, not rows or files.
+
+Texts are compared as their `key`. The nearness of two is the Jaccard index |A ∩ B| / |A ∪ B| of
+their sets of character 5-grams (Broder 1997). Candidates agree in a band of their MinHash
+signatures; every pair is then verified on the texts, so none only seems near.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasketch import MinHash
+
+from registry.errors import InvalidRequest
+
+_GRAM = 5
+_NUM_HASHES = 128
+# A pair of Jaccard 0.8 shares one of 25 bands of 5 hashes with probability 1 - (1 - 0.8⁵)²⁵ =
+# 0.99995, one of 0.4 with 0.23. Below 0.6 (0.87) too many would be missed.
+_NUM_BANDS, _BAND = 25, 5
+_LOWEST = 0.6
+_DEVIATIONS = 4  # of a signature's estimate, which pairs are spared before they are verified
+_AT_ONCE = 4096  # grams hashed together: 4096 × 128 numbers of 4 bytes
+
+Signatures = npt.NDArray[np.uint32]
+
+
+def key(text: str) -> str:
+    """The text as duplicates are found by: NFKC, casefolded, white space collapsed and trimmed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def key_hash(text: str) -> bytes:
+    """16 bytes that stand for `key(text)`: two of 10⁹ texts meet with a probability of 10⁻²¹."""
+    return blake2b(key(text).encode("utf-8"), digest_size=16).digest()
+
+
+def jaccard(one: str, other: str) -> float:
+    """|A ∩ B| / |A ∪ B| of the sets of 5-grams of two texts' keys; 1 for equal keys."""
+    a, b = _grams(one), _grams(other)
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared)
+
+
+def near_groups(texts: Sequence[str], threshold: float = 0.8) -> list[list[int]]:
+    """Indexes of texts that are exact or near duplicates, each group ascending, the groups by their
+    first index; a text that is like no other is in none.
+
+    Near is a Jaccard index of at least `threshold` (0.6 to 1; others are an InvalidRequest), closed
+    over chains: if a is near b and b near c, the three are one group, so that groups which are kept
+    together in a split leave nothing near across it. Texts are looked up when they are compared
+    and not kept, so `texts` may read them from a disk. Memory: about 0.6 kB a different text.
+    """
+    if not _LOWEST <= threshold <= 1:
+        raise InvalidRequest(f"near duplicates: threshold {threshold} is not in {_LOWEST} to 1")
+    same: dict[bytes, int] = {}
+    firsts = [same.setdefault(key_hash(text), index) for index, text in enumerate(texts)]
+    different = list(same.values())
+    parts = _Parts(len(different))
+    signatures = _signatures(texts, different)
+    for run in _runs(signatures):
+        for one, other in _likely(run, signatures, parts, threshold):
+            if jaccard(texts[different[one]], texts[different[other]]) >= threshold:
+                parts.join(one, other)
+            else:
+                parts.keep_apart(one, other)
+    group_of = {index: int(part) for index, part in zip(different, parts.part, strict=True)}
+    groups: dict[int, list[int]] = {}
+    for index, first in enumerate(firsts):
+        groups.setdefault(group_of[first], []).append(index)
+    return sorted(group for group in groups.values() if len(group) > 1)
+
+
+class _Parts:
+    """Disjoint sets of 0 … n-1. Invariant: `part[i] == part[j]` exactly when i and j were joined,
+    directly or through others."""
+
+    def __init__(self, count: int) -> None:
+        self.part = np.arange(count)
+        self._members = {index: [index] for index in range(count)}
+        self._apart: set[tuple[int, int]] = set()
+
+    def join(self, one: int, other: int) -> None:
+        small, large = sorted(
+            (int(self.part[one]), int(self.part[other])), key=lambda p: len(self._members[p])
+        )
+        if small != large:
+            moved = self._members.pop(small)
+            self.part[moved] = large
+            self._members[large] += moved
+
+    def keep_apart(self, one: int, other: int) -> None:
+        self._apart.add((one, other))
+
+    def open(self, one: int, other: int) -> bool:
+        """Neither joined nor compared."""
+        return self.part[one] != self.part[other] and (one, other) not in self._apart
+
+
+def _grams(text: str) -> set[str]:
+    """A text shorter than a gram is its only gram."""
+    whole = key(text)
+    return {whole[i : i + _GRAM] for i in range(max(1, len(whole) - _GRAM + 1))}
+
+
+def _signatures(texts: Sequence[str], indexes: Sequence[int]) -> Signatures:
+    """(len(indexes), 128)"""
+    empty = MinHash(_NUM_HASHES, hashfunc=zlib.crc32)
+    signatures = np.empty((len(indexes), _NUM_HASHES), dtype=np.uint32)
+    for row, index in enumerate(indexes):
+        signature = empty.copy()
+        grams = [gram.encode("utf-8") for gram in _grams(texts[index])]
+        for start in range(0, len(grams), _AT_ONCE):
+            signature.update_batch(grams[start : start + _AT_ONCE])
+        signatures[row] = signature.hashvalues
+    return signatures
+
+
+def _runs(signatures: Signatures) -> Iterator[npt.NDArray[Any]]:
+    """Ascending rows that agree in one band, two or more at a time."""
+    for band in range(_NUM_BANDS):
+        part = np.ascontiguousarray(signatures[:, band * _BAND : (band + 1) * _BAND])
+        values = part.view(f"V{part.itemsize * _BAND}").ravel()
+        _, value_of, counts = np.unique(values, return_inverse=True, return_counts=True)
+        order = np.argsort(value_of, kind="stable")
+        ends = np.cumsum(counts)
+        for value in np.flatnonzero(counts > 1):
+            yield order[ends[value] - counts[value] : ends[value]]
+
+
+def _likely(
+    run: npt.NDArray[Any], signatures: Signatures, parts: _Parts, threshold: float
+) -> Iterator[tuple[int, int]]:
+    """Pairs of a run whose estimate allows the threshold and that are still open when asked for."""
+    slack = _DEVIATIONS * (threshold * (1 - threshold) / _NUM_HASHES) ** 0.5
+    for position in range(1, len(run)):
+        one = int(run[position])
+        others = run[:position][parts.part[run[:position]] != parts.part[one]]
+        agreement = (signatures[others] == signatures[one]).mean(axis=1)
+        for other in others[agreement >= threshold - slack]:
+            if parts.open(int(other), one):
+                yield int(other), one
