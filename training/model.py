@@ -27,7 +27,7 @@ from training.spec import TrainingSpec
 # but holds (heads, length, length) for every layer and row.
 _EAGER_UP_TO = 128
 # Logits are made for this many tokens at a time: 256 × 49,152 float32 words are 50 MB.
-_LOGIT_CHUNK = 256
+LOGIT_CHUNK = 256
 # Config fields of architectures that change logits behind the head, which this loss leaves out.
 _LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -91,7 +91,7 @@ def train_pass(model: nn.Module, batch: Batch, num_supervised: int) -> Tally:
     The share is the sum over the pass divided by `num_supervised`, the supervised tokens of the
     whole effective batch: shares add up to the mean over the batch, however it is cut.
     """
-    hidden = _answer_states(model, batch)
+    hidden = answer_states(model, batch)
     leaf = hidden.detach().requires_grad_()
     tally = Tally()
     for loss_sum, correct, count in _losses(model, leaf, batch.targets):
@@ -103,7 +103,7 @@ def train_pass(model: nn.Module, batch: Batch, num_supervised: int) -> Tally:
 
 @torch.no_grad()
 def measure(model: nn.Module, batch: Batch) -> Tally:
-    hidden = _answer_states(model, batch)
+    hidden = answer_states(model, batch)
     return sum(
         (Tally(s.item(), c, n) for s, c, n in _losses(model, hidden, batch.targets)), Tally()
     )
@@ -115,7 +115,7 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
+def answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
     if (fast := packed(model)) is not None:
         return fast.answer_states(batch)
@@ -139,7 +139,7 @@ def _losses(
     causal = _causal(model)
     head = causal.get_output_embeddings()
     for states, wanted in zip(
-        torch.split(hidden, _LOGIT_CHUNK), torch.split(targets, _LOGIT_CHUNK), strict=True
+        torch.split(hidden, LOGIT_CHUNK), torch.split(targets, LOGIT_CHUNK), strict=True
     ):
         logits = head(states).float()  # (chunk, vocabulary)
         correct = int((logits.argmax(-1) == wanted).sum())

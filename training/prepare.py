@@ -15,6 +15,7 @@ from training.data.checks import Finding, check_examples, check_lengths
 from training.data.dataset import Row, split, tokenize
 from training.data.formats import Example, read_examples
 from training.data.formats.records import parse_columns
+from training.methods.layers import find_targets, refuse_wasteful_rank
 from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
 
@@ -50,7 +51,9 @@ class Prepared:
 
 
 def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
-    """Read and check the data of a spec; raises InvalidData for rows that cannot be read."""
+    """Read and check the data of a spec; raises InvalidData for rows that cannot be read, and
+    InvalidSettings for a rank that saves nothing on this base."""
+    refuse_wasteful_rank(find_targets(base, spec).layers, spec)
     columns = None if spec.columns is None else parse_columns(spec.columns)
     given, files = _read("train", spec.data, columns)
     if spec.validation is not None:

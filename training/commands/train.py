@@ -17,6 +17,7 @@ from registry.adapters import check_name
 from registry.errors import InvalidRequest
 from registry.options import model_options
 from registry.settings import RegistrySettings, read_home, read_section, read_user
+from training.commands.preview import show_masks, show_plan
 from training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ _LISTED = 5
     metavar="WHERE",
     help="With --push: the registry's URL or store; HOTSWAP_REGISTRY_URL by default.",
 )
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Show parameters by layer, memory and time in place of training.",
+)
+@click.option(
+    "--show-mask",
+    "num_masks",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=3,
+    metavar="[N]",
+    help="Show N rows (3) with the tokens that are learnt between ⟦ and ⟧ in place of training.",
+)
 @model_options(TrainingSpec, skip=frozenset({"data"}), names={"num_epochs": "epochs"})
 def train(
     data: Path | None,
@@ -59,6 +74,8 @@ def train(
     name: str | None,
     alias: str | None,
     location: str | None,
+    plan: bool,
+    num_masks: int | None,
     **options: Any,
 ) -> None:
     """Train a LoRA adapter on DATA, a file of rows.
@@ -100,8 +117,14 @@ def train(
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     print_findings(prepared.findings)
+    if num_masks is not None:
+        show_masks(prepared.train, base, num_masks)
     refuse(prepared.findings)
     click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
+    if plan:
+        show_plan(spec, base, prepared)
+    if plan or num_masks is not None:
+        return
     run = known or Run.create(home.runs)
     with StopSignals() as stop:
         outcome, bundle = run.carry_out(spec, base, prepared, progress_for(sys.stderr), stop)

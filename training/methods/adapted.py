@@ -12,7 +12,7 @@ import torch
 
 from serving.base_model import BaseDirectory
 from training.methods.extraction import extract
-from training.methods.layers import Targets, find_targets, refuse_wasteful_rank
+from training.methods.layers import Targets, find_targets
 from training.methods.loading import load_base
 from training.methods.plain import PlainLora, Tensors
 from training.model import (
@@ -132,9 +132,7 @@ _METHODS: dict[str, type[Adapted]] = {"pissa": Rebased, "olora": Rebased, "full"
 def adapt(base: BaseDirectory, spec: TrainingSpec, longest_row: int) -> Adapted:
     """The base ready to train by `spec.method` on rows of at most `longest_row` tokens.
 
-    Raises InvalidSettings for a rank that saves nothing or targets that are not there, NotServable
-    for an architecture whose logits are not simply the head's output.
+    Raises InvalidSettings for targets that are not there, NotServable for an architecture whose
+    logits are not simply the head's output.
     """
-    targets = find_targets(base, spec)
-    refuse_wasteful_rank(targets.layers, spec)
-    return _METHODS.get(spec.method, Adapted)(base, spec, targets, longest_row)
+    return _METHODS.get(spec.method, Adapted)(base, spec, find_targets(base, spec), longest_row)
