@@ -27,7 +27,7 @@ LAZY_HELP = {
     "export": "Write an adapter for llama.cpp, or merged into its base.",
     "data": "Check, convert and fix files of training rows.",
     "train": "Train a LoRA adapter.",
-    "sweep": "Compare learning rates and ranks.",
+    "tune": "Compare learning rates and ranks.",
 }
 
 

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from registry.cli import main
+from registry.cli import GROUP, cli, main
 from registry.client import RegistryClient
 from registry.commands.access import ACCESS_COMMANDS
 from registry.commands.adapters import COMMANDS
@@ -254,7 +255,7 @@ def test_push_and_help_never_import_torch(shell: Shell) -> None:
     heavy = "{'torch', 'transformers', 'peft', 'serving', 'training', 'boto3'}"
     for arguments in (["push", "v1", "a"], ["--help"]):
         code = (
-            "import sys\nfrom registry.cli import main\n"
+            "import sys\nfrom registry.cli import GROUP, cli, main\n"
             f"try:\n    main({arguments!r})\nfinally:\n"
             f"    assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
         )
@@ -263,6 +264,10 @@ def test_push_and_help_never_import_torch(shell: Shell) -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_command_of_another_layer_hides_behind_one_of_ours() -> None:
+    assert not cli.commands.keys() & {entry.name for entry in entry_points(group=GROUP)}
 
 
 def test_help_names_the_commands_of_the_other_layers(shell: Shell) -> None:

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from registry.errors import InvalidRequest
+from registry.settings import Home
+from serving.base_model import BaseDirectory
+from tests.training.conftest import WriteRows
+from tests.training.rows import counting
+from training.commands.train import train
 from training.model import Tally
 from training.progress import Silence, Timing
 from training.trackers import Tracker, require_packages, tracked
@@ -67,6 +75,29 @@ def test_mlflow_keeps_the_spec_and_every_figure(
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted((point.step, point.value) for point in history) == [(1, 1.5), (2, 1.5)]
     assert run.data.metrics["validation/loss"] == 0.5
+
+
+def test_train_sends_its_figures_where_it_is_told(
+    base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path))
+    options = ["--base", str(base.path), "--r", "2", "--epochs", "1", "--track", "tensorboard"]
+
+    result = CliRunner().invoke(train, [str(write_rows(counting(40))), *options])
+
+    assert result.exit_code == 0, result.output
+    (run,) = (tmp_path / "runs").iterdir()
+    events = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    with (run / "curve.csv").open(newline="") as file:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses)
+
+
+def test_train_offers_every_tracker() -> None:
+    (option,) = (parameter for parameter in train.params if parameter.name == "trackers")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(Tracker)
 
 
 def test_a_missing_package_is_named_with_what_installs_it(

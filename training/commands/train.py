@@ -40,6 +40,13 @@ _LISTED = 5
     help="Go on with a run that was interrupted: its id or directory.",
 )
 @click.option(
+    "--track",
+    "trackers",
+    multiple=True,
+    type=click.Choice(("tensorboard", "mlflow", "wandb")),
+    help="Also send the figures there, through its own package. May be given more than once.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Where the adapter is written; it must not exist. Without it, in the run's directory.",
@@ -70,6 +77,7 @@ _LISTED = 5
 def train(
     data: Path | None,
     resume: str | None,
+    trackers: tuple[str, ...],
     out: Path | None,
     name: str | None,
     alias: str | None,
@@ -104,7 +112,10 @@ def train(
     from training.progress import progress_for
     from training.publish import require_absent
     from training.run import Run
+    from training.trackers import Tracker, require_packages, tracked
 
+    chosen = [Tracker(name) for name in trackers]
+    require_packages(chosen)
     if out is not None:
         require_absent(out)
     home = read_home()
@@ -126,8 +137,9 @@ def train(
     if plan or num_masks is not None:
         return
     run = known or Run.create(home.runs)
+    progress = tracked(progress_for(sys.stderr), chosen, run.directory, spec.portable())
     with StopSignals() as stop:
-        outcome, bundle = run.carry_out(spec, base, prepared, progress_for(sys.stderr), stop)
+        outcome, bundle = run.carry_out(spec, base, prepared, progress, stop)
     if out is not None:
         shutil.copytree(bundle.directory, out, dirs_exist_ok=True)
         bundle = Bundle.read(out)

@@ -12,19 +12,19 @@ from registry.settings import Home
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
-from training.commands.sweep import sweep
+from training.commands.tune import tune
 from training.spec import TrainingSpec
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("training.commands.sweep.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr("training.commands.tune.read_home", lambda: Home(tmp_path / "home"))
     return tmp_path / "home"
 
 
 def invoke(data: Path, base: BaseDirectory, *options: str) -> Result:
     fixed = ["--base", str(base.path), "--epochs", "1", "--batch-size", "8", "--lora-alpha", "8"]
-    return CliRunner().invoke(sweep, [str(data), *fixed, *options])
+    return CliRunner().invoke(tune, [str(data), *fixed, *options])
 
 
 def test_every_pair_is_trained_once_and_the_lowest_validation_loss_wins(
@@ -35,8 +35,8 @@ def test_every_pair_is_trained_once_and_the_lowest_validation_loss_wins(
     result = invoke(data, base, "--rates", "1e-5,1e-2", "--ranks", "2,4")
 
     assert result.exit_code == 0, result.output
-    (directory,) = (home / "runs").glob("sweep-*")
-    trials = json.loads((directory / "sweep.json").read_text())
+    (directory,) = (home / "runs").glob("grid-*")
+    trials = json.loads((directory / "trials.json").read_text())
     assert {(t["learning_rate"], t["r"]) for t in trials} == {
         (rate, r) for rate in (1e-5, 1e-2) for r in (2, 4)
     }
@@ -51,7 +51,7 @@ def test_every_pair_is_trained_once_and_the_lowest_validation_loss_wins(
     assert str(home / "runs" / lowest["run"] / "adapter") in result.stdout
 
 
-def test_an_interrupted_sweep_goes_on_with_what_is_missing(
+def test_an_interrupted_grid_goes_on_with_what_is_missing(
     base: BaseDirectory, home: Path, write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_rows(counting(40))
@@ -71,6 +71,15 @@ def test_an_interrupted_sweep_goes_on_with_what_is_missing(
 
     assert result.exit_code == 0, result.output
     assert ranks == [2, 4, 4, 8]
+    assert len(list((home / "runs").glob("*/run.json"))) == 3, (
+        "the interrupted run was gone on with"
+    )
+
+    wider = invoke(data, base, "--rates", "1e-3,2e-3", "--ranks", "2,4")
+
+    assert wider.exit_code == 0, wider.output
+    assert ranks == [2, 4, 4, 8, 2, 4], "only pairs with the new rate"
+    assert len(wider.stdout.splitlines()) == 7, "four pairs of this grid, a header, two results"
 
 
 def test_rows_to_compare_by_are_needed(

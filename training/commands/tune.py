@@ -1,4 +1,4 @@
-"""`hotswap sweep`: learning rates and ranks to one table and the best spec."""
+"""`hotswap tune`: learning rates and ranks to one table and the best spec."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from training.commands.train import print_findings, read_spec
 from training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from training.sweep import Trial
+    from training.grid import Trial
 
 
 @click.command(
     epilog="\b\nExample:\n"
-    "  hotswap sweep orders.jsonl --rates 5e-4,1e-3,2e-3 --ranks 8,16 --epochs 2",
+    "  hotswap tune orders.jsonl --rates 5e-4,1e-3,2e-3 --ranks 8,16 --epochs 2",
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--rates", required=True, metavar="R,R,…", help="The learning rates to try.")
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 @model_options(
     TrainingSpec, skip=frozenset({"data", "r", "learning_rate"}), names={"num_epochs": "epochs"}
 )
-def sweep(data: Path, rates: str, ranks: str, **options: Any) -> None:
+def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     """Train on DATA once for every pair of a learning rate and a rank, and compare.
 
     All runs see the same rows and the same validation rows. The one with the lowest validation
     loss wins; its adapter is in its run's directory. The same command again goes on with the runs
-    that are missing.
+    that are missing; with other rates or ranks it makes only the new ones.
     """
     spec = read_spec(data, options)
     chosen = (_numbers("rates", rates, float), _numbers("ranks", ranks, int))
@@ -43,22 +43,24 @@ def sweep(data: Path, rates: str, ranks: str, **options: Any) -> None:
 
     quiet_libraries()
     from training.data.checks import refuse
+    from training.grid import Grid
+    from training.interruption import StopSignals
     from training.prepare import prepare
     from training.progress import Progress, progress_for
-    from training.sweep import Sweep
 
     home = read_home()
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     print_findings(prepared.findings)
     refuse(prepared.findings)
-    grid = Sweep.of(home.runs, spec, prepared, *chosen)
+    grid = Grid.of(home.runs, spec, prepared, *chosen)
 
     def announce(trial: TrainingSpec) -> Progress:
         click.echo(f"rate {trial.learning_rate:g}, rank {trial.r}", err=True)
         return progress_for(sys.stderr)
 
-    trials = grid.carry_out(home.runs, base, prepared, announce)
+    with StopSignals() as stop:
+        trials = grid.carry_out(base, prepared, announce, stop)
     _print_table(trials)
     click.echo(f"best spec  {grid.directory / 'best.json'}")
     click.echo(f"adapter    {home.runs / trials[0].run / 'adapter'}")
