@@ -31,7 +31,7 @@ def model_options(
             if name in skip:
                 continue
             option = (names or {}).get(name, name).replace("_", "-")
-            default = "" if field.default is None else f"  [default: {_text(field.default)}]"
+            default = "" if field.default in (None, ()) else f"  [default: {_text(field.default)}]"
             switch = f"/--no-{option}" if field.default is True else ""
             command = click.option(
                 f"--{option}{switch}",

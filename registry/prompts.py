@@ -29,11 +29,25 @@ class Normaliser(StrEnum):
 
     NONE = "none"
     WHITESPACE = "whitespace"  # NFC, then runs of white space to one space, ends trimmed
+    LOWERCASE = "lowercase"  # NFC, then small letters, composed again
+    WHITESPACE_LOWERCASE = "whitespace-lowercase"
 
     def apply(self, text: str) -> str:
+        """Applied twice it gives what it gives once."""
         if self is Normaliser.NONE:
             return text
-        return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+        text = unicodedata.normalize("NFC", text)
+        if self is not Normaliser.WHITESPACE:
+            text = unicodedata.normalize("NFC", text.lower())
+        if self is not Normaliser.LOWERCASE:
+            text = re.sub(r"\s+", " ", text).strip()
+        return text
+
+    def __or__(self, other: Normaliser) -> Normaliser:
+        """The normaliser that does what both do."""
+        if Normaliser.NONE in (self, other):
+            return other if self is Normaliser.NONE else self
+        return self if self is other else Normaliser.WHITESPACE_LOWERCASE
 
 
 class PromptFormat(BaseModel):

@@ -12,9 +12,11 @@ from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from training.data.checks import Finding, check_examples, check_lengths
-from training.data.dataset import Row, split, tokenize
+from training.data.dataset import Row, tokenize
+from training.data.fixes import Applied, clean, even_out
 from training.data.formats import Example, read_examples
 from training.data.formats.records import parse_columns
+from training.data.splitting import split
 from training.methods.layers import find_targets, refuse_wasteful_rank
 from training.probes import ProbePrompt, probe_prompts
 from training.spec import TrainingSpec
@@ -48,22 +50,18 @@ class Prepared:
     probes: tuple[ProbePrompt, ...]
     files: tuple[DataFile, ...]
     findings: tuple[Finding, ...]
+    fixes: tuple[Applied, ...] = ()
 
 
 def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
-    """Read and check the data of a spec; raises InvalidData for rows that cannot be read, and
+    """Read, fix and check the data of a spec; raises InvalidData for rows that cannot be read, and
     InvalidSettings for a rank that saves nothing on this base."""
     refuse_wasteful_rank(find_targets(base, spec).layers, spec)
-    columns = None if spec.columns is None else parse_columns(spec.columns)
-    given, files = _read("train", spec.data, columns)
-    if spec.validation is not None:
-        train = given
-        validation, validation_files = _read("validation", spec.validation, columns)
-        files += validation_files
-    else:
-        train, validation = split(given, spec.validation_fraction, spec.seed)
-    prompt = base.prompt_format(system_prompt=spec.system_prompt, normaliser=spec.normaliser)
-    train_rows = _tokenize(train, prompt, base)
+    train, validation, files, cleaned = _gather(spec)
+    evened, balanced = even_out(train, spec, spec.seed)
+    normaliser = spec.normaliser | spec.required_normaliser()
+    prompt = base.prompt_format(system_prompt=spec.system_prompt, normaliser=normaliser)
+    train_rows = _tokenize(evened, prompt, base)
     validation_rows = _tokenize(validation, prompt, base)
     longest = min(spec.max_length, int(base.config.get("max_position_embeddings", 1 << 30)))
     findings = [
@@ -77,7 +75,25 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
         probes=probe_prompts(validation or train, prompt, base.tokenizer),
         files=files,
         findings=tuple(findings),
+        fixes=(*cleaned, *balanced),
     )
+
+
+def _gather(
+    spec: TrainingSpec,
+) -> tuple[list[Example], list[Example], tuple[DataFile, ...], list[Applied]]:
+    """Clean rows to train on and to validate on; not balanced yet, so that a row that balancing
+    repeats is neither a finding nor a validation row."""
+    columns = None if spec.columns is None else parse_columns(spec.columns)
+    given, files = _read("train", spec.data, columns)
+    cleaned, applied = clean(given, spec)
+    if spec.validation is None:
+        train, validation = split(cleaned, (spec.validation_fraction,), spec.seed)
+        return train, validation, files, applied
+    held, held_files = _read("validation", spec.validation, columns)
+    validation, more = clean(held, spec)
+    applied += [{**done, "role": "validation"} for done in more]
+    return cleaned, validation, files + held_files, applied
 
 
 def _read(

@@ -99,6 +99,7 @@ def _metadata(
         provenance={
             "spec": spec.portable(),
             "data": [file.provenance() for file in prepared.files],
+            "fixes": list(prepared.fixes),
             "num_train_rows": len(prepared.train),
             "num_validation_rows": len(prepared.validation),
             "libraries": library_versions(),

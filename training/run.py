@@ -144,6 +144,7 @@ class Run:
             "spec": values,
             "data": [file.provenance() for file in prepared.files],
             "base": base.fingerprint().model_dump(mode="json"),
+            "fixes": list(prepared.fixes),
             "findings": [str(finding) for finding in prepared.findings],
             "environment": _environment(),
         }

@@ -5,21 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from registry.errors import InvalidSettings
-from registry.manifest import first_problem
 from registry.prompts import Normaliser
+from training.data.fixes import Fixes
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Fixes):
     """Every option of a run. Rate, rank and batch size are those that examples/orders is measured
     with on SmolLM2-135M; they were not swept.
 
     Invariant: `validation` and `validation_fraction` are not both used; a validation file wins.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     base: str = "smollm2-135m"
     """The base model: a built-in name, a hub id, a directory or a .gguf file."""
@@ -30,11 +27,13 @@ class TrainingSpec(BaseModel):
     validation: Path | None = None
     """Rows that are never trained on; the checkpoint with the lowest loss on them is kept."""
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """The seeded share of `data` held back when there is no validation file; 0 holds back none."""
+    """The seeded share of `data` held back when there is no validation file, the same of each
+    class, like rows together; 0 holds back none."""
     system_prompt: str | None = None
     """Put in front of conversations without a system message; None is the template's own."""
     normaliser: Normaliser = Normaliser.NONE
-    """What is done to user messages before rendering, in training and in serving alike."""
+    """What is done to user messages before rendering, in training and in serving alike; the fixes
+    trim and lower add to it what they do."""
 
     method: Literal["lora", "qlora", "dora", "pissa", "olora", "full"] = "lora"
     """How weights are adapted: LoRA; over an NF4 base; with magnitudes; from the weights' principal
@@ -100,14 +99,6 @@ class TrainingSpec(BaseModel):
         if self.lora_init == "orthogonal" and self.r % 2:
             raise ValueError(f"lora_init 'orthogonal' needs an even r, not {self.r}")
         return self
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> TrainingSpec:
-        """The spec with these values; raises InvalidSettings naming the first that does not fit."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise InvalidSettings(f"training spec: {first_problem(error)}") from None
 
     def portable(self) -> dict[str, Any]:
         """The spec as JSON with file names in place of paths, so that it names no machine."""

@@ -5,9 +5,9 @@ import pytest
 from registry.errors import InvalidData
 from registry.prompts import Normaliser, PromptFormat
 from serving.base_model import BaseDirectory
-from tests.training.rows import counting, examples_of, tokenized
+from tests.training.rows import examples_of, tokenized
 from training.collate import collate
-from training.data.dataset import batches, micro_batches, split, tokenize
+from training.data.dataset import batches, micro_batches, tokenize
 from training.data.formats import Example, Place
 
 CHAT = (
@@ -134,18 +134,3 @@ def test_a_row_above_the_token_limit_has_a_pass_of_its_own(
     base: BaseDirectory, prompt: PromptFormat
 ) -> None:
     assert [len(p) for p in micro_batches(tokenized(3, prompt, base), 1)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("count", "fraction", "held"), [(10, 0.0, 0), (10, 0.2, 2), (3, 0.01, 1), (1, 0.5, 0)]
-)
-def test_the_split_holds_back_the_share_and_keeps_the_rest(
-    count: int, fraction: float, held: int
-) -> None:
-    examples = examples_of(counting(count))
-
-    train, validation = split(examples, fraction, seed=3)
-
-    assert len(validation) == held
-    assert sorted(e.place.line for e in train + validation) == list(range(1, count + 1))
-    assert (train, validation) == split(examples, fraction, seed=3)

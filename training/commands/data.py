@@ -6,6 +6,7 @@ import click
 
 from registry.commands.parts import example
 from training.commands.convert import convert
+from training.commands.fix import fix, split_rows
 
 
 @click.group(epilog=example("hotswap data convert train.csv train.jsonl"))
@@ -13,5 +14,5 @@ def data() -> None:
     """Check, convert and fix files of training rows."""
 
 
-for _command in (convert,):
-    data.add_command(_command)
+for _name, _command in {"convert": convert, "fix": fix, "split": split_rows}.items():
+    data.add_command(_command, _name)

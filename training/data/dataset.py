@@ -75,19 +75,6 @@ def end_of_turn_id(prompt: PromptFormat, tokenizer: Tokenizer) -> int:
     return end_id
 
 
-def split(
-    examples: Sequence[Example], fraction: float, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples, each in file order; the held-back share is seeded.
-
-    At least one row is held back when `fraction` is above 0, and never the only one.
-    """
-    count = min(max(1, round(len(examples) * fraction)), len(examples) - 1) if fraction else 0
-    held = set(random.Random(seed).sample(range(len(examples)), max(count, 0)))  # noqa: S311
-    train = [example for index, example in enumerate(examples) if index not in held]
-    return train, [examples[index] for index in sorted(held)]
-
-
 _WINDOW_BATCHES = 8
 
 

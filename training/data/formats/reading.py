@@ -37,6 +37,17 @@ def iter_examples(
         yield chosen.read(row)
 
 
+def format_of(
+    path: Path, *, columns: Mapping[str, str] | None = None, row_format: str | None = None
+) -> str:
+    """The name of the format that `iter_examples` reads the first row in."""
+    if row_format is not None:
+        return format_named(row_format).name
+    for row in records(path, columns):
+        return detect(row).name
+    raise InvalidData(f"{path.name} has no rows", file=path.name)
+
+
 def _refuse_mixture(first: Fields, row: Fields, chosen: RowFormat) -> None:
     found = detect(row).name
     why = "was asked for" if row is first else f"is the format of line {first.place.line}"

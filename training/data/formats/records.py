@@ -42,10 +42,6 @@ def parse_columns(text: str) -> dict[str, str]:
     return wanted
 
 
-def is_csv(path: Path) -> bool:
-    return first_character(path) not in ("", "{", "[")
-
-
 def _values(path: Path) -> Iterator[tuple[Place, Any]]:
     match first_character(path):
         case "[":

@@ -1,0 +1,161 @@
+"""Changes to rows that a user asks for, each counted, so that a manifest can tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from registry.errors import InvalidData, InvalidSettings
+from registry.manifest import first_problem
+from registry.prompts import Normaliser
+from training.data.classes import balance
+from training.data.formats import Example
+from training.data.near import key
+from training.data.splitting import alike, question_text
+from training.data.structure import structure_of
+
+_ROLES = {"question": "user", "answer": "assistant"}
+_MAX_STRUCTURED_SHARE = 0.05
+
+Column = Literal["question", "answer"]
+Applied = dict[str, Any]
+"""What a fix did: its name, its options and `num_rows`, the rows it changed, left out or added."""
+
+
+class Fixes(BaseModel):
+    """Which fixes are asked for. Questions are all messages of users, answers all of the
+    assistant's; system messages are left as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    trim: bool = False
+    """Trim questions and answers and make runs of white space one space; of an answer that is
+    JSON, SQL or code, only trim the ends."""
+    lower: tuple[Column, ...] = ()
+    """Columns to write in small letters: question, answer or both, with a comma between them;
+    refused for JSON, SQL and code."""
+    dedup: Literal["exact", "near"] | None = None
+    """Leave out rows that are an earlier row but for case, white space and Unicode's forms; near:
+    also those whose question is a near-duplicate (Jaccard index of 0.8) and all else the same."""
+    balance: float | None = Field(default=None, gt=0)
+    """Even out classes to this many times the rows of the median class; never the validation's."""
+    balance_by: Literal["down", "over"] = "down"
+    """How: leave rows of larger classes out, or repeat rows of smaller ones."""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """The options with these values; raises InvalidSettings naming the first that does not
+        fit."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidSettings(f"training spec: {first_problem(error)}") from None
+
+    @field_validator("lower", mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    def required_normaliser(self) -> Normaliser:
+        """What a server has to do to requests, so that it sees what these fixes leave."""
+        trimmed = Normaliser.WHITESPACE if self.trim else Normaliser.NONE
+        lowered = Normaliser.LOWERCASE if "question" in self.lower else Normaliser.NONE
+        return trimmed | lowered
+
+
+def clean(examples: Sequence[Example], fixes: Fixes) -> tuple[list[Example], list[Applied]]:
+    """The rows, trimmed, lowered and without duplicates, in this order and the file's; raises
+    InvalidData for a column that is not to be lowered."""
+    rows, applied = list(examples), []
+    if fixes.trim:
+        rows, num_rows = _rewritten(rows, {"question": _collapsed, "answer": _trimmed})
+        applied.append({"fix": "trim", "num_rows": num_rows})
+    for column in fixes.lower:
+        _refuse_structured(rows, column)
+        rows, num_rows = _rewritten(rows, {column: Normaliser.LOWERCASE.apply})
+        applied.append({"fix": "lower", "column": column, "num_rows": num_rows})
+    if fixes.dedup is not None:
+        before = len(rows)
+        rows = without_duplicates(rows, near=fixes.dedup == "near")
+        applied.append({"fix": "dedup", "how": fixes.dedup, "num_rows": before - len(rows)})
+    return rows, applied
+
+
+def even_out(
+    examples: Sequence[Example], fixes: Fixes, seed: int
+) -> tuple[list[Example], list[Applied]]:
+    """The rows, balanced when that is asked for; for rows to train on, after any split."""
+    if fixes.balance is None:
+        return list(examples), []
+    rows = balance(examples, fixes.balance, fixes.balance_by, seed)
+    how = {"ratio": fixes.balance, "by": fixes.balance_by}
+    return rows, [{"fix": "balance", **how, "num_rows": abs(len(rows) - len(examples))}]
+
+
+def without_duplicates(examples: Sequence[Example], *, near: bool) -> list[Example]:
+    """The first of the rows whose messages are the same but for case, white space and Unicode's
+    forms; with `near`, questions are the same that are connected by near-duplicates."""
+    if near:
+        groups = alike(examples)
+        question_of = {row: str(number) for number, group in enumerate(groups) for row in group}
+    else:
+        question_of = {row: key(question_text(example)) for row, example in enumerate(examples)}
+    first_of: dict[tuple[object, ...], Example] = {}
+    for row, example in enumerate(examples):
+        rest = tuple(
+            m["role"] if m["role"] == "user" else (m["role"], key(m["content"]))
+            for m in example.messages
+        )
+        first_of.setdefault((question_of[row], rest, example.context), example)
+    return list(first_of.values())
+
+
+def _rewritten(
+    examples: Sequence[Example], changes: dict[Column, Callable[[str], str]]
+) -> tuple[list[Example], int]:
+    """The rows with the texts of some columns changed, and how many of them differ now."""
+    change_of = {_ROLES[column]: change for column, change in changes.items()}
+
+    def rewrite(example: Example) -> Example:
+        messages = tuple(
+            {**m, "content": change_of[m["role"]](m["content"])} if m["role"] in change_of else m
+            for m in example.messages
+        )
+        return replace(example, messages=messages)
+
+    rows = [rewrite(example) for example in examples]
+    return rows, sum(a != b for a, b in zip(rows, examples, strict=True))
+
+
+def _collapsed(text: str) -> str:
+    return Normaliser.WHITESPACE.apply(text)
+
+
+def _trimmed(text: str) -> str:
+    return text.strip() if structure_of(text) else _collapsed(text)
+
+
+def _refuse_structured(examples: Sequence[Example], column: Column) -> None:
+    found = [
+        (example, structure)
+        for example in examples
+        if (structure := _structure(example, _ROLES[column])) is not None
+    ]
+    if len(found) > _MAX_STRUCTURED_SHARE * len(examples):
+        example, structure = found[0]
+        raise InvalidData(
+            f"{example.place}: the {column} is {structure}, as in {len(found)} of"
+            f" {len(examples)} rows; small letters would change what it means; leave"
+            f" --lower {column} out",
+            file=example.place.file,
+            line=example.place.line,
+            field=column,
+        )
+
+
+def _structure(example: Example, role: str) -> str | None:
+    texts = (m["content"] for m in example.messages if m["role"] == role)
+    return next((found for text in texts if (found := structure_of(text)) is not None), None)

@@ -1,0 +1,57 @@
+"""Cuts rows into parts by seed: rows that are alike stay together, classes keep their shares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from training.data.classes import are_classes, label
+from training.data.formats import Example
+from training.data.near import near_groups
+
+
+def alike(examples: Sequence[Example]) -> list[list[int]]:
+    """Groups of rows whose questions are duplicates or near-duplicates, each row in one group."""
+    groups = near_groups([question_text(example) for example in examples])
+    grouped = {row for group in groups for row in group}
+    return sorted([*groups, *([row] for row in range(len(examples)) if row not in grouped)])
+
+
+def question_text(example: Example) -> str:
+    """What users say before the last answer."""
+    return "\n".join(m["content"] for m in example.messages[:-1] if m["role"] == "user")
+
+
+def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[list[Example]]:
+    """The parts in file order: what is left, then one for each of `shares` of the rows.
+
+    Groups of rows that are alike are dealt out whole, class by class where answers are classes, in
+    an order of chance, each to the part that is furthest behind its share. So a part is at most
+    one group away from its share, as long as every share above 0 has a row; the first part does.
+    """
+    all_shares = [1 - sum(shares), *shares]
+    groups = alike(examples)
+    chance = random.Random(seed)  # noqa: S311
+    chance.shuffle(groups)
+    if are_classes(examples):
+        groups.sort(key=lambda group: label(examples[group[0]]))
+    parts: list[list[list[int]]] = [[] for _ in all_shares]
+    sizes = [0] * len(all_shares)
+    num_rows = 0
+    for group in groups:
+        num_rows += len(group)
+        behind = [share * num_rows - size for share, size in zip(all_shares, sizes, strict=True)]
+        part = behind.index(max(behind))
+        parts[part].append(group)
+        sizes[part] += len(group)
+    _fill_empty(parts, shares)
+    return [[examples[i] for i in sorted(i for group in p for i in group)] for p in parts]
+
+
+def _fill_empty(parts: list[list[list[int]]], shares: Sequence[float]) -> None:
+    """Give every share above 0 a group, of the first part's smallest, but not its last one."""
+    for part, share in zip(parts[1:], shares, strict=True):
+        if share > 0 and not part and len(parts[0]) > 1:
+            smallest = min(parts[0], key=len)
+            parts[0].remove(smallest)
+            part.append(smallest)
