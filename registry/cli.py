@@ -28,6 +28,7 @@ LAZY_HELP = {
     "data": "Check, convert and fix files of training rows.",
     "train": "Train a LoRA adapter.",
     "tune": "Compare learning rates and ranks.",
+    "evaluate": "Measure an adapter on a file of questions.",
 }
 
 

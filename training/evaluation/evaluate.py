@@ -1,0 +1,134 @@
+"""One evaluation from top to bottom: read the set, ask everybody, measure, compare."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.digests import Digest, hash_file
+from registry.errors import InvalidData, InvalidRequest
+from serving.base_model import BaseDirectory
+from serving.resolver import Target
+from training.data.dataset import encode, tokenize
+from training.data.formats import Example, read_examples
+from training.evaluation.answered import AnsweredRow
+from training.evaluation.engine import FreshEngine
+from training.evaluation.metrics import Metric
+from training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
+
+_ROOM = 16
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """Rows that are asked, the metrics they are measured by, and how long an answer may be."""
+
+    file_name: str
+    digest: Digest
+    examples: tuple[Example, ...]
+    metrics: tuple[Metric, ...]
+    max_tokens: int
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        base: BaseDirectory,
+        *,
+        chosen: Sequence[str] = (),
+        max_rows: int | None = None,
+        max_tokens: int | None = None,
+        seed: int = 0,
+    ) -> EvalSet:
+        """`max_rows` takes a seeded sample; `max_tokens` None is twice the longest reference and
+        16 more. Raises InvalidData for rows, InvalidRequest for a metric that is not known here.
+        """
+        examples = read_examples(path)
+        if not examples:
+            raise InvalidData(f"{path.name} has no rows", file=path.name)
+        if max_rows is not None and max_rows < len(examples):
+            kept = sorted(random.Random(seed).sample(range(len(examples)), max_rows))  # noqa: S311
+            examples = [examples[index] for index in kept]
+        references = [example.answers[-1] for example in examples]
+        longest = max(len(encode(reference, base.tokenizer)) for reference in references)
+        return cls(
+            file_name=path.name,
+            digest=hash_file(path).digest,
+            examples=tuple(examples),
+            metrics=_choose(metrics_for(references), chosen),
+            max_tokens=max_tokens or 2 * longest + _ROOM,
+        )
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return tuple(metric.name for metric in self.metrics)
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "file_name": self.file_name,
+            "digest": str(self.digest),
+            "num_rows": len(self.examples),
+            "max_tokens": self.max_tokens,
+        }
+
+
+def ask(
+    engine: FreshEngine, base: BaseDirectory, asked: EvalSet, target: Target, name: str
+) -> Answerer:
+    """What `target` answers to every row, and how likely it finds the row's own answers."""
+    conversations = [example.messages[:-1] for example in asked.examples]
+    answers = engine.answers(conversations, target, max_tokens=asked.max_tokens)
+    rows = [tokenize(example, target.prompt, base.tokenizer) for example in asked.examples]
+    likelihoods = engine.likelihoods(rows, target)
+    answered = [
+        AnsweredRow(
+            place=example.place,
+            question=example.messages[:-1],
+            reference=example.answers[-1],
+            answer=answer.text,
+            is_ended=answer.finish_reason == "stop",
+            num_answer_tokens=answer.num_output_tokens,
+            num_reference_tokens=len(encode(example.answers[-1], base.tokenizer)),
+            num_prompt_tokens=answer.num_prompt_tokens,
+            latency_s=answer.latency_s,
+            logprob=likelihood.logprob,
+            num_supervised=likelihood.num_tokens,
+            num_correct=likelihood.num_correct,
+        )
+        for example, answer, likelihood in zip(asked.examples, answers, likelihoods, strict=True)
+    ]
+    digest = str(target.adapters[0][0]) if target.adapters else None
+    return Answerer(name, digest, tuple(answered))
+
+
+def evaluate(
+    engine: FreshEngine,
+    base: BaseDirectory,
+    asked: EvalSet,
+    evaluated: tuple[str, Target],
+    others: Sequence[tuple[str, Target]] = (),
+    *,
+    seed: int = 0,
+    hear: Hear = lambda _: None,
+) -> EvalReport:
+    """Everybody is asked the same rows, one after the other; `hear` is told of each."""
+    answerers = []
+    for name, target in (evaluated, *others):
+        hear(f"asking {name} {len(asked.examples)} questions")
+        answerers.append(ask(engine, base, asked, target, name))
+    return make_report(answerers[0], answerers[1:], asked.metrics, seed=seed)
+
+
+def _choose(known: tuple[Metric, ...], chosen: Sequence[str]) -> tuple[Metric, ...]:
+    by_name = {metric.name: metric for metric in known}
+    for name in chosen:
+        if name not in by_name:
+            raise InvalidRequest(
+                f"metric {name!r} is not known for this set; known: {', '.join(by_name)}",
+                param="metrics",
+            )
+    return tuple(by_name[name] for name in chosen) or known
