@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,20 @@ def publish(
         work.rename(directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    return Bundle.read(directory)
+
+
+def state_metrics(directory: Path, metrics: Mapping[str, float]) -> Bundle:
+    """Let a published directory's `hotswap.json` state these metrics, too: it is replaced whole.
+
+    What the directory's manifest digest is depends on them.
+    """
+    path = directory / METADATA_FILE
+    known = BundleMetadata.model_validate_json(path.read_bytes())
+    stated = known.model_copy(update={"metrics": {**known.metrics, **metrics}})
+    work = directory.parent / f".{directory.name}-{METADATA_FILE}"
+    _write_json(work, stated.model_dump(mode="json"))
+    work.replace(path)
     return Bundle.read(directory)
 
 

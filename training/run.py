@@ -33,7 +33,7 @@ from training.finetune import TrainingInterrupted, finetune
 from training.outcome import Outcome
 from training.prepare import Prepared
 from training.progress import Progress
-from training.publish import library_versions, publish
+from training.publish import library_versions, publish, state_metrics
 from training.spec import TrainingSpec
 from training.state import State
 
@@ -96,6 +96,15 @@ class Run:
         last bits of the weights may then differ from those of an uninterrupted run."""
         found = difference(self.record["environment"], _environment())
         return [f"{name}: {before} before, {now} now" for name, (before, now) in found.items()]
+
+    def state_metrics(self, metrics: Mapping[str, float]) -> Bundle:
+        """Let the adapter and the record of a finished run state what an evaluation measured."""
+        bundle = state_metrics(self.adapter, metrics)
+        known = self.record
+        digest = str(bundle.manifest(lineage=self.lineage).digest)
+        stated = {"metrics": {**known["metrics"], **metrics}, "manifest_digest": digest}
+        self._write_record({**known, **stated})
+        return bundle
 
     def carry_out(
         self,

@@ -73,7 +73,7 @@ def evaluate(
     """
     requirement = None if required is None else Requirement.parse(required)
     with ExitStack() as stack:
-        registry = _Opened(location, stack)
+        registry = OpenedRegistry(location, stack)
         own = _own_name(adapter)
         names = _names(against, requirement, own)
         from serving.base_model import provide_base, quiet_libraries
@@ -98,7 +98,7 @@ def evaluate(
         engine = stack.enter_context(fresh_engine(base, read_section("serving", ServingSettings)))
         target = _target(engine, adapter, registry)
         report, verdict = measure(
-            engine, base, asked, (adapter or BASE, target), names, registry.get, requirement, seed
+            engine, base, asked, (adapter or BASE, target), names, registry, requirement, seed
         )
     print_report(report)
     about = {"base": base.model_id, "data": asked.about(), "seed": seed}
@@ -107,7 +107,7 @@ def evaluate(
         require_met(verdict)
 
 
-class _Opened:
+class OpenedRegistry:
     """The registry, connected to when something of it is first asked for."""
 
     def __init__(self, location: str | None, stack: ExitStack) -> None:
@@ -131,13 +131,13 @@ def measure(
     asked: EvalSet,
     evaluated: tuple[str, Target],
     names: dict[str, str],
-    registry: Any,
+    registry: OpenedRegistry,
     requirement: Requirement | None,
     seed: int = 0,
 ) -> tuple[EvalReport, Condition | None]:
     """The report, beside everybody in `names` (source in a requirement → base or reference), and
     what a requirement comes to. An alias of `names` that points nowhere is left out; what else
-    is not there raises NotFound. `registry()` gives the registry."""
+    is not there raises NotFound."""
     from training.evaluation.evaluate import evaluate as evaluate_set
 
     others: list[tuple[str, Target]] = []
@@ -228,20 +228,20 @@ def _names(against: str, requirement: Requirement | None, own: str | None) -> di
 
 
 def _other(
-    engine: FreshEngine, evaluated: Target, name: str, source: str, registry: Any
+    engine: FreshEngine, evaluated: Target, name: str, source: str, registry: OpenedRegistry
 ) -> Target | None:
     """The base is asked in the evaluated's prompt format: only the weights differ."""
     if name == BASE:
         return engine.base(evaluated.prompt)
     try:
-        return engine.load_version(registry(), AdapterRef.parse(name))
+        return engine.load_version(registry.get(), AdapterRef.parse(name))
     except (AliasNotFound, NotFound):
         if source == name:  # it was asked for by name, and not as an alias to be better than
             raise
         return None
 
 
-def _target(engine: FreshEngine, adapter: str | None, registry: _Opened) -> Target:
+def _target(engine: FreshEngine, adapter: str | None, registry: OpenedRegistry) -> Target:
     if adapter is None:
         return engine.base()
     if Path(adapter).is_dir():
@@ -249,7 +249,7 @@ def _target(engine: FreshEngine, adapter: str | None, registry: _Opened) -> Targ
     return engine.load_version(registry.get(), AdapterRef.parse(adapter))
 
 
-def _base_of(adapter: str | None, registry: _Opened) -> str:
+def _base_of(adapter: str | None, registry: OpenedRegistry) -> str:
     from serving.settings import ServingSettings
 
     configured = read_section("serving", ServingSettings).base

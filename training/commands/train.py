@@ -17,6 +17,8 @@ from registry.adapters import check_name
 from registry.errors import InvalidRequest
 from registry.options import model_options
 from registry.settings import RegistrySettings, read_home, read_section, read_user
+from training.commands.evaluate import require_met
+from training.commands.examination import CANDIDATE, Examination, read_requirement
 from training.commands.preview import show_masks, show_plan
 from training.spec import TrainingSpec
 
@@ -54,6 +56,19 @@ _LISTED = 5
 @click.option("--push", "name", metavar="NAME", help="Also push the adapter under this name.")
 @click.option("--alias", help="With --push: point this alias to the new version.")
 @click.option(
+    "--evaluate",
+    "evaluated",
+    type=click.Path(path_type=Path),
+    help="Ask the adapter these rows in a fresh engine; hotswap.json states the metrics.",
+)
+@click.option(
+    "--require",
+    "required",
+    metavar="EXPR",
+    help="With --evaluate: what must hold (em >= 0.9 and em >= prod.em) before the alias moves,"
+    " which is `candidate` when --alias is not given. The version is pushed in any case.",
+)
+@click.option(
     "--registry",
     "location",
     metavar="WHERE",
@@ -81,6 +96,8 @@ def train(
     out: Path | None,
     name: str | None,
     alias: str | None,
+    evaluated: Path | None,
+    required: str | None,
     location: str | None,
     plan: bool,
     num_masks: int | None,
@@ -99,6 +116,7 @@ def train(
         raise InvalidRequest("--alias and --registry need --push NAME")
     if data is None and resume is None:
         raise InvalidRequest("give DATA, or --resume RUN to go on with a run")
+    requirement = read_requirement(required, evaluated)
     given = _given(data, options)
     spec = TrainingSpec.parse(given) if resume is None else None
 
@@ -131,6 +149,9 @@ def train(
     if num_masks is not None:
         show_masks(prepared.train, base, num_masks)
     refuse(prepared.findings)
+    examination = (
+        None if evaluated is None else Examination.prepare(evaluated, requirement, name, base)
+    )
     click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
     if plan:
         show_plan(spec, base, prepared)
@@ -140,6 +161,10 @@ def train(
     progress = tracked(progress_for(sys.stderr), chosen, run.directory, spec.portable())
     with StopSignals() as stop:
         outcome, bundle = run.carry_out(spec, base, prepared, progress, stop)
+    verdict = None
+    if examination is not None:
+        verdict = examination.hold(run, location)
+        bundle = Bundle.read(run.adapter)
     if out is not None:
         shutil.copytree(bundle.directory, out, dirs_exist_ok=True)
         bundle = Bundle.read(out)
@@ -150,7 +175,11 @@ def train(
         )
     else:
         manifest = bundle.manifest(lineage=run.lineage)
+        if verdict is not None:
+            alias = (alias or CANDIDATE) if verdict.holds else None
         _push(bundle, manifest, name, alias, location, why=f"hotswap train {spec.data.name}")
+    if verdict is not None:
+        require_met(verdict)
 
 
 def read_spec(data: Path, options: dict[str, Any]) -> TrainingSpec:

@@ -75,7 +75,9 @@ def class_scores(rows: Sequence[AnsweredRow], classes: tuple[str, ...]) -> list[
 
 
 def confusion(rows: Sequence[AnsweredRow], classes: tuple[str, ...]) -> list[list[int]]:
-    """[expected][found] numbers of rows; the last column is OTHER."""
+    """[expected][found] numbers of rows; the last column is OTHER. Empty without classes."""
+    if not classes:
+        return []
     at = {name: i for i, name in enumerate(classes)}
     pairs = Counter((at[normalised(r.reference)], at.get(normalised(r.answer))) for r in rows)
     columns: list[int | None] = [*range(len(classes)), None]

@@ -90,7 +90,7 @@ def make_report(
         metrics=_estimates(rows, metrics, seed),
         formulas={metric.name: metric.formula for metric in metrics},
         comparisons=tuple(_comparison(answerer, other, metrics, seed) for other in others),
-        classes=tuple(class_scores(rows, classes)),
+        classes=tuple(class_scores(rows, classes)) if classes else (),
         confusion=tuple(map(tuple, confusion(rows, classes))),
         worst=_worst(rows),
         num_prompt_tokens=sum(row.num_prompt_tokens for row in rows),

@@ -1,0 +1,92 @@
+"""`--evaluate` and `--require` of `hotswap train`: known before training, asked after it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.errors import InvalidRequest
+from registry.settings import read_section
+from training.commands.evaluate import (
+    OpenedRegistry,
+    measure,
+    print_report,
+    sources_of,
+    write_report,
+)
+from training.evaluation.gate import Requirement
+
+if TYPE_CHECKING:
+    from registry.release.policy import Condition
+    from serving.base_model import BaseDirectory
+    from training.evaluation.evaluate import EvalSet
+    from training.run import Run
+
+CANDIDATE = "candidate"
+"""The alias that a requirement guards when none is named."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is asked of an adapter once it is trained. Invariant: the set was read, and every
+    metric of the requirement is one that the set measures."""
+
+    base: BaseDirectory
+    asked: EvalSet
+    requirement: Requirement | None
+    names: dict[str, str]
+
+    @classmethod
+    def prepare(
+        cls, data: Path, requirement: Requirement | None, name: str | None, base: BaseDirectory
+    ) -> Examination:
+        """Raises InvalidData for the rows, InvalidRequest for a metric that is not measured or an
+        alias of an adapter without a name."""
+        from training.evaluation.evaluate import EvalSet
+
+        names = sources_of(requirement, name)
+        asked = EvalSet.read(data, base)
+        if requirement is not None:
+            requirement.require_known(asked.metric_names)
+        return cls(base, asked, requirement, names)
+
+    def hold(self, run: Run, location: str | None) -> Condition | None:
+        """Ask the run's adapter in a fresh engine; let adapter and record state the metrics, and
+        write the report beside them. What the requirement comes to, when there is one."""
+        from serving.settings import ServingSettings
+        from training.evaluation.engine import fresh_engine
+
+        settings = read_section("serving", ServingSettings)
+        with ExitStack() as stack:
+            registry = OpenedRegistry(location, stack)
+            engine = stack.enter_context(fresh_engine(self.base, settings))
+            evaluated = ("the adapter", engine.load(run.adapter))
+            report, verdict = measure(
+                engine, self.base, self.asked, evaluated, self.names, registry, self.requirement
+            )
+        run.state_metrics(report.values())
+        print_report(report)
+        page = run.directory / "evaluation.html"
+        write_report(
+            report,
+            {"base": self.base.model_id, "data": self.asked.about(), "seed": 0},
+            verdict,
+            json_file=run.directory / "evaluation.json",
+            html_file=page,
+            curve=run.directory / "curve.csv",
+        )
+        click.echo(f"report   {page}")
+        return verdict
+
+
+def read_requirement(text: str | None, evaluated: Path | None) -> Requirement | None:
+    """Raises InvalidRequest for what is no requirement, or when nothing would be evaluated."""
+    if text is None:
+        return None
+    if evaluated is None:
+        raise InvalidRequest("--require needs --evaluate FILE: the rows that are asked")
+    return Requirement.parse(text)
