@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ class TrainingSpec(Fixes):
 
     Invariant: `validation` and `validation_fraction` are not both used; a validation file wins.
     """
+
+    noun: ClassVar[str] = "training spec"
 
     base: str = "smollm2-135m"
     """The base model: a built-in name, a hub id, a directory or a .gguf file."""

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidData
+from registry.errors import InvalidData, InvalidSettings
 from registry.prompts import Normaliser
 from serving.base_model import BaseDirectory
 from serving.resolver import Target
@@ -329,3 +329,8 @@ def test_the_real_set_has_four_duplicate_texts(real_data: Path) -> None:
 
     assert are_classes(rows)
     assert len(rows) - len({key(e.messages[0]["content"]) for e in rows}) == 4
+
+
+def test_an_option_that_does_not_fit_is_named() -> None:
+    with pytest.raises(InvalidSettings, match=r"fixes: lower.*"):
+        Fixes.parse({"lower": "question,both"})

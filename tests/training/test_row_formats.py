@@ -384,3 +384,20 @@ def test_real_rows_come_back_through_every_format(real_data: Path, tmp_path: Pat
         examples = read_examples(path)
 
     assert [(e.messages[0]["content"], e.answers[0]) for e in examples] == wanted
+
+
+def test_the_real_file_that_is_not_utf8_is_not_guessed(real_data: Path, tmp_path: Path) -> None:
+    known = json.loads((real_data / "snips" / "train_PlayMusic_full.json").read_text("latin-1"))
+    questions = ["".join(part["text"] for part in row["data"]) for row in known["PlayMusic"]]
+    path = tmp_path / "music.jsonl"
+    with path.open("w", encoding="latin-1") as file:
+        for question in questions:
+            row = {"question": question, "answer": "PlayMusic"}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    with pytest.raises(InvalidData, match="not UTF-8") as caught:
+        read_examples(path)
+
+    raw = [question.encode("latin-1") for question in questions]  # most of it is UTF-8 after all
+    is_utf8 = [line == line.decode("utf-8", "ignore").encode() for line in raw]
+    assert caught.value.fields["line"] == is_utf8.index(False) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -31,6 +31,9 @@ class Fixes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    noun: ClassVar[str] = "fixes"
+    """What errors call these options."""
+
     trim: bool = False
     """Trim questions and answers and make runs of white space one space; of an answer that is
     JSON, SQL or code, only trim the ends."""
@@ -52,7 +55,7 @@ class Fixes(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InvalidSettings(f"training spec: {first_problem(error)}") from None
+            raise InvalidSettings(f"{cls.noun}: {first_problem(error)}") from None
 
     @field_validator("lower", mode="before")
     @classmethod

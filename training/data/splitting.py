@@ -26,8 +26,8 @@ def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> li
     """The parts in file order: what is left, then one for each of `shares` of the rows.
 
     Groups of rows that are alike are dealt out whole, class by class where answers are classes, in
-    an order of chance, each to the part that is furthest behind its share. So a part is at most
-    one group away from its share, as long as every share above 0 has a row; the first part does.
+    an order of chance, each to the part that is furthest behind its share. So a part ends about
+    one group from its share. A share above 0 has a row, as long as that leaves one for the first.
     """
     all_shares = [1 - sum(shares), *shares]
     groups = alike(examples)

@@ -59,7 +59,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
         try:
             yield place, json.loads(text)
         except (ValueError, RecursionError) as error:
-            problem = f"{place}: not JSON: {error}"
+            problem = f"{place}: not JSON: {error}; write one object a line, or all in one array"
             raise InvalidData(problem, file=place.file, line=place.line) from None
 
 
