@@ -25,6 +25,7 @@ from training.model import Tally, measure, train_pass, trainable
 from training.optimizer import MasterWeights, learning_rate
 from training.outcome import Outcome
 from training.probes import ProbePrompt, record_probes
+from training.processes import ALONE, Processes
 from training.progress import Progress, Timing
 from training.spec import TrainingSpec
 from training.state import Checkpoint, Point, State
@@ -71,17 +72,20 @@ def finetune(
     probes: Sequence[ProbePrompt] = (),
     states: States | None = None,
     stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> Outcome:
     """Train LoRA weights on `train`, keep those with the lowest loss on `validation`.
 
     Without validation rows the last checkpoint is kept. `probes` are recorded with the checkpoint
     that is kept. The same arguments on the same machine and thread count give bit-equal weights,
     in one piece or resumed from any of the `states` in between. `stop` is asked after every step.
+    Each of several `processes` calls this with the same rows; all get the same weights, which are
+    those of one process up to the rounding of float32 sums.
     Raises TrainingDiverged, and TrainingInterrupted when `stop` says so before the last step.
     """
     states = states or Forgetful()
     with _reproducible(spec.seed):
-        run = _setup(spec, base, train, validation, progress)
+        run = _setup(spec, base, train, validation, progress, processes)
         known = states.latest()
         if known is None:
             run.validate(step=0)
@@ -106,7 +110,7 @@ def _batches_from(step: int, rows: Sequence[Row], spec: TrainingSpec) -> Iterato
 
 
 def _keep(run: _Run, states: States, stop: Callable[[], bool]) -> None:
-    is_asked = stop()
+    is_asked = run.processes.any(stop())
     if is_asked or run.step % run.checkpoint_every == 0:
         states.save(run.state())
     if is_asked:
@@ -119,6 +123,7 @@ def _setup(
     train: Sequence[Row],
     validation: Sequence[Row],
     progress: Progress,
+    processes: Processes,
 ) -> _Run:
     if spec.early_stopping_patience is not None and not validation:
         raise InvalidSettings("early_stopping_patience needs validation rows; there are none")
@@ -133,12 +138,16 @@ def _setup(
             trainable(adapted.model), adapted.masters, spec, adapted.rate_factors
         ),
         validation=validation,
+        processes=processes,
         pad_id=end_of_turn_id(base.prompt_format(), base.tokenizer),
         num_steps=steps_an_epoch * spec.num_epochs,
         validate_every=validate_every,
         checkpoint_every=spec.checkpoint_every_steps or validate_every,
         progress=progress,
     )
+    if processes.rank:
+        # First weights are the same everywhere; from here on each draws its own dropout.
+        torch.manual_seed(spec.seed + (processes.rank << 32))
     progress.started(run.num_steps)
     return run
 
@@ -151,6 +160,7 @@ class _Run:
     adapted: Adapted
     weights: MasterWeights
     validation: Sequence[Row]
+    processes: Processes
     pad_id: int
     num_steps: int
     validate_every: int
@@ -169,7 +179,7 @@ class _Run:
 
     def restore(self, state: State) -> None:
         self.weights.restore(state.weights)
-        torch.set_rng_state(state.generators[0])
+        torch.set_rng_state(state.generators[self.processes.rank])
         self.step = state.step
         self.curve = list(state.curve)
         self.best = state.best
@@ -180,7 +190,7 @@ class _Run:
         """Holds the weights themselves, not copies: to be saved before the next step."""
         return State(
             weights=self.weights.state(),
-            generators=[torch.get_rng_state()],
+            generators=self.processes.gather(torch.get_rng_state()),
             curve=tuple(self.curve),
             best=self.best,
             first_validation=self.first_validation,
@@ -220,9 +230,11 @@ class _Run:
         self.model.train()
         num_supervised = sum(row.num_supervised for row in batch)
         tally = Tally()
-        for rows in micro_batches(batch, self.spec.micro_batch_tokens):
+        for rows in micro_batches(self.processes.share(batch), self.spec.micro_batch_tokens):
             tally += train_pass(self.model, collate(rows, self.pad_id), num_supervised)
             self.weights.gather()
+        self.weights.exchange(self.processes.add)
+        tally = self.processes.total(tally)
         self._require_finite(tally)
         self.step += 1
         rate = learning_rate(self.spec, self.step, self.num_steps)
@@ -276,9 +288,11 @@ class _Run:
 
     def _measure(self, model: nn.Module) -> Tally:
         model.eval()
+        share = self.processes.share(self.validation)
         tally = Tally()
-        for rows in micro_batches(self.validation, self.spec.micro_batch_tokens):
+        for rows in micro_batches(share, self.spec.micro_batch_tokens):
             tally += measure(model, collate(rows, self.pad_id))
+        tally = self.processes.total(tally)
         self._require_finite(tally)
         return tally
 

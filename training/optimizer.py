@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ class MasterWeights:
     @property
     def gradients(self) -> list[torch.Tensor]:
         return [m.grad if m.grad is not None else torch.zeros_like(m) for m in self._masters]
+
+    def exchange(self, add: Callable[[Sequence[torch.Tensor]], None]) -> None:
+        """Let `add` put the sums over all processes into the gathered gradients."""
+        for master in self._masters:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        add(self.gradients)
 
     def state(self) -> dict[str, torch.Tensor]:
         """The originals and AdamW's moments, not copied; valid until the next step."""

@@ -32,7 +32,8 @@ from training.curves import write_csv, write_png
 from training.finetune import TrainingInterrupted, finetune
 from training.outcome import Outcome
 from training.prepare import Prepared
-from training.progress import Progress
+from training.processes import ALONE, Processes
+from training.progress import Progress, Silence
 from training.publish import library_versions, publish, state_metrics
 from training.spec import TrainingSpec
 from training.state import State
@@ -113,20 +114,25 @@ class Run:
         prepared: Prepared,
         progress: Progress,
         stop: Callable[[], bool] = lambda: False,
+        processes: Processes = ALONE,
     ) -> tuple[Outcome, Bundle]:
         """Train, publish into `adapter`, and keep a record of both, of a failure too.
 
         A run that was interrupted goes on from its checkpoint. Raises TrainingInterrupted when
-        `stop` says so, ResumeRefused when spec, data or base are not those it was started with.
+        `stop` says so, ResumeRefused when spec, data, base or the number of processes are not those
+        it was started with. Only process 0 calls this, the others `take_part`.
         """
-        about = self._about(spec, base, prepared)
+        about = self._about(spec, base, prepared, processes)
+        identity = _identity(about)
         with self._alone():
             if (self.directory / "run.json").exists():
-                _refuse(self.id, _identity(self.record), _identity(about))
+                _refuse(self.id, _identity(self.record), identity)
                 shutil.rmtree(self.adapter, ignore_errors=True)  # published, but never recorded
             self._write_record({**about, "state": "running"})
             try:
-                outcome = self._train(spec, base, prepared, progress, _identity(about), stop)
+                outcome = self._train(
+                    spec, base, prepared, progress, _identity(about), stop, processes
+                )
                 bundle = publish(self.adapter, outcome, spec, base, prepared)
             except TrainingInterrupted as error:
                 self._write_record({**about, "state": "interrupted", "error": error.message})
@@ -142,7 +148,13 @@ class Run:
             self._finish(about, outcome, bundle)
         return outcome, bundle
 
-    def _about(self, spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> dict[str, Any]:
+    def _about(
+        self,
+        spec: TrainingSpec,
+        base: BaseDirectory,
+        prepared: Prepared,
+        processes: Processes,
+    ) -> dict[str, Any]:
         values = spec.model_dump(mode="json")
         for name in _PATHS:
             if values[name] is not None:
@@ -152,6 +164,7 @@ class Run:
             "started_at": self.started_at,
             "spec": values,
             "data": [file.provenance() for file in prepared.files],
+            "num_processes": processes.num,
             "base": base.fingerprint().model_dump(mode="json"),
             "fixes": list(prepared.fixes),
             "findings": [str(finding) for finding in prepared.findings],
@@ -166,6 +179,7 @@ class Run:
         progress: Progress,
         identity: Mapping[str, Any],
         stop: Callable[[], bool],
+        processes: Processes,
     ) -> Outcome:
         return finetune(
             spec,
@@ -176,6 +190,7 @@ class Run:
             prepared.probes,
             _KeptStates(self.directory, identity),
             stop,
+            processes,
         )
 
     def _finish(self, about: Mapping[str, Any], outcome: Outcome, bundle: Bundle) -> None:
@@ -229,6 +244,36 @@ class Run:
         }
 
 
+def take_part(
+    known: Run | None,
+    spec: TrainingSpec,
+    base: BaseDirectory,
+    prepared: Prepared,
+    stop: Callable[[], bool],
+    processes: Processes,
+) -> None:
+    """Compute beside process 0, from the checkpoint of the run that is `known` when one is resumed,
+    and write nothing."""
+    states = None
+    if known is not None:
+        identity = _identity(known._about(spec, base, prepared, processes))
+        states = _ReadStates(known.directory, identity)
+    rows = (prepared.train, prepared.validation)
+    finetune(spec, base, *rows, Silence(), (), states, stop, processes)
+
+
+class _ReadStates:
+    """A run's checkpoint for a process that does not write it."""
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        self._file = CheckpointFile(_checkpoint_path(directory), identity)
+
+    def latest(self) -> State | None:
+        return self._file.latest()
+
+    def save(self, state: State) -> None: ...
+
+
 class _KeptStates:
     """A run's checkpoint, with the curve up to it beside it for who looks at a running training."""
 
@@ -259,6 +304,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
         "spec": _settings(record["spec"]),
         "data": {file["role"]: file["digest"] for file in record["data"]},
         "base": record["base"],
+        "num_processes": record.get("num_processes", 1),
     }
 
 

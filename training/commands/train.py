@@ -109,6 +109,7 @@ def train(
     format that `hotswap data convert` reads, as JSON lines, a JSON array or CSV. The data is
     checked before anything is computed. The result is a PEFT directory that `hotswap push` takes.
     Ctrl-C ends the run after the step it is in; --resume goes on to the same weights.
+    `torchrun --nproc-per-node N --local-ranks-filter 0 -m -- training DATA …` shares it out.
     """
     if name is not None:
         check_name(name)
@@ -127,9 +128,10 @@ def train(
     from training.data.checks import refuse
     from training.interruption import StopSignals
     from training.prepare import prepare
+    from training.processes import joined
     from training.progress import progress_for
     from training.publish import require_absent
-    from training.run import Run
+    from training.run import Run, take_part
     from training.trackers import Tracker, require_packages, tracked
 
     chosen = [Tracker(name) for name in trackers]
@@ -157,10 +159,13 @@ def train(
         show_plan(spec, base, prepared)
     if plan or num_masks is not None:
         return
-    run = known or Run.create(home.runs)
-    progress = tracked(progress_for(sys.stderr), chosen, run.directory, spec.portable())
-    with StopSignals() as stop:
-        outcome, bundle = run.carry_out(spec, base, prepared, progress, stop)
+    with StopSignals() as stop, joined() as processes:
+        if processes.rank:
+            take_part(known, spec, base, prepared, stop, processes)
+            return
+        run = known or Run.create(home.runs)
+        progress = tracked(progress_for(sys.stderr), chosen, run.directory, spec.portable())
+        outcome, bundle = run.carry_out(spec, base, prepared, progress, stop, processes)
     verdict = None
     if examination is not None:
         verdict = examination.hold(run, location)
