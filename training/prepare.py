@@ -11,7 +11,7 @@ from registry.digests import Digest, hash_file
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
-from training.data.checks import Finding, check_examples, check_lengths
+from training.data.checks import Finding, Severity, check_examples, check_lengths
 from training.data.dataset import Row, tokenize
 from training.data.fixes import Applied, clean, even_out
 from training.data.formats import Example, read_examples
@@ -66,6 +66,7 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     longest = min(spec.max_length, int(base.config.get("max_position_embeddings", 1 << 30)))
     findings = [
         *check_examples(train, validation),
+        *_few_held_back(spec, train, validation),
         *check_lengths((*train_rows, *validation_rows), longest),
     ]
     return Prepared(
@@ -94,6 +95,21 @@ def _gather(
     validation, more = clean(held, spec)
     applied += [{**done, "role": "validation"} for done in more]
     return cleaned, validation, files + held_files, applied
+
+
+def _few_held_back(
+    spec: TrainingSpec, train: Sequence[Example], validation: Sequence[Example]
+) -> list[Finding]:
+    """A warning when like rows, which stay together, left less than half of the share asked for."""
+    wanted = spec.validation_fraction * (len(train) + len(validation))
+    if spec.validation is not None or wanted < 1 or 2 * len(validation) >= wanted:
+        return []
+    text = (
+        f"{len(validation)} rows are held back of {wanted:.0f} that were asked for, since most rows"
+        " are near-duplicates of each other; put what they have in common into the system prompt,"
+        " or give a validation file"
+    )
+    return [Finding("few_held_back", Severity.WARNING, spec.data.name, text)]
 
 
 def _read(

@@ -271,6 +271,26 @@ def test_the_server_sees_the_ids_that_training_saw_after_its_fixes(
     ]
 
 
+@pytest.mark.parametrize("differ", [False, True])
+def test_a_share_that_like_rows_cannot_give_is_a_warning(
+    base: BaseDirectory, write_rows: WriteRows, differ: bool
+) -> None:
+    chance = random.Random(3)
+    rows = [
+        {"question": f"{LONG} {i}" if not differ else f"{chance.getrandbits(99):x}", "answer": "a"}
+        for i in range(60)
+    ]
+
+    spec = TrainingSpec.parse({"data": write_rows(rows), "max_length": 10**6})
+    prepared = prepare(spec, base)
+
+    found = [f for f in prepared.findings if f.code == "few_held_back"]
+    assert len(prepared.validation) == (6 if differ else 0)
+    assert [f.text.partition(",")[0] for f in found] == (
+        [] if differ else ["0 rows are held back of 6 that were asked for"]
+    )
+
+
 def test_only_rows_to_train_on_are_balanced(base: BaseDirectory, write_rows: WriteRows) -> None:
     chance = random.Random(2)
     rows = [
