@@ -29,8 +29,9 @@ from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import make_sequence, place
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized
+from training.checkpoints import CheckpointFile
 from training.collate import collate
-from training.finetune import finetune
+from training.finetune import TrainingInterrupted, finetune
 from training.methods.adapted import Adapted, adapt
 from training.methods.extraction import factors
 from training.methods.layers import find_targets, refuse_wasteful_rank
@@ -383,6 +384,25 @@ def test_the_same_spec_and_data_give_the_same_digest_by_every_method(
         digests.add(bundle.manifest().digest)
 
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("method", ["qlora", "dora", "pissa", "olora", "full"])
+def test_an_interrupted_run_resumes_to_the_same_adapter_by_every_method(
+    base: BaseDirectory, prompt: PromptFormat, tmp_path: Path, method: str
+) -> None:
+    spec = spec_of(method=method, num_epochs=2, batch_size=8, dtype="bfloat16")
+    rows = tokenized(24, prompt, base)
+    states = CheckpointFile(tmp_path / "state.safetensors", identity={})
+    parts = base, rows[:16], rows[16:], Silence()
+    whole = finetune(spec, *parts)
+
+    with pytest.raises(TrainingInterrupted, match="after step 1 of 4"):
+        finetune(spec, *parts, states=states, stop=lambda: True)
+    resumed = finetune(spec, *parts, states=states)
+
+    assert whole.best.tensors.keys() == resumed.best.tensors.keys()
+    for name, tensor in whole.best.tensors.items():
+        assert torch.equal(tensor, resumed.best.tensors[name])
 
 
 def test_the_targets_are_the_layers_that_peft_adapts(base: BaseDirectory) -> None:
