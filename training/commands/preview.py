@@ -38,7 +38,7 @@ def show_plan(spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> No
     seconds = pace.seconds(spec, prepared.train, prepared.validation)
     click.echo(
         f"one longest pass really keeps {_megabytes(pace.activations_bytes)} of activations\n"
-        f"time: about {seconds:,.0f} s for {spec.num_epochs} epochs of {len(prepared.train)} rows"
+        f"time: about {seconds:,.0f} s for {spec.num_epochs} × {len(prepared.train)} rows"
         f" ({pace.train_tokens_per_s:.0f} tokens/s, measured over a few steps on this machine)"
     )
 
