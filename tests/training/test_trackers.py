@@ -77,6 +77,23 @@ def test_mlflow_keeps_the_spec_and_every_figure(
     assert run.data.metrics["validation/loss"] == 0.5
 
 
+def test_weights_and_biases_keeps_a_run_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    heard = play(Tracker.WANDB, tmp_path)
+    wandb.teardown()  # what a process does at its end: wait until all is written
+
+    (record,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    stored = record.read_bytes()
+    for name in (b"train/loss", b"validation/token_accuracy", b"learning_rate"):
+        assert name in stored, name
+    assert heard.steps == [1, 2]
+
+
 def test_train_sends_its_figures_where_it_is_told(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
