@@ -1,6 +1,6 @@
 """Makes a virtual environment for each peer, with the versions that the README's table names.
 
-    python -m benchmarks.peers.install DIRECTORY [vllm openvino llama.cpp peft]
+    python -m benchmarks.peers.install DIRECTORY [vllm openvino llama.cpp peft trl]
 
 All are wheels. llama.cpp's knows AVX2 at most: its source package fetches more sources while it is
 built, which is not possible everywhere.
@@ -22,6 +22,7 @@ STEPS = {
     ],
     "llama.cpp": [["xllamacpp==2026.10.11549"]],
     "peft": [CPU_TORCH, ["transformers==5.24.0", "peft==0.21.2"]],
+    "trl": [CPU_TORCH, ["trl==1.16.0", "transformers==5.24.0", "peft==0.21.2"]],
 }
 # What vLLM's CPU build asks for besides torch; audio and pictures are not needed here.
 VLLM_NEEDS = """
