@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from registry.commands.parts import example
+from training.commands.check import check
 from training.commands.convert import convert
 from training.commands.fix import fix, split_rows
 
@@ -14,5 +15,10 @@ def data() -> None:
     """Check, convert and fix files of training rows."""
 
 
-for _name, _command in {"convert": convert, "fix": fix, "split": split_rows}.items():
+for _name, _command in {
+    "check": check,
+    "convert": convert,
+    "fix": fix,
+    "split": split_rows,
+}.items():
     data.add_command(_command, _name)

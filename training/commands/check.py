@@ -1,0 +1,86 @@
+"""`hotswap data check`: row files to a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from registry.commands.parts import example
+from registry.settings import read_home
+from training.commands.rows import columns_option
+from training.data.formats import read_examples
+from training.spec import TrainingSpec
+
+_DEFAULT = TrainingSpec.model_fields
+
+
+@click.command(
+    epilog=example(
+        "hotswap data check orders.jsonl --validation held-back.jsonl --html report.html",
+        "hotswap data check train.csv --test test.csv --columns question=text,answer=category",
+    )
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--validation", type=click.Path(path_type=Path), help="Rows that are held back.")
+@click.option("--test", type=click.Path(path_type=Path), help="Rows that are tested with.")
+@click.option("--base", default=_DEFAULT["base"].default, show_default=True, help="Whose tokens.")
+@click.option("--no-base", is_flag=True, help="Count no tokens; needs no base model.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
+    default=_DEFAULT["max_length"].default,
+    show_default=True,
+    help="The most tokens a row may have in training.",
+)
+@click.option("--system-prompt", help="As it is given to `hotswap train`; it counts in lengths.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the report as JSON."
+)
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Also write it as a page."
+)
+@columns_option
+def check(
+    data: Path,
+    validation: Path | None,
+    test: Path | None,
+    base: str,
+    no_base: bool,
+    max_length: int,
+    system_prompt: str | None,
+    strict: bool,
+    json_file: Path | None,
+    html_file: Path | None,
+    columns: dict[str, str] | None,
+) -> int:
+    """Look for what is wrong with rows before they are trained on.
+
+    Duplicates, near-duplicates, contradictions, rows that are held back and trained on too, uneven
+    classes, spellings, white space, lengths, personal data. Errors would stop `hotswap train`, and
+    the exit status is then 1; --strict makes it 1 for warnings.
+    """
+    paths = {"train": data, "validation": validation, "test": test}
+    files = {
+        role: (path, read_examples(path, columns=columns))
+        for role, path in paths.items()
+        if path is not None
+    }
+
+    from serving.base_model import provide_base, quiet_libraries
+    from training.data.page import as_html
+    from training.data.report import report_on
+
+    quiet_libraries()
+    model = None if no_base else provide_base(base, read_home().bases)
+    prompt = None if model is None else model.prompt_format(system_prompt=system_prompt)
+    report = report_on(files, model, prompt, max_length)
+    for line in report.lines():
+        click.echo(line)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
+    if html_file is not None:
+        html_file.write_text(as_html(report), encoding="utf-8")
+    return int(bool(report.num_errors or (strict and report.num_warnings)))

@@ -1,0 +1,120 @@
+"""The report on row files: what they are like and what was found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.errors import InvalidData
+from registry.prompts import PromptFormat
+from serving.base_model import BaseDirectory
+from training.data.checks import Finding, Severity, check_examples, check_lengths
+from training.data.dataset import Row, tokenize
+from training.data.formats import Example
+from training.data.statistics import Share, Statistics, describe
+
+_LISTED = 5
+HELD_BACK = ("validation", "test")
+_NUM_CLASSES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """Invariant: it holds no row's text but those of frequent answers and what findings quote."""
+
+    files: dict[str, tuple[str, int]]
+    """By role (train, validation, test): the file's name and its number of rows."""
+    statistics: Statistics
+    findings: tuple[Finding, ...]
+
+    @property
+    def num_errors(self) -> int:
+        return sum(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def num_warnings(self) -> int:
+        return len(self.findings) - self.num_errors
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": "hotswap.data-report.v1",
+            "files": {
+                role: {"file_name": name, "num_rows": num_rows}
+                for role, (name, num_rows) in self.files.items()
+            },
+            "num_errors": self.num_errors,
+            "num_warnings": self.num_warnings,
+            "counts": dict(Counter(finding.code for finding in self.findings)),
+            "findings": [
+                {"code": f.code, "severity": f.severity.value, "where": f.where, "text": f.text}
+                for f in self.findings
+            ],
+            "statistics": self.statistics.as_json(),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal: the figures, then the first findings of each kind."""
+        for role, (name, num_rows) in self.files.items():
+            yield f"{role:<14} {name}, {num_rows} rows"
+        yield from _figures(self.statistics)
+        for code in dict.fromkeys(finding.code for finding in self.findings):
+            alike = [finding for finding in self.findings if finding.code == code]
+            yield f"{alike[0].severity}: {len(alike)} × {code}"
+            yield from (f"    {finding.where}: {finding.text}" for finding in alike[:_LISTED])
+            if len(alike) > _LISTED:
+                yield f"    and {len(alike) - _LISTED} more"
+        yield f"{self.num_errors} errors, {self.num_warnings} warnings"
+
+
+def report_on(
+    files: Mapping[str, tuple[Path, Sequence[Example]]],
+    base: BaseDirectory | None,
+    prompt: PromptFormat | None,
+    max_length: int,
+) -> DataReport:
+    """`files` has "train", and may have "validation" and "test". Without a base there are no
+    lengths. Raises InvalidData for a training file without rows."""
+    path, train = files["train"]
+    if not train:
+        raise InvalidData(f"{path.name} has no rows", file=path.name)
+    rows: dict[str, list[Row]] = {}
+    if base is not None and prompt is not None:
+        rows = {
+            role: [tokenize(example, prompt, base.tokenizer) for example in examples]
+            for role, (_, examples) in files.items()
+        }
+    findings = [
+        *check_examples(train, *(files.get(role, (path, ()))[1] for role in HELD_BACK)),
+        *check_lengths((row for each in rows.values() for row in each), max_length),
+    ]
+    lengths = [len(row.ids) for row in rows["train"]] if rows else None
+    return DataReport(
+        files={role: (path.name, len(examples)) for role, (path, examples) in files.items()},
+        statistics=describe(train, lengths, max_length),
+        findings=tuple(sorted(findings, key=lambda f: f.severity is not Severity.ERROR)),
+    )
+
+
+def _figures(found: Statistics) -> Iterator[str]:
+    if found.lengths is not None:
+        lengths = found.lengths
+        over = lengths.num_over / found.num_rows
+        yield (
+            f"{'tokens a row':<14} median {lengths.p50}, 95 % at most {lengths.p95}, longest"
+            f" {lengths.max}; {over:.1%} over {lengths.max_length}"
+        )
+    if found.classes is not None:
+        counts = found.classes.counts
+        yield f"{'classes':<14} {len(counts)}, balance {found.classes.balance:.3f} of 1"
+        yield f"{'':<14} {_listed(counts[:_NUM_CLASSES_SHOWN])}"
+    else:
+        yield f"{'answers':<14} {_listed(found.top_answers[:3])}"
+        yield f"{'beginnings':<14} {_listed(found.top_prefixes[:3])}"
+    yield f"{'diversity':<14} distinct-1 {found.distinct_1:.3f}, distinct-2 {found.distinct_2:.3f}"
+
+
+def _listed(shares: Sequence[Share]) -> str:
+    return ", ".join(f"{share.text[:40]!r} {share.share:.1%}" for share in shares)
