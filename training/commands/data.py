@@ -7,6 +7,7 @@ import click
 from registry.commands.parts import example
 from training.commands.check import check
 from training.commands.convert import convert
+from training.commands.drift import drift
 from training.commands.fix import fix, split_rows
 
 
@@ -15,10 +16,12 @@ def data() -> None:
     """Check, convert and fix files of training rows."""
 
 
-for _name, _command in {
+_COMMANDS = {
     "check": check,
     "convert": convert,
+    "drift": drift,
     "fix": fix,
     "split": split_rows,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     data.add_command(_command, _name)

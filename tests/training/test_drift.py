@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from registry.errors import InvalidData
+from training.commands.data import data
+from training.data.drift import (
+    Verdict,
+    divergence,
+    form,
+    language_distance,
+    length_distance,
+    measure_drift,
+    nearest_cosines,
+    unseen_words,
+)
+from training.data.formats import Example, Place
+
+ITEMS = ("pizza", "burger", "salad", "soup", "pasta")
+
+
+def examples(texts: list[str]) -> list[Example]:
+    return [
+        Example(
+            ({"role": "user", "content": text}, {"role": "assistant", "content": "yes"}),
+            Place("rows.jsonl", line),
+        )
+        for line, text in enumerate(texts, start=1)
+    ]
+
+
+def orders(start: int, end: int) -> list[str]:
+    return [f"please order {i % 7} {ITEMS[i % 5]} for table {i % 9}" for i in range(start, end)]
+
+
+def test_requests_like_the_training_rows_are_ok() -> None:
+    found = measure_drift(examples(orders(200, 260)), examples(orders(0, 200)))
+    assert found.verdict is Verdict.OK
+    assert found.findings("log.jsonl") == []
+
+
+def test_requests_of_another_kind_are_foreign_and_the_strangest_is_named() -> None:
+    strange = "SELECT name FROM users WHERE id = 4"
+    requests = examples([*orders(0, 3), *[strange] * 9])
+    found = measure_drift(requests, examples(orders(0, 200)))
+    assert found.verdict is Verdict.FOREIGN
+    assert found.most_foreign[0].text == strange
+    assert "drift_unseen_words" in {finding.code for finding in found.findings("log.jsonl")}
+
+
+def test_the_length_distance_is_the_largest_gap_of_the_distributions() -> None:
+    assert length_distance(["a", "ab", "abcd"], ["ab", "abc", "abcd"]) == pytest.approx(1 / 3)
+
+
+def test_the_divergence_is_that_of_the_formula() -> None:
+    p, q = (3 / 4, 1 / 4, 0.0), (1 / 2, 0.0, 1 / 2)
+    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+
+    def kl(of: tuple[float, ...]) -> float:
+        return sum(a * math.log2(a / m) for a, m in zip(of, middle, strict=True) if a)
+
+    found = divergence(Counter(a=3, b=1), Counter(a=1, c=1))
+    assert found == pytest.approx((kl(p) + kl(q)) / 2)
+
+
+def test_words_of_no_training_row_are_counted_as_often_as_they_occur() -> None:
+    assert unseen_words(["one two two", "three"], ["One three"]) == pytest.approx(0.5)
+
+
+def test_the_cosine_is_1_for_a_known_text_and_0_for_one_that_shares_no_ngram() -> None:
+    assert nearest_cosines(["order soup", "xyz"], ["a pizza", "order soup"]) == pytest.approx(
+        [1, 0]
+    )
+
+
+def test_another_language_is_noticed() -> None:
+    english = ["The weather is nice today and we go to the beach with our children"] * 3
+    german = ["Das Wetter ist heute schön und wir gehen mit unseren Kindern an den Strand"] * 3
+    assert language_distance(german, english) == 1
+    assert language_distance(english, english) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1}', "json"),
+        ("select a from b", "sql"),
+        ("def f():\n  pass", "code"),
+        ("How many?", "question mixed"),
+        ("two  soups", "text lower irregular"),
+    ],
+)
+def test_the_form_of_a_request(text: str, expected: str) -> None:
+    assert form(text) == expected
+
+
+def test_no_requests_cannot_be_compared() -> None:
+    with pytest.raises(InvalidData, match="0 requests"):
+        measure_drift([], examples(orders(0, 5)))
+
+
+def test_the_command_prints_the_verdict_and_writes_the_figures(tmp_path: Path) -> None:
+    for name, texts in (("train", orders(0, 60)), ("log", ["Wie spät ist es?"] * 5)):
+        rows = (json.dumps({"question": text, "answer": "yes"}) for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    out = tmp_path / "drift.json"
+    traffic, train = str(tmp_path / "log.jsonl"), str(tmp_path / "train.jsonl")
+    done = CliRunner().invoke(data, ["drift", "--traffic", traffic, train, "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "verdict: foreign" in done.output
+    assert json.loads(out.read_text(encoding="utf-8"))["verdict"] == "foreign"
