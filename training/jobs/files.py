@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from registry.access.scopes import ADMIN, Principal
 from registry.errors import TrainingFileNotFound
-from training.jobs.durable import make_directory, open_directory, remove_directory, write_file
+from training.jobs.durable import make_directory, open_directory, remove_directory, sync, write_file
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 
@@ -120,6 +120,15 @@ class Files:
 
     def content(self, file: StoredFile) -> Path:
         return self._directory / file.id / "content"
+
+    def lend(self, file: StoredFile, directory: Path) -> None:
+        """Make `directory` with the file under its own name; it stays when the file is deleted."""
+        directory.mkdir()
+        try:
+            os.link(self.content(file), directory / file.filename)
+        except FileNotFoundError:
+            raise TrainingFileNotFound(f"file {file.id} has just been deleted") from None
+        sync(directory)
 
     def all(self, is_wanted: Callable[[StoredFile], bool]) -> list[StoredFile]:
         """The newest first."""

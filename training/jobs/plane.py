@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+
 from registry.app import Plane
+from registry.commands.release import read_signing_key
 from registry.planes import Surroundings
 from registry.settings import read_section
+from training.jobs.api import jobs_router
 from training.jobs.files import Files
 from training.jobs.files_api import files_router
+from training.jobs.job import Job
+from training.jobs.publication import Publication
+from training.jobs.queue import JobQueue
+from training.jobs.reports import Order
+from training.jobs.store import JobStore
 from training.settings import TrainingSettings
 
 _MB = 1_000_000
@@ -14,10 +28,62 @@ _FORM_BYTES = 64 << 10  # what a multipart form adds to its file
 
 
 def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -> Plane | None:
-    """None when the operator has switched jobs off."""
+    """None when the operator has switched jobs off, or training is not installed."""
     settings = settings or read_section("training", TrainingSettings)
-    if not settings.jobs:
+    if not settings.jobs or importlib.util.find_spec("peft") is None:
         return None
     files = Files(around.home.jobs / "files")
+    store = JobStore(around.home.jobs / "jobs")
+    publication = Publication(around.registry, around.home.runs, files, read_signing_key(None))
+    orders = _Orders(around, settings, store, publication)
+    queue = JobQueue(store, orders, publication, settings.max_running_jobs)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await run_in_threadpool(queue.start)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(queue.stop)
+
+    router = APIRouter()
+    router.include_router(files_router(files))
+    router.include_router(jobs_router(around.base_id, files, store, queue))
     max_bytes = settings.max_file_mb * _MB + _FORM_BYTES
-    return Plane("jobs", files_router(files), max_body_bytes={"/v1/files": max_bytes})
+    return Plane("jobs", router, lifespan, queue.health, max_body_bytes={"/v1/files": max_bytes})
+
+
+class _Orders:
+    """Says what a job's process must know; the same job gets the same order after a restart."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        settings: TrainingSettings,
+        store: JobStore,
+        publication: Publication,
+    ) -> None:
+        self._around = around
+        self._settings = settings
+        self._store = store
+        self._publication = publication
+
+    def __call__(self, job: Job, only_check: bool) -> Order:
+        around, settings = self._around, self._settings
+        validation = self._store.rows(job.id, "validation")
+        spec = {
+            **job.spec,
+            "base": str(around.base_path),
+            "data": str(self._store.rows(job.id, "train")),
+            "validation": None if validation is None else str(validation),
+        }
+        return Order(
+            spec=spec,
+            base_path=around.base_path,
+            base_id=around.base_id,
+            base_revision=around.base_revision,
+            run=self._publication.run(job),
+            num_threads=settings.job_threads,
+            niceness=settings.job_niceness,
+            only_check=only_check,
+        )

@@ -1,0 +1,116 @@
+"""A fine-tuning job as a value: what was asked, how it stands, and OpenAI's object for it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from registry.errors import JobNotActive
+
+
+class Status(StrEnum):
+    """OpenAI's names."""
+
+    VALIDATING = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
+
+
+# From which states a user's verb leads to the state.
+_ASKED = {
+    Status.PAUSED: {Status.VALIDATING, Status.QUEUED, Status.RUNNING},
+    Status.QUEUED: {Status.PAUSED},
+    Status.CANCELLED: {Status.VALIDATING, Status.QUEUED, Status.RUNNING, Status.PAUSED},
+}
+
+
+class JobError(BaseModel):
+    """Why a job failed: the code and the message of the error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Job(BaseModel):
+    """Invariant: `spec` and `name` never change, so that a job that is started again does the
+    same. `order` grows with every job; a job runs when those with lower numbers have been taken.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    order: int
+    created_at: int
+    created_by: str
+    owner: str | None
+    """The name of the token that asked; None on a server without tokens."""
+    name: str
+    """What the adapter will be called."""
+    model: str
+    training_file: str
+    validation_file: str | None
+    spec: dict[str, Any]
+    """A TrainingSpec without its files, which lie in the job's directory."""
+    method: dict[str, Any]
+    metadata: dict[str, str] | None
+
+    status: Status = Status.VALIDATING
+    is_checked: bool = False
+    error: JobError | None = None
+    finished_at: int | None = None
+    estimated_finish: int | None = None
+    trained_tokens: int | None = None
+    fine_tuned_model: str | None = None
+    result_files: tuple[str, ...] = ()
+    checkpoints: tuple[dict[str, Any], ...] = ()
+
+    def after(self, **changes: Any) -> Job:
+        return self.model_copy(update=changes)
+
+    def asked_to_be(self, status: Status) -> Job:
+        """The job once a user has paused, resumed or cancelled it; raises JobNotActive."""
+        if self.status not in _ASKED[status]:
+            raise JobNotActive(
+                f"job {self.id} is {self.status}, so it cannot become {status}; "
+                f"a job can that is {' or '.join(sorted(_ASKED[status]))}",
+                status=self.status.value,
+            )
+        return self.after(status=status, estimated_finish=None)
+
+    def wire(self) -> dict[str, Any]:
+        """OpenAI's `fine_tuning.job` object."""
+        return {
+            "object": "fine_tuning.job",
+            "id": self.id,
+            "created_at": self.created_at,
+            "model": self.model,
+            "fine_tuned_model": self.fine_tuned_model,
+            "organization_id": "hotswap",
+            "status": self.status.value,
+            "error": None if self.error is None else self.error.model_dump(),
+            "finished_at": self.finished_at,
+            "estimated_finish": self.estimated_finish,
+            "trained_tokens": self.trained_tokens,
+            "training_file": self.training_file,
+            "validation_file": self.validation_file,
+            "result_files": list(self.result_files),
+            "hyperparameters": self.method[self.method["type"]]["hyperparameters"],
+            "method": self.method,
+            "seed": self.spec["seed"],
+            "integrations": [],
+            "metadata": self.metadata,
+            "user_provided_suffix": self.name.removeprefix("ft/"),
+        }

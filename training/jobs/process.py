@@ -1,0 +1,67 @@
+"""The server's end of a job's process: starts it, reads its reports, ends it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+from training.jobs.reports import Order, Report, parse_report
+
+_END_TIMEOUT_S = 20
+
+
+class JobProcess:
+    """Invariant: `on_end` is called once, from a thread of its own, when the process is gone and
+    all its reports have been heard.
+
+    The process may be ended at any moment: what it leaves can be gone on with.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        log: Path,
+        on_report: Callable[[Report], None],
+        on_end: Callable[[int], None],
+    ) -> None:
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "training.jobs.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # an interrupt at the terminal is for the server to handle
+            )
+        self._on_report = on_report
+        self._on_end = on_end
+        self._thread = Thread(target=self._listen, args=(order,), name="hotswap-job")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end, which it does after the step that it is in."""
+        self._process.terminate()
+
+    def join(self) -> None:
+        """Wait for the process and `on_end`; what does not end by itself is killed."""
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._thread.join()
+
+    def _listen(self, order: Order) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._process:
+            try:
+                self._process.stdin.write(order.model_dump_json().encode() + b"\n")
+                self._process.stdin.flush()
+            except BrokenPipeError:  # it ended at once; its status says so
+                pass
+            for line in self._process.stdout:
+                if line.endswith(b"\n"):  # else it was ended in the middle of a report
+                    self._on_report(parse_report(line))
+        self._on_end(self._process.returncode)

@@ -1,0 +1,81 @@
+"""What a job's process tells the server, one JSON object a line; and the order that it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Order(_Record):
+    """All that the process needs to know; the first line of its standard input."""
+
+    spec: dict[str, Any]
+    base_path: Path
+    base_id: str
+    base_revision: str | None
+    run: Path
+    """The run's directory: made when it is not there, gone on with when it is."""
+    num_threads: int
+    niceness: int
+    only_check: bool
+    """Whether to end when the data has been checked."""
+
+
+class Checked(_Record):
+    kind: Literal["checked"] = "checked"
+    num_train_rows: int
+    num_validation_rows: int
+    warnings: tuple[str, ...] = ()
+    num_warnings: int = 0
+
+
+class Started(_Record):
+    kind: Literal["started"] = "started"
+    num_steps: int
+
+
+class Stepped(_Record):
+    """`left_s` is how long the steps to come take at the pace so far."""
+
+    kind: Literal["stepped"] = "stepped"
+    step: int
+    loss: float
+    token_accuracy: float
+    num_tokens: int
+    left_s: float
+
+
+class Validated(_Record):
+    kind: Literal["validated"] = "validated"
+    step: int
+    loss: float
+    token_accuracy: float
+
+
+class Done(_Record):
+    """The run's directory holds its curve and the adapter."""
+
+    kind: Literal["done"] = "done"
+    best_step: int
+    num_tokens: int
+
+
+class Failed(_Record):
+    kind: Literal["failed"] = "failed"
+    code: str
+    message: str
+    param: str | None = None
+
+
+Report = Checked | Started | Stepped | Validated | Done | Failed
+_REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
+
+
+def parse_report(line: bytes) -> Report:
+    return _REPORT.validate_json(line)

@@ -1,0 +1,165 @@
+"""The process of one job: reads an Order, checks the data, trains, and reports line by line.
+
+It knows neither the registry nor HTTP: what it makes lies in the run's directory, and the server
+does the rest. It ends when the server does. Started as `python -m training.jobs.worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from registry.errors import HotswapError
+from training.jobs.reports import (
+    Checked,
+    Done,
+    Failed,
+    Order,
+    Report,
+    Started,
+    Stepped,
+    Validated,
+)
+
+if TYPE_CHECKING:
+    from training.model import Tally
+    from training.prepare import Prepared
+    from training.progress import Timing
+
+_MAX_WARNINGS = 20
+
+
+class Line:
+    """Reports to the server. Takes standard output for itself: what libraries print goes to
+    standard error, and so into the job's log."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+
+    def send(self, report: Report) -> None:
+        self._file.write(report.model_dump_json().encode() + b"\n")
+        self._file.flush()
+
+
+class Reports:
+    """A Progress that reports every step."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._num_steps = 0
+        self._first: tuple[int, float] | None = None
+
+    def started(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._line.send(Started(num_steps=num_steps))
+
+    def stepped(self, step: int, train: Tally, timing: Timing) -> None:
+        pace_s = (timing.train_s + timing.validation_s) / step
+        self._line.send(
+            Stepped(
+                step=step,
+                loss=train.loss,
+                token_accuracy=train.token_accuracy,
+                num_tokens=timing.num_tokens,
+                left_s=pace_s * (self._num_steps - step),
+            )
+        )
+
+    def validated(self, step: int, validation: Tally) -> None:
+        if validation.num_supervised:
+            self._line.send(
+                Validated(step=step, loss=validation.loss, token_accuracy=validation.token_accuracy)
+            )
+
+    def finished(self) -> None: ...
+
+
+def main() -> None:
+    line = Line()
+    order = Order.model_validate_json(sys.stdin.buffer.readline())
+    is_done = threading.Event()
+    threading.Thread(target=_end_with_the_server, args=(is_done,), daemon=True).start()
+    os.nice(order.niceness)
+    try:
+        _carry_out(order, line)
+    except HotswapError as error:
+        line.send(Failed(code=error.code, message=error.message, param=error.fields.get("param")))
+    except Exception as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}; the server's directory of the job has the log"
+        line.send(Failed(code=HotswapError.code, message=text))
+    is_done.set()  # the server lets go of both ends as soon as `line` is closed
+
+
+def _end_with_the_server(is_done: threading.Event) -> None:
+    """The server holds the other end of standard input open for as long as it lives. Read past
+    Python's buffer, whose lock a thread must not hold when the interpreter ends."""
+    while os.read(0, 1):
+        continue
+    if not is_done.is_set():
+        os._exit(1)
+
+
+def _carry_out(order: Order, line: Line) -> None:
+    from training.data.formats import iter_examples
+    from training.spec import TrainingSpec
+
+    spec = TrainingSpec.parse(order.spec)
+    for path in filter(None, (spec.data, spec.validation)):
+        for _ in iter_examples(path):  # what cannot be read is found before torch is loaded
+            pass
+
+    import torch
+
+    from serving.base_model import BaseDirectory, quiet_libraries
+    from training.data.checks import refuse
+    from training.interruption import StopSignals
+    from training.prepare import prepare
+    from training.run import Run
+
+    torch.set_num_threads(order.num_threads)
+    quiet_libraries()
+    base = BaseDirectory(order.base_path, order.base_id, order.base_revision)
+    prepared = prepare(spec, base)
+    refuse(prepared.findings)
+    line.send(_checked(prepared))
+    if order.only_check:
+        return
+    if not _is_finished(order.run):
+        order.run.mkdir(parents=True, exist_ok=True)
+        with StopSignals() as stop:
+            Run(order.run).carry_out(spec, base, prepared, Reports(line), stop)
+    line.send(_done(order.run))
+
+
+def _is_finished(run: Path) -> bool:
+    """A server may have ended between the end of a run and what it does with it."""
+    record = run / "run.json"
+    return record.exists() and json.loads(record.read_bytes())["state"] == "finished"
+
+
+def _done(run: Path) -> Done:
+    record = json.loads((run / "run.json").read_bytes())
+    return Done(
+        best_step=int(record["metrics"]["best_step"]), num_tokens=record["timing"]["num_tokens"]
+    )
+
+
+def _checked(prepared: Prepared) -> Checked:
+    warnings = [str(finding) for finding in prepared.findings]
+    return Checked(
+        num_train_rows=len(prepared.train),
+        num_validation_rows=len(prepared.validation),
+        warnings=tuple(warnings[:_MAX_WARNINGS]),
+        num_warnings=len(warnings),
+    )
+
+
+if __name__ == "__main__":
+    main()
