@@ -45,6 +45,11 @@ def test_rows_alike_but_for_case_and_white_space_are_duplicates() -> None:
     assert codes(row("My card", "x"), row("my  CARD ", "X"))["duplicate"] == 1
 
 
+def test_a_row_is_a_duplicate_of_any_row_with_its_answer() -> None:
+    found = codes(row("a", "x"), row("a", "y"), row("a", "y"))
+    assert (found["contradiction"], found["duplicate"]) == (1, 1)
+
+
 def test_nearly_the_same_input_is_told_with_the_line_it_is_near_to() -> None:
     rows = [
         row("Where is the card that I have ordered last week?", "x"),

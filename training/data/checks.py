@@ -102,17 +102,16 @@ def _empty_answers(examples: Sequence[Example]) -> list[Finding]:
 
 
 def _repeats(train: Sequence[Example]) -> Iterator[Finding]:
-    """Rows whose input was seen before: with the same last answer, or with another one."""
-    first: dict[str, Example] = {}
+    """Rows whose input was seen before: with the same last answer, or only with others."""
+    first: dict[str, dict[str, Place]] = defaultdict(dict)
     for example in train:
-        known = first.setdefault(input_key(example), example)
-        if known is example:
-            continue
-        if key(known.answers[-1]) == key(example.answers[-1]):
-            yield _warning("duplicate", example, f"the same row as {known.place}")
-        else:
-            text = f"the same input as {known.place} with another answer"
+        places, answer = first[input_key(example)], key(example.answers[-1])
+        if answer in places:
+            yield _warning("duplicate", example, f"the same row as {places[answer]}")
+        elif places:
+            text = f"the same input as {next(iter(places.values()))} with another answer"
             yield _warning("contradiction", example, text)
+        places.setdefault(answer, example.place)
 
 
 def _leaks(train: Sequence[Example], held_back: dict[str, Sequence[Example]]) -> Iterator[Finding]:
