@@ -184,7 +184,7 @@ class JobQueue:
     def _succeed(self, job_id: str, changes: dict[str, Any]) -> None:
         with self._lock:
             job = self._store.get(job_id)
-            if job.status is not Status.RUNNING:  # cancelled or paused while it was published
+            if job.status not in _WANTS_TO_RUN:  # cancelled or paused while it was published
                 return
             now = int(time.time())
             self._store.put(job.after(status=Status.SUCCEEDED, finished_at=now, **changes))

@@ -53,7 +53,6 @@ class Reports:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._num_steps = 0
-        self._first: tuple[int, float] | None = None
 
     def started(self, num_steps: int) -> None:
         self._num_steps = num_steps

@@ -145,3 +145,20 @@ def test_what_a_job_cannot_have_is_refused_by_its_field(site: Site) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.fine_tuning.jobs.create(model="gpt-9", training_file="file-absent")
         assert caught.value.param == "model"
+
+
+def test_a_run_that_ended_before_it_was_published_is_published_by_the_next_server(
+    site: Site,
+) -> None:
+    with opened(site) as client:
+        job = ask(client, site, num_epochs=1)
+        done = until(client, job.id, lambda job: job.status == "succeeded")
+    record = site.home.jobs / "jobs" / job.id / "job.json"
+    known = json.loads(record.read_bytes())
+    record.write_text(  # as a server leaves it that is killed before it has published
+        json.dumps({**known, "status": "running", "fine_tuned_model": None, "result_files": []})
+    )
+    with opened(site) as client:
+        again = until(client, job.id, lambda job: job.status == "succeeded")
+        assert again.fine_tuned_model == done.fine_tuned_model
+        assert again.result_files == done.result_files
