@@ -98,7 +98,7 @@ def test_up_serves_registry_and_answers_and_serve_follows_it(
                 "chat", "team/a@prod", "order two", "--max-tokens", "8", "--url", other
             )
             assert again.stdout == told.stdout
-            assert httpx.get(f"{other}/health").json()["planes"] == ["serving"]
+            assert httpx.get(f"{other}/health").json()["planes"] == ["serving", "jobs"]
         wrong = shell.run("chat", "team/a@nowhere", "order two")
         assert wrong.returncode == 1
         assert wrong.stderr.count("\n") == 1
