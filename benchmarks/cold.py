@@ -26,10 +26,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 
 from benchmarks.machine import describe_machine
+from benchmarks.s3 import s3_store
 from benchmarks.server import server
 from benchmarks.workload import BASE, PROMPT_TOKENS, Prompts, model_name, random_adapter
 from registry.bundles.bundle import METADATA_FILE, Bundle
@@ -38,9 +38,8 @@ from registry.client import RegistryClient
 from registry.manifest import BundleMetadata, Probe, TopTokens
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
-from tests.servers import ACCESS_KEY, SECRET_KEY, seaweedfs, weed_binary
+from tests.servers import weed_binary
 
-BUCKET = "bench"
 NUM_PROBES, PROBE_TOKENS, PROBE_ANSWER_TOKENS = 3, 24, 8
 LONG_PROMPT_TOKENS, NUM_LONG = 4000, 3
 STREAM_TOKENS, FEW_TOKENS, PAUSE_S = 400, 4, 0.5
@@ -69,22 +68,7 @@ def stores(root: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
     if (binary := weed_binary()) is None:
         print("weed is not installed; SeaweedFS is left out")
         return
-    (root / "weed").mkdir()
-    with seaweedfs(binary, root / "weed") as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
-        client.create_bucket(Bucket=BUCKET)
-        variables = {
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            "HOTSWAP_REGISTRY_STORE": f"s3://{BUCKET}/registry",
-            "HOTSWAP_REGISTRY_S3_ENDPOINT": endpoint,
-        }
+    with s3_store(binary, root / "weed") as (_, variables):
         yield "SeaweedFS", root / "s3", variables
 
 

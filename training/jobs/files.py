@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from registry.access.scopes import ADMIN, Principal
 from registry.errors import TrainingFileNotFound
-from training.jobs.durable import make_directory, open_directory, remove_directory, sync, write_file
+from training.durable import make_directory, open_directory, remove_directory, sync, write_file
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from registry.access.scopes import Principal
 from registry.errors import JobNotFound
-from training.jobs.durable import make_directory, open_directory, write_file
+from training.durable import make_directory, open_directory, write_file
 from training.jobs.events import EventLog
 from training.jobs.files import Files, StoredFile
 from training.jobs.job import Job

@@ -10,12 +10,20 @@ from pathlib import Path
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put `data` in place of what is at `path`: whole or not at all, after a power cut too."""
+    """Put `data` in place of what is at `path`, as `replace_file` does."""
+
+    def write(part: Path) -> None:
+        part.write_bytes(data)
+
+    replace_file(path, write)
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Put what `write` leaves at the path it is given in place of what is at `path`: whole or not
+    at all, after a power cut too."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write(part)
+    sync(part)
     part.replace(path)
     sync(path.parent)
 
