@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from registry.errors import NotServable
 from serving.base_model import BaseDirectory
@@ -26,6 +27,7 @@ from serving.quantization import quantize_half_groups
 from serving.settings import Kernels, Quantization
 from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import random_prompt
+from tests.tiny_base import LLAMA_SIZES, make_tiny_base
 
 LEVELS = range(library.load().native_level() + 1)
 # bf16 keys, values and adapters against float32 ones, amplified by two layers of int8 rounding.
@@ -144,6 +146,51 @@ def test_a_row_is_the_same_bits_whatever_runs_beside_it(
         start += len(prompt)
     mixed = native.forward(whole(prompts, adapters)).logits
     assert torch.equal(mixed, torch.cat(alone))
+
+
+@pytest.mark.skipif(LEVELS[-1] < library.AMX, reason="this processor has no AMX")
+@pytest.mark.parametrize("num_rows", [*range(1, 34), 64, 65, 127, 129])
+def test_tiles_of_amx_multiply_like_vectors_to_the_bit(
+    native: NativeLlama, tiny_base: BaseDirectory, num_rows: int
+) -> None:
+    """Whatever number of rows is left for the last tile. Of one token attention gives its value."""
+    vocabulary = tiny_base.tokenizer.get_vocab_size()
+    segments = [Segment(row, row + 1, 0, array("i", [row])) for row in range(num_rows)]
+    token_ids = [7 * row % vocabulary for row in range(num_rows)]
+    step = StepInput(token_ids, segments, [AdapterRows(1, 0, num_rows)], range(num_rows))
+    found = []
+    for level in (library.AVX512, library.AMX):
+        use_level(native, level)
+        found.append(native.forward(step).logits.clone())
+    assert torch.equal(*found)
+
+
+@each_level
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv_heads", "head_dim"), [(6, 2, 64), (2, 2, 96), (4, 1, 128), (6, 6, 32)]
+)
+def test_attention_is_the_twins_for_every_shape_of_heads(
+    tmp_path: Path, level: int, num_heads: int, num_kv_heads: int, head_dim: int
+) -> None:
+    config = LlamaConfig(
+        **LLAMA_SIZES
+        | {
+            "hidden_size": 192,
+            "num_attention_heads": num_heads,
+            "num_key_value_heads": num_kv_heads,
+            "head_dim": head_dim,
+            "initializer_range": 0.1,
+        }
+    )
+    base = make_tiny_base(tmp_path, config=config)
+    twin = make_tiny_model(base, Kernels.TORCH)
+    native = make_tiny_model(base, Kernels.NATIVE)
+    assert isinstance(native, NativeLlama)
+    use_level(native, level)
+    rng = random.Random(level)
+    step = whole([random_prompt(rng, base.tokenizer.get_vocab_size(), 110) for _ in range(2)], [])
+    got, expected = native.forward(step).logits, twin.forward(step).logits
+    assert distance(got, expected) < TOLERANCE
 
 
 def test_stacked_adapters_add_up_with_their_factors(

@@ -2,10 +2,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef HAS_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "program.h"
 
 enum { VERSION = 3, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 
 struct Engine {
     const Model *model;
@@ -25,8 +31,8 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     int64_t qkv = heads + 2 * (int64_t)m->num_kv_heads * m->head_dim;
     int64_t k = max_int(m->hidden, max_int((int)heads, m->intermediate));
     int64_t wide = max_int((int)qkv, 2 * m->intermediate);
-    int64_t scratch = (int64_t)num_threads * 4 * m->max_keys;
-    s->q = room(rows * k, 1);
+    int64_t scratch = (int64_t)num_threads * QUERIES * (m->max_keys + PAGE);
+    s->q = room((rows + MATRIX_ROWS_BEHIND) * k, 1);
     s->scale = room(rows * k / GROUP, 4);
     s->offset = room(rows * k / GROUP, 4);
     s->sum = room(rows * k / HALF_GROUP, 4);
@@ -68,7 +74,9 @@ void engine_free(Engine *engine) {
 void engine_step(Engine *engine, const Step *step, int level) {
     Program program = {engine->model, step, &engine->space, engine->pool, 0};
     memset(engine->space.taken, 0, (size_t)engine->space.num_phases * sizeof(Taken));
-#if defined(__x86_64__)
+#if defined(HAS_AMX)
+    Job job = level >= 3 ? run_step_amx : level == 2 ? run_step_avx512 : level == 1 ? run_step_avx2 : run_step_portable;
+#elif defined(__x86_64__)
     Job job = level >= 2 ? run_step_avx512 : level == 1 ? run_step_avx2 : run_step_portable;
 #else
     (void)level;
@@ -77,12 +85,26 @@ void engine_step(Engine *engine, const Step *step, int level) {
     pool_run(engine->pool, job, &program);
 }
 
+#ifdef HAS_AMX
+/* Whether the processor has AMX and the operating system lets this process use it. */
+static int has_amx(void) {
+    enum { AMX = 1 << 22 | 1 << 24 | 1 << 25 /* bf16, tiles, int8 */, REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & AMX) != AMX) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#endif
+
 int native_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+#ifdef HAS_AMX
+        if (has_amx()) return 3;
+#endif
         return 2;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
     return 0;

@@ -175,7 +175,7 @@ static void place_keys(Program *p, const Layer *layer) {
 static void attention(Program *p, const Layer *layer, int thread) {
     const Model *model = p->model;
     Workspace *s = p->space;
-    int64_t scratch = (int64_t)thread * QUERY_BLOCK * model->max_keys;
+    int64_t scratch = (int64_t)thread * QUERY_BLOCK * (model->max_keys + PAGE);
     int piece = take(p), number = 0;
     for (int i = p->step->num_segments - 1; i >= 0; i--) { /* prompts, which are last, first */
         const Segment *segment = p->step->segments + i;
@@ -217,6 +217,7 @@ static void run_step(void *context, int thread) {
     const Model *model = p->model;
     Workspace *s = p->space;
     int width = model->num_heads * model->head_dim;
+    matrix_begin();
     for (int l = 0; l < model->num_layers; l++) {
         const Layer *layer = model->layers + l;
         norm_and_quantize(p, layer->attention_norm);
@@ -231,4 +232,5 @@ static void run_step(void *context, int thread) {
         product(p, l, DOWN, p->step->x, 1);
     }
     if (p->step->num_wanted) logits(p);
+    matrix_end();
 }

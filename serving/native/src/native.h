@@ -25,13 +25,21 @@ typedef struct Engine Engine;
 /* Null when there is not enough memory. The model and all it points to must outlive the engine. */
 Engine *engine_new(const Model *model, int max_entries, int num_threads);
 void engine_free(Engine *engine);
-/* Runs a step on the fastest kernels up to `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI and BF16. */
+/* Runs a step on the kernels of `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI and BF16, 3 AMX beside them.
+ * (the same products of the base, to the bit; other rounding in attention). */
 void engine_step(Engine *engine, const Step *step, int level);
 /* The highest level this processor has. */
 int native_level(void);
 /* Changes whenever a struct or its meaning does. */
 int native_version(void);
 
+/* Compilers before these do not know AMX; the kernel gives its tiles on request, on Linux. */
+#if defined(__x86_64__) && defined(__linux__) && \
+    (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_AMX
+#endif
+
 void run_step_portable(void *program, int thread);
 void run_step_avx2(void *program, int thread);
 void run_step_avx512(void *program, int thread);
+void run_step_amx(void *program, int thread);

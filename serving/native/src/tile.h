@@ -4,7 +4,8 @@
 
 #include "ahead.h"
 
-enum { ROW_BLOCK = 8, LINES8 = GROUP / 4, LINES4 = 10 }; /* of 64 bytes, that a tile has a group */
+enum { ROW_BLOCK = 8, MATRIX_ROWS = 16, LEAST_MATRIX_ROWS = 4 };
+enum { LINES8 = GROUP / 4, LINES4 = 10 }; /* of 64 bytes, that a tile has a group */
 
 typedef struct {
     const uint8_t *weight, *next;
@@ -39,6 +40,31 @@ INLINE void block8(Stream *from, const Activations *x, int row, int rows, const 
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
 }
+
+#ifdef USE_AMX
+/* As block8, up to MATRIX_ROWS rows: the same sums of integers, added up in the same order. Rows behind
+ * the last are computed and left out; `q` has room for them. */
+INLINE void matrix_block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
+                          float *out) {
+    int num_groups = x->k / GROUP;
+    const uint8_t *w = from->weight;
+    const int8_t *q = x->q + (int64_t)row * x->k;
+    const float *s = x->scale + (int64_t)row * num_groups;
+    const int32_t *offset = x->offset + (int64_t)row * num_groups;
+    F16 sum[MATRIX_ROWS];
+    for (int i = 0; i < rows; i++) sum[i] = f_zero();
+    for (int g = 0; g < num_groups; g++, w += GROUP * TILE, q += GROUP) {
+        int32_t whole[MATRIX_ROWS * TILE] __attribute__((aligned(64)));
+        fetch_group(from);
+        matrix_product(whole, q, x->k, w);
+        for (int i = 0; i < rows; i++) {
+            I16 exact = i_add(i_load(whole + i * TILE), i_all(offset[i * num_groups + g]));
+            sum[i] = f_fma(f_of_int(exact), f_all(s[i * num_groups + g]), sum[i]);
+        }
+    }
+    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
+}
+#endif
 
 INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
     int num_groups = x->k / GROUP;
@@ -89,22 +115,34 @@ static void tile_product(const Linear *linear, int tile, const Activations *x, i
                          float *out, Ahead *ahead) {
     int lines = linear->bits == 4 ? LINES4 : LINES8, num_groups = linear->k / GROUP;
     int64_t bytes = (int64_t)lines * LINE * num_groups;
-    int num_blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK, num_visits = num_blocks * num_groups;
+    int block = HAS_MATRIX && linear->bits == 8 ? MATRIX_ROWS : ROW_BLOCK;
+    int num_blocks = (rows + block - 1) / block, num_visits = num_blocks * num_groups;
     Stream from;
     from.weight = linear->weight + tile * bytes;
     from.next = from.weight + bytes;
     from.ahead = ahead;
     from.lines = (lines + num_blocks - 1) / num_blocks;
     from.lines_ahead = (ahead->num - ahead->at + num_visits - 1) / num_visits;
-    for (; rows > 0; row += ROW_BLOCK, rows -= ROW_BLOCK, out += ROW_BLOCK * TILE)
+    const float *scale = linear->scale + tile * TILE;
+    for (; rows > 0; row += block, rows -= block, out += block * TILE) {
         if (linear->bits == 4) {
 #define CALL(n) block4(&from, x, row, n, out)
             FOR_EACH_COUNT(rows, CALL)
 #undef CALL
-        } else {
-            const float *scale = linear->scale + tile * TILE;
-#define CALL(n) block8(&from, x, row, n, scale, out)
-            FOR_EACH_COUNT(rows, CALL)
-#undef CALL
+            continue;
         }
+#ifdef USE_AMX
+        if (rows >= MATRIX_ROWS) {
+            matrix_block8(&from, x, row, MATRIX_ROWS, scale, out);
+            continue;
+        }
+        if (rows >= LEAST_MATRIX_ROWS) {
+            matrix_block8(&from, x, row, rows, scale, out);
+            continue;
+        }
+#endif
+#define CALL(n) block8(&from, x, row, n, scale, out)
+        FOR_EACH_COUNT(rows, CALL)
+#undef CALL
+    }
 }

@@ -38,8 +38,8 @@ INLINE F16 f_where_negative(F16 x, F16 then, F16 otherwise) {
 }
 /* Lanes first <= lane < end keep their value, the others become `other`. */
 INLINE F16 f_keep(F16 a, int first, int end, F16 other) {
-    uint32_t below_end = end >= 16 ? 0xffffu : (1u << end) - 1;
-    uint32_t below_first = first <= 0 ? 0 : (1u << first) - 1;
+    uint32_t below_end = end >= 16 ? 0xffffu : end <= 0 ? 0 : (1u << end) - 1;
+    uint32_t below_first = first >= 16 ? 0xffffu : first <= 0 ? 0 : (1u << first) - 1;
     return _mm512_mask_mov_ps(other, (__mmask16)(below_end & ~below_first), a);
 }
 INLINE I16 i_all(int32_t x) { return _mm512_set1_epi32(x); }
@@ -74,6 +74,32 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
 }
 INLINE void fetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
 INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
+
+#ifdef USE_AMX
+INLINE I16 i_load(const int32_t *p) { return _mm512_load_si512(p); }
+INLINE I16 i_add(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
+/* A thread's tiles are 16 rows of 64 bytes, but for number 6, sixteen weights of keys a row, and number
+ * 7, the values of sixteen keys. */
+INLINE void matrix_begin(void) {
+    struct {
+        uint8_t palette, start, zero[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1,
+               .row_bytes = {64, 64, 64, 64, 64, 64, 32, 64},
+               .rows = {16, 16, 16, 16, 16, 16, 16, 8}};
+    _tile_loadconfig(&shape);
+}
+INLINE void matrix_end(void) { _tile_release(); }
+/* sums (16, 16) = 16 rows of 64 signed bytes, `stride` bytes apart, times [64 / 4][16][4] unsigned. */
+INLINE void matrix_product(int32_t *sums, const int8_t *x, int64_t stride, const uint8_t *weights) {
+    _tile_zero(0);
+    _tile_loadd(1, x, stride);
+    _tile_loadd(2, weights, 64);
+    _tile_dpbsud(0, 1, 2);
+    _tile_stored(0, sums, 64);
+}
+#endif
 
 #else
 
@@ -164,6 +190,14 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
 }
 INLINE void fetch(const void *p) { __builtin_prefetch(p); }
 INLINE void fetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }
+#endif
+
+#ifdef USE_AMX
+enum { HAS_MATRIX = 1 };
+#else
+enum { HAS_MATRIX = 0 };
+INLINE void matrix_begin(void) {}
+INLINE void matrix_end(void) {}
 #endif
 
 /* e^x for x <= 0, to 2 ulp: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
