@@ -10,12 +10,14 @@ the cache.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import chain
 
+from serving.budget import StepBudget
 from serving.fairness import OUTPUT_WEIGHT, VirtualCounters
 from serving.pages import PAGE, PagePool, num_pages_of
 from serving.sequence import Batch, Sequence, Work
@@ -56,6 +58,8 @@ class Limits:
     enable_prefix_caching: bool = False
     num_speculative_tokens: int = 0
     """How many tokens may be guessed in one step, of all sequences together."""
+    keys_a_row: float = math.inf
+    """See StepBudget."""
 
     def __post_init__(self) -> None:
         assert self.max_num_batched_tokens >= self.max_num_seqs + self.prefill_chunk
@@ -67,7 +71,7 @@ class Limits:
 class _Plan:
     """One step as it is being planned."""
 
-    budget: int
+    budget: StepBudget
     works: dict[int, Work] = field(default_factory=dict)  # by sequence id
     preempted: list[Sequence] = field(default_factory=list)
     passed_over: list[Sequence] = field(default_factory=list)  # for want of a slot
@@ -109,8 +113,9 @@ class Scheduler:
         """
         for sequence in self.running:
             self._keep_pages(sequence)
-        plan = _Plan(self.limits.max_num_batched_tokens)
+        plan = _Plan(StepBudget(self.limits.max_num_batched_tokens, self.limits.keys_a_row))
         self._decode(plan)
+        plan.budget.streams_wait = bool(plan.works)
         self._prefill(plan, admit)
         self._speculate(plan)
         return Batch(tuple(plan.works.values()), tuple(plan.preempted))
@@ -185,7 +190,7 @@ class Scheduler:
 
         turns = [turn(account) for account in {*unfinished, *self._lines}]
         heapq.heapify(turns)
-        while turns and plan.budget:
+        while turns and plan.budget.left >= 1:
             _, _, account = heapq.heappop(turns)
             if line := unfinished.get(account):
                 sequence = line.popleft()
@@ -210,11 +215,11 @@ class Scheduler:
             if sequence.lookup is None:
                 sequence.lookup = Lookup(num_guesses, self.guesses)
             left = sequence.sampling.max_tokens - len(sequence.output_ids) - 1
-            most = min(num_guesses // len(self.running), left, plan.budget)
+            most = min(num_guesses // len(self.running), left, int(plan.budget.left))
             draft = sequence.lookup.guess(sequence.prompt_ids, sequence.output_ids, most)
             draft = draft[: self._room(sequence, len(draft))]
             plan.works[sequence.id] = replace(work, draft=draft)
-            plan.budget -= len(draft)
+            plan.budget.left -= len(draft)
 
     def _room(self, sequence: Sequence, num_more: int) -> int:
         """How many tokens more than it has the sequence has pages for, taking those nobody uses."""
@@ -227,10 +232,10 @@ class Scheduler:
         """The sequence's next tokens; None when they do not fit what is left of the budget."""
         start = sequence.num_computed if start is None else start
         if self.limits.is_cut_invariant:
-            left = min(sequence.num_tokens - start, plan.budget)
-            return Work(sequence, start, min(left, self.limits.prefill_chunk))
+            wanted = min(sequence.num_tokens - start, self.limits.prefill_chunk)
+            return Work(sequence, start, plan.budget.fitting(start, wanted))
         length = min(len(sequence.prompt_ids) - start, self.limits.prefill_chunk)
-        return Work(sequence, start, length) if length <= plan.budget else None
+        return Work(sequence, start, length) if length <= plan.budget.left else None
 
     def _start(
         self, plan: _Plan, account: Hashable, admit: Callable[[Sequence], Admission]
@@ -328,7 +333,7 @@ class Scheduler:
     def _preempt(self, plan: _Plan, sequence: Sequence) -> None:
         """Back to the head of its line, its output kept."""
         if (work := plan.works.pop(sequence.id, None)) is not None:
-            plan.budget += work.length
+            plan.budget.give_back(work.start, work.length)
         self._stop(sequence)
         sequence.pages = sequence.pages[:0]
         sequence.num_computed = 0
@@ -361,7 +366,7 @@ class Scheduler:
     def _plan_work(self, plan: _Plan, work: Work) -> None:
         sequence, end = work.sequence, work.start + work.length
         plan.works[sequence.id] = work
-        plan.budget -= work.length
+        plan.budget.take(work.start, work.length)
         num_new = max(end - max(work.start, sequence.num_charged), 0)
         sequence.num_charged = max(sequence.num_charged, end)
         weight = OUTPUT_WEIGHT if work.is_decode else 1

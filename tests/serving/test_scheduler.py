@@ -171,6 +171,35 @@ def test_every_stream_decodes_in_every_step_while_a_long_prompt_runs() -> None:
     assert [len(stream.output_ids) for stream in streams] == [server.num_steps] * 5
 
 
+def test_a_prompts_late_rows_count_the_keys_they_read_while_streams_wait() -> None:
+    limits = Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=100)
+    server = Server(limits)
+    server.scheduler.add(make_sequence([1], max_tokens=2000))
+    server.step()
+    prompt = make_sequence(list(range(2000)), max_tokens=1)
+    server.scheduler.add(prompt)
+    cuts = []
+    while prompt.id not in server.finished_at:
+        cuts += [(w.start, w.length) for w in server.step().works if w.sequence is prompt]
+    costs = [length + sum(range(at, at + length)) / 100 for at, length in cuts]
+    assert cuts[0][1] == 32
+    assert max(costs) <= 59 < min(costs[5:-1]) + 25  # a stream's row is the sixtieth
+    assert cuts[-2][1] == 2
+
+
+def test_late_rows_are_not_held_back_when_nobody_waits() -> None:
+    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=100))
+    server.run(make_sequence(list(range(2000)), max_tokens=1))
+    assert server.num_steps == -(-2000 // 32)
+
+
+def test_every_prompt_ends_however_much_its_rows_cost() -> None:
+    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=1))
+    stream = make_sequence([1], max_tokens=2000)
+    server.run(stream, make_sequence(list(range(500)), max_tokens=1))
+    assert len(stream.output_ids) == 2000
+
+
 def test_a_prompt_starts_behind_the_pages_an_earlier_one_began_with() -> None:
     server = small(num_pages=12)
     first = make_sequence(list(range(40)), max_tokens=2)
