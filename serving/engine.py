@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from registry.digests import Digest
@@ -60,9 +60,18 @@ class AdapterSource(Protocol[_AdapterT_co]):
         """
         ...
 
+    def expect(self, request: int, adapters: Iterable[Digest]) -> None:
+        """Fetch adapters for a request, and keep them in memory until `release`."""
+        ...
+
+    def release(self, request: int) -> None:
+        """The request has taken its adapters or has ended; nothing if it expects none."""
+        ...
+
 
 class Engine(Generic[AdapterT]):
-    """A sequence that was submitted gets exactly one last Delta, whatever happens."""
+    """A sequence that was submitted gets exactly one last Delta, whatever happens; while it waits,
+    and only then, its adapters are expected."""
 
     def __init__(
         self,
@@ -109,6 +118,7 @@ class Engine(Generic[AdapterT]):
                     if self._is_stopping
                     else f"{num_waiting} requests are waiting already; try again later"
                 )
+            self._expect(sequence)
             self._inbox.append(sequence)
             self._notify()
 
@@ -163,6 +173,7 @@ class Engine(Generic[AdapterT]):
         batch = self._scheduler.schedule(self._admit)
         is_trying = self._advance_trial()
         for sequence in batch.preempted:
+            self._expect(sequence)
             self._release_leases(sequence)
         if not batch:
             return is_trying
@@ -210,6 +221,7 @@ class Engine(Generic[AdapterT]):
         else:
             scales = (scale for _, scale in sequence.adapters)
             sequence.slots = tuple(zip((slot for _, slot in leased), scales, strict=True))
+            self._adapters.release(sequence.id)
             return Admission.ADMITTED
         for digest, _ in leased:
             self._slots.release(digest)
@@ -274,10 +286,14 @@ class Engine(Generic[AdapterT]):
             return
         sequence.is_finished = True
         was_running = self._scheduler.remove(sequence)
+        self._adapters.release(sequence.id)
         self._runner.release(sequence)
         if was_running:
             self._release_leases(sequence)
         self._deliver(sequence, delta)
+
+    def _expect(self, sequence: Sequence) -> None:
+        self._adapters.expect(sequence.id, (digest for digest, _ in sequence.adapters))
 
     def _release_leases(self, sequence: Sequence) -> None:
         for digest, _ in sequence.adapters:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +14,16 @@ import pytest
 from registry.digests import Digest
 from registry.errors import BlobNotFound, NotServable, ServerBusy
 from registry.registry import Registry
+from registry.settings import Home
 from serving.app import Serving
+from serving.base_model import BaseDirectory
 from serving.engine import Engine
 from serving.lora import LoraWeights
-from serving.runner import PreparedAdapter
+from serving.pages import PAGE
+from serving.runner import ModelRunner, PreparedAdapter
 from serving.sequence import Delta, FinishReason, SamplingParams, Sequence
 from serving.settings import Kernels, Quantization
-from tests.serving.conftest import MakeRunner, push_adapter
+from tests.serving.conftest import MakeRunner, load_adapter, push_adapter, serving_settings
 from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 
 TIMEOUT_S = 30
@@ -104,13 +110,26 @@ def test_an_adapter_that_cannot_be_fetched_ends_its_request_and_no_other(running
 
 
 class _Given:
-    """An adapter source that has one adapter for every digest."""
+    """An adapter source that has one adapter for every digest, or none yet; notes who expects."""
 
-    def __init__(self, weights: LoraWeights) -> None:
-        self._prepared = PreparedAdapter(weights, ())
+    def __init__(self, adapter: LoraWeights | PreparedAdapter | None) -> None:
+        is_bare = isinstance(adapter, LoraWeights)
+        self._prepared = PreparedAdapter(adapter, ()) if is_bare else adapter
+        self.is_asked = threading.Event()
+        self.expecting: set[int] = set()
+        self.num_expected: Counter[int] = Counter()
 
-    def get(self, _: Digest) -> PreparedAdapter:
+    def get(self, _: Digest) -> PreparedAdapter | None:
+        self.is_asked.set()
         return self._prepared
+
+    def expect(self, request: int, _: Iterable[Digest]) -> None:
+        assert request not in self.expecting
+        self.expecting.add(request)
+        self.num_expected[request] += 1
+
+    def release(self, request: int) -> None:
+        self.expecting.discard(request)
 
 
 def test_an_adapter_that_does_not_fit_the_base_ends_its_request_and_frees_its_slot(
@@ -163,3 +182,100 @@ def test_the_end_token_ends_an_answer_and_is_not_part_of_it(running: Serving) ->
     assert (
         ended.sequence.output_ids == free.sequence.output_ids[: free.sequence.output_ids.index(end)]
     )
+
+
+def test_a_request_expects_its_adapter_until_it_has_a_slot(
+    make_runner: MakeRunner, adapter_dirs: list[Path]
+) -> None:
+    runner = make_runner()
+    given = _Given(runner.prepare(load_adapter(adapter_dirs[0])))
+    engine = Engine(runner, given, LIMITS, max_loras=1)
+    inbox = Inbox(Digest.of(b"a"), max_tokens=400)
+    engine.submit(inbox.sequence)
+    assert given.expecting == {inbox.sequence.id}
+    engine.start()
+    try:
+        inbox.next()
+        assert given.expecting == set()
+        assert not inbox.sequence.is_finished
+    finally:
+        engine.stop()
+
+
+def test_a_request_that_is_aborted_while_it_waits_expects_nothing_any_more(
+    make_runner: MakeRunner,
+) -> None:
+    given = _Given(None)
+    engine = Engine(make_runner(), given, LIMITS, max_loras=1)
+    engine.start()
+    try:
+        aborted, left = Inbox(Digest.of(b"a")), Inbox(Digest.of(b"a"))
+        for inbox in (aborted, left):
+            engine.submit(inbox.sequence)
+        assert given.is_asked.wait(TIMEOUT_S)
+        engine.abort(aborted.sequence)
+        assert aborted.last().finish_reason is FinishReason.ABORT
+        assert given.expecting == {left.sequence.id}
+    finally:
+        engine.stop()
+    assert given.expecting == set()
+
+
+def test_a_request_that_was_refused_expects_nothing(make_runner: MakeRunner) -> None:
+    given = _Given(None)
+    engine = Engine(make_runner(), given, LIMITS, max_loras=1, max_num_waiting=0)
+    with pytest.raises(ServerBusy):
+        engine.submit(Inbox(Digest.of(b"a")).sequence)
+    assert given.expecting == set()
+
+
+def test_a_request_that_is_preempted_expects_its_adapter_again(
+    make_runner: MakeRunner, adapter_dirs: list[Path]
+) -> None:
+    runner = make_runner()
+    given = _Given(runner.prepare(load_adapter(adapter_dirs[0])))
+    engine = Engine(runner, given, replace(LIMITS, num_pages=4), max_loras=1)
+    old, young = (Inbox(Digest.of(b"a"), max_tokens=3 * PAGE) for _ in range(2))
+    for inbox in (old, young):
+        engine.submit(inbox.sequence)
+    engine.start()
+    try:
+        for inbox in (old, young):
+            assert inbox.last().finish_reason is FinishReason.LENGTH
+    finally:
+        engine.stop()
+    assert young.sequence.num_preempted >= 1
+    assert given.num_expected[young.sequence.id] == 1 + young.sequence.num_preempted
+    assert given.num_expected[old.sequence.id] == 1
+    assert given.expecting == set()
+
+
+def test_requests_for_three_times_the_adapters_that_fit_fetch_each_once(
+    tiny_base: BaseDirectory,
+    registry: Registry,
+    adapter_dirs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = serving_settings(tiny_base).model_copy(update={"max_cpu_loras": 2})
+    prepared: list[int] = []
+    prepare = ModelRunner.prepare
+
+    def counted(runner: ModelRunner, adapter: LoraWeights) -> PreparedAdapter:
+        prepared.append(1)
+        return prepare(runner, adapter)
+
+    monkeypatch.setattr(ModelRunner, "prepare", counted)
+    serving = Serving(settings, registry, Home(tmp_path / "home"))
+    inboxes = [  # two run for long while the others wait for one of the two slots
+        Inbox(push_adapter(registry, f"team/a{i}", path).manifest_digest, max_tokens=100)
+        for i, path in enumerate(adapter_dirs)
+    ]
+    for inbox in inboxes:
+        serving.engine.submit(inbox.sequence)
+    serving.start()
+    try:
+        assert [inbox.last().finish_reason for inbox in inboxes] == [FinishReason.LENGTH] * 6
+    finally:
+        serving.stop()
+    assert len(prepared) == 6
