@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
@@ -69,16 +70,19 @@ def disagreement(
     the square of small differences, as quantization makes them, and linearly with the surprise
     when a token the adapter was sure of becomes unlikely.
     """
-    total, num_positions = 0.0, 0
-    for probe in probes:
-        logits = yield from _logits(model, slot, probe, max_rows)
-        logprobs = torch.log_softmax(logits.double(), -1)
-        for found, top in zip(logprobs, probe.top, strict=True):
-            p = _with_rest(torch.tensor(top.logprobs).double().exp())
-            q = _with_rest(found[torch.tensor(top.token_ids)].exp())
-            total += float((p * (p / q).log()).sum())
-            num_positions += 1
-    return total / num_positions
+    found = []
+    for step in _steps(model.spare_pages, slot, probes, max_rows):
+        # A copy: the next step, which may be another's, writes over it.
+        found.append(model.forward(step).logits.clone())
+        yield
+    logprobs = torch.log_softmax(torch.cat(found).double(), -1)
+    recorded = [top for probe in probes for top in probe.top]
+    total = 0.0
+    for position, top in zip(logprobs, recorded, strict=True):
+        p = _with_rest(torch.tensor(top.logprobs).double().exp())
+        q = _with_rest(position[torch.tensor(top.token_ids)].exp())
+        total += float((p * (p / q).log()).sum())
+    return total / len(recorded)
 
 
 def _with_rest(probabilities: Tensor) -> Tensor:
@@ -87,26 +91,61 @@ def _with_rest(probabilities: Tensor) -> Tensor:
     return torch.cat([probabilities, rest]).clamp_min(1e-6)
 
 
-def _logits(model: Model, slot: int, probe: Probe, max_rows: int) -> Generator[None, None, Tensor]:
-    """Returns (num_positions, vocab) at each token that was answered, and at the last."""
-    pages = array("i", model.spare_pages)
-    if num_pages_of(len(probe.token_ids)) > len(pages):
-        raise ProbeMismatch(
-            f"the adapter has a probe of {len(probe.token_ids)} tokens; this server replays up to "
-            f"{len(pages) * PAGE}"
-        )
-    found = []
-    for start in range(0, len(probe.token_ids), max_rows):
-        token_ids = probe.token_ids[start : start + max_rows]
-        num_rows = len(token_ids)
-        first = max(probe.num_prompt_tokens - 1 - start, 0)
-        step = StepInput(
-            token_ids=token_ids,
-            segments=[Segment(0, num_rows, start, pages)],
-            adapters=[AdapterRows(slot, 0, num_rows)],
-            wanted=range(first, num_rows),
-        )
-        # A copy: the next step, which may be another's, writes over it.
-        found.append(model.forward(step).logits.clone())
-        yield
-    return torch.cat(found)
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Tokens `start` to `end` of a probe, whose keys and values lie in `pages`."""
+
+    probe: Probe
+    pages: array[int]
+    start: int
+    end: int
+
+
+def _steps(
+    spare_pages: Sequence[int], slot: int, probes: Sequence[Probe], max_rows: int
+) -> Iterator[StepInput]:
+    """All tokens of the probes, at most `max_rows` a step; probes share a step where they fit.
+
+    Each probe has pages of its own until the spare ones are used up; then they are used again.
+    """
+    pieces: list[_Piece] = []
+    num_rows = num_used = 0
+    for probe in probes:
+        length = len(probe.token_ids)
+        num_pages = num_pages_of(length)
+        if num_pages > len(spare_pages):
+            raise ProbeMismatch(
+                f"the adapter has a probe of {length} tokens; this server replays up to "
+                f"{len(spare_pages) * PAGE}"
+            )
+        if num_used + num_pages > len(spare_pages):
+            if pieces:
+                yield _pack(slot, pieces)
+            pieces, num_rows, num_used = [], 0, 0
+        pages = array("i", spare_pages[num_used : num_used + num_pages])
+        num_used += num_pages
+        start = 0
+        while start < length:
+            end = min(length, start + max_rows - num_rows)
+            pieces.append(_Piece(probe, pages, start, end))
+            num_rows += end - start
+            start = end
+            if num_rows == max_rows:
+                yield _pack(slot, pieces)
+                pieces, num_rows = [], 0
+    if pieces:
+        yield _pack(slot, pieces)
+
+
+def _pack(slot: int, pieces: Sequence[_Piece]) -> StepInput:
+    """One step. Logits are wanted at each token that was answered, and at each probe's last."""
+    token_ids: list[int] = []
+    segments: list[Segment] = []
+    wanted: list[int] = []
+    for piece in pieces:
+        at = len(token_ids)
+        token_ids += piece.probe.token_ids[piece.start : piece.end]
+        segments.append(Segment(at, len(token_ids), piece.start, piece.pages))
+        first = max(piece.probe.num_prompt_tokens - 1, piece.start)
+        wanted += range(at + first - piece.start, len(token_ids))
+    return StepInput(token_ids, segments, [AdapterRows(slot, 0, len(token_ids))], wanted)

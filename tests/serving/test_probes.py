@@ -17,6 +17,7 @@ from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights
 from serving.models import StepInput, StepOutput
+from serving.pages import num_pages_of
 from serving.probes import check_text, disagreement
 from serving.runner import ModelRunner
 from serving.settings import PROBE_TOLERANCES, Quantization
@@ -55,10 +56,12 @@ def runner(make_runner: MakeRunner) -> ModelRunner:
     return make_runner()
 
 
-def disagreement_of(runner: ModelRunner, weights: LoraWeights, probes: tuple[Probe, ...]) -> float:
+def disagreement_of(
+    runner: ModelRunner, weights: LoraWeights, probes: tuple[Probe, ...], max_rows: int = 7
+) -> float:
     with torch.inference_mode():
         runner.load(1, runner.prepare(weights))
-        running = disagreement(runner._model, 1, probes, max_rows=7)
+        running = disagreement(runner._model, 1, probes, max_rows)
         while True:
             try:
                 next(running)
@@ -70,6 +73,24 @@ def test_what_was_trained_agrees_to_the_rounding_of_the_record(
     runner: ModelRunner, adapter_dirs: list[Path], probes: tuple[Probe, ...]
 ) -> None:
     assert disagreement_of(runner, load_adapter(adapter_dirs[0]), probes) < 1e-4
+
+
+def test_probes_agree_however_they_share_steps_and_pages(
+    runner: ModelRunner,
+    adapter_dirs: list[Path],
+    probes: tuple[Probe, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, weights = runner._model, load_adapter(adapter_dirs[0])
+    longest = max(len(probe.token_ids) for probe in probes)
+    all_pages = model.spare_pages
+    for num_pages in (num_pages_of(longest), num_pages_of(longest) + 1, len(all_pages)):
+        monkeypatch.setattr(model, "spare_pages", all_pages[:num_pages], raising=False)
+        for max_rows in (1, 7, longest, model.max_rows):
+            assert disagreement_of(runner, weights, probes, max_rows) < 1e-4
+    monkeypatch.setattr(model, "spare_pages", all_pages[: num_pages_of(longest) - 1])
+    with pytest.raises(ProbeMismatch, match="this server replays up to"):
+        disagreement_of(runner, weights, probes)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 2.0])
@@ -149,7 +170,7 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
     arrived = threading.Event()
     monkeypatch.setattr(serving.adapters, "on_arrival", arrived.set)
     ((digest, _),) = cold.sequence.adapters
-    serving.adapters.prefetch(digest)  # the stream must not end while it is fetched
+    serving.adapters.get(digest)  # the stream must not end while it is fetched
     assert arrived.wait(TIMEOUT_S)
     running = Inbox(max_tokens=400)
     serving.start()
@@ -161,8 +182,8 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
         assert not running.sequence.is_finished
     finally:
         serving.stop()
-    rows = serving._runner._max_probe_rows
-    assert steps.count("replay") == sum(-(-len(p.token_ids) // rows) for p in probes) > 3
+    num_tokens = sum(len(probe.token_ids) for probe in probes)
+    assert steps.count("replay") == -(-num_tokens // serving._runner._max_probe_rows) > 3
     assert ("replay", "replay") not in set(pairwise(steps))
 
 
