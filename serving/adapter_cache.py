@@ -110,15 +110,6 @@ class AdapterCache(Generic[AdapterT]):
             self._evict()
             self._start_fetches()
 
-    def prefetch(self, adapter: Digest) -> None:
-        """Start fetching what nobody expects yet, if there is room at once; an earlier failure is
-        forgotten."""
-        with self._lock:
-            self._failed.pop(adapter, None)
-            self._ask(adapter)
-            if adapter not in self._num_expecting:
-                self._line.pop(adapter, None)
-
     @property
     def num_bytes(self) -> int:
         """What the adapters in memory take."""

@@ -93,7 +93,6 @@ class Serving:
             base=self.base,
             resolver=resolver,
             engine=self.engine,
-            prefetch=self.adapters.prefetch,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens // PAGE * PAGE),
             default_max_tokens=settings.default_max_tokens,
         )
@@ -150,6 +149,7 @@ def _limits(settings: ServingSettings, model: Model) -> Limits:
         prefill_chunk=settings.prefill_chunk,
         num_pages=settings.kv_cache_tokens // PAGE,
         is_cut_invariant=model.is_cut_invariant,
+        keys_a_row=model.keys_a_row,
         enable_prefix_caching=settings.enable_prefix_caching and model.is_cut_invariant,
         num_speculative_tokens=settings.num_speculative_tokens if model.is_cut_invariant else 0,
     )

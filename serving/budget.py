@@ -16,7 +16,7 @@ class StepBudget:
 
     left: float
     keys_a_row: float
-    """How many keys cost as much to read as a row costs otherwise; infinity: keys cost nothing."""
+    """See Model.keys_a_row."""
     streams_wait: bool = False
 
     def take(self, start: int, length: int) -> None:

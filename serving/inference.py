@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from registry.digests import Digest
 from registry.errors import ContextLengthExceeded, InvalidPrompt, InvalidRequest
 from serving.base_model import BaseDirectory
 from serving.engine import Engine
@@ -27,7 +26,6 @@ class Inference:
     base: BaseDirectory
     resolver: Resolver
     engine: Engine[Any]
-    prefetch: Callable[[Digest], None]
     max_model_len: int
     default_max_tokens: int
 
@@ -81,8 +79,6 @@ class Inference:
             stop_strings=request.stop_strings,
             abort=self.engine.abort,
         )
-        for adapter, _ in target.adapters:
-            self.prefetch(adapter)
         try:
             for sequence in generation.sequences:
                 self.engine.submit(sequence)

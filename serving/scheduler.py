@@ -59,7 +59,7 @@ class Limits:
     num_speculative_tokens: int = 0
     """How many tokens may be guessed in one step, of all sequences together."""
     keys_a_row: float = math.inf
-    """See StepBudget."""
+    """See Model.keys_a_row."""
 
     def __post_init__(self) -> None:
         assert self.max_num_batched_tokens >= self.max_num_seqs + self.prefill_chunk

@@ -9,6 +9,7 @@ each of its sequences. `models.llama` and the native kernels read it once.
 from __future__ import annotations
 
 import inspect
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -75,6 +76,7 @@ class Generic:
     adapters and on where its prompt is cut."""
 
     is_cut_invariant = False
+    keys_a_row = math.inf
 
     def __init__(
         self,

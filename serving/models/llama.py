@@ -7,6 +7,7 @@ its own sequence alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,7 @@ class Llama:
     that the native kernels are tested against."""
 
     is_cut_invariant = False
+    keys_a_row = math.inf
 
     def __init__(
         self,

@@ -99,6 +99,11 @@ class Model(Protocol):
         ...
 
     @property
+    def keys_a_row(self) -> float:
+        """How many keys take as long to read as a row takes otherwise; infinity: not known."""
+        ...
+
+    @property
     def spare_pages(self) -> Sequence[int]:
         """Pages that no sequence is given, for up to MAX_SPARE_TOKENS of one that is tried out."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,15 @@ class Shape:
             has_qk_norm=config.model_type == "qwen3",
             windows=windows(config),
         )
+
+    @property
+    def weights_a_key(self) -> float:
+        """Products with weights that a row takes, by those that a key takes of it: heads · features
+        for its score and as many for its value, in the layers without a window."""
+        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        layer = self.hidden * (2 * heads + 2 * kv + 3 * self.intermediate)
+        num_whole = sum(not window for window in self.windows)
+        return self.num_layers * layer / (2 * heads * num_whole) if num_whole else math.inf
 
     @property
     def modules(self) -> frozenset[str]:

@@ -140,7 +140,7 @@ def test_many_asking_at_once_fetch_once(
 ) -> None:
     cache = open_cache()
     for _ in range(20):
-        cache.prefetch(pushed[0])
+        cache.get(pushed[0])
     wait_for(cache, pushed[0])
     assert reads.count == 1
 
@@ -249,7 +249,7 @@ def test_what_is_in_memory_and_becomes_expected_keeps_what_is_on_its_way_within_
     open_cache: Callable[..., Cache], push_many: Push, fetches: Fetches
 ) -> None:
     cache, digests = open_cache(max_cpu_loras=2), push_many(3)
-    cache.prefetch(digests[0])
+    cache.get(digests[0])
     fetches.end()
     for request, digest in enumerate((digests[1], digests[2], digests[0])):
         cache.expect(request, [digest])
@@ -286,7 +286,7 @@ def test_what_is_on_its_way_counts_as_the_largest_so_far(
     open_cache: Callable[..., Cache], push_many: Push, fetches: Fetches
 ) -> None:
     cache, digests = open_cache(max_bytes=2.5 * SIZE), push_many(4)
-    cache.prefetch(digests[0])
+    cache.get(digests[0])
     fetches.end()
     for request, digest in enumerate(digests[1:]):
         cache.expect(request, [digest])
@@ -394,33 +394,10 @@ def test_an_adapter_above_the_bound_comes_while_a_request_that_expects_none_wait
     open_cache: Callable[..., Cache], push_many: Push, fetches: Fetches
 ) -> None:
     cache, (first, second) = open_cache(max_bytes=1), push_many(2)
-    cache.prefetch(first)
+    cache.get(first)
     fetches.end()
     cache.expect(1, [])
     cache.expect(2, [second])
-    assert fetches.begun == [second]
-
-
-def test_a_prefetch_without_room_is_not_made_later(
-    open_cache: Callable[..., Cache], push_many: Push, fetches: Fetches
-) -> None:
-    cache, (first, second) = open_cache(max_cpu_loras=1), push_many(2)
-    cache.expect(1, [first])
-    cache.prefetch(second)
-    fetches.end()
-    assert fetches.begun == []
-    assert cache.held() == {first}
-
-
-def test_a_prefetch_leaves_what_is_expected_in_the_line(
-    open_cache: Callable[..., Cache], push_many: Push, fetches: Fetches
-) -> None:
-    cache, (first, second) = open_cache(max_cpu_loras=1), push_many(2)
-    cache.expect(1, [first])
-    cache.expect(2, [second])
-    cache.prefetch(second)
-    fetches.end()
-    cache.release(1)
     assert fetches.begun == [second]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from transformers import LlamaConfig
 
 from registry.errors import NotServable
+from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights
 from serving.models import AdapterRows, Model, Segment, StepInput
@@ -269,3 +272,24 @@ def test_packed_weights_stand_for_the_weights_they_were_made_of(bits: int, bound
     assert (got[:40] - weight).norm() / weight.norm() < bound
     assert not got[40:].any()
     assert torch.equal(packed.rows(16, 32), got[16:32])
+
+
+def test_a_steps_bound_counts_the_keys_that_layers_without_a_window_read(
+    native: NativeLlama, serving: Serving
+) -> None:
+    smollm2 = replace(
+        native._shape,
+        hidden=576,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        intermediate=1536,
+        num_layers=30,
+        windows=(0,) * 30,
+    )
+    # 106 million weights, and for each of 30 layers 2 products with each of 576 features.
+    assert smollm2.weights_a_key == 106_168_320 / (30 * 2 * 576)
+    assert replace(smollm2, windows=(0, 512) * 15).weights_a_key == 2 * smollm2.weights_a_key
+    assert replace(smollm2, windows=(512,) * 30).weights_a_key == math.inf
+    model = serving._runner._model
+    assert serving.engine._scheduler.limits.keys_a_row == model.keys_a_row < math.inf
