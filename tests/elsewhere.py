@@ -65,7 +65,11 @@ class _Mode(TorchDispatchMode):
         return _compute(function, args, kwargs or {})
 
 
+@torch.inference_mode(mode=False)
+@torch.no_grad()
 def _compute(function: Any, args: Any, kwargs: Any) -> Any:
+    """Not in inference mode: a view of a tensor from outside of it would have to be no tensor of
+    inference."""
     if torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), _COMPOSITE):
         with _Mode():
             return function.decompose(*args, **kwargs)
