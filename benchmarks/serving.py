@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, fast_dtype
 from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, installed, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
 from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
@@ -226,6 +226,7 @@ def _job(
         "adapters": [str(path) for path in adapters],
         "concurrency": CONCURRENCY,
         "max_length": LONG_PROMPT_TOKENS + 256,
+        "dtype": fast_dtype(),
     }
     folder = peers / program.folder
     if program.folder.startswith("llama.cpp"):

@@ -1,6 +1,6 @@
 """The time of one forward pass of the native kernels, without scheduler, HTTP and client.
 
-    python -m benchmarks.step [--levels avx512 amx] [--bits 8] [--rounds 15] [--threads 2]
+    python -m benchmarks.step [--levels bf16 amx] [--bits 8] [--rounds 15] [--threads 2]
 
 SmolLM2-135M; sixteen random adapters of rank 16 on all linear layers. Decoding rows stand at
 position 105 of sequences of their own, so that their pages are as full as in benchmarks.serving;
@@ -34,7 +34,8 @@ from serving.pages import PAGE
 LEVELS = {
     "portable": library.PORTABLE,
     "avx2": library.AVX2,
-    "avx512": library.AVX512,
+    "vnni": library.AVX512_VNNI,
+    "bf16": library.AVX512_BF16,
     "amx": library.AMX,
 }
 POSITION, NUM_PAGES = 105, 4096
@@ -46,7 +47,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     here = [name for name, level in LEVELS.items() if level <= library.load().native_level()]
-    parser.add_argument("--levels", nargs="+", choices=here, default=here[2:] or here[-1:])
+    parser.add_argument("--levels", nargs="+", choices=here, default=here[3:] or here[-2:])
     parser.add_argument("--bits", type=int, choices=(8, 4), default=8)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

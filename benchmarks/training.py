@@ -6,11 +6,12 @@ DATA holds banking77's train.csv and test.csv (Casanueva et al. 2020, CC BY 4.0)
 this project. DIRECTORY has the virtual environments that
 `python -m benchmarks.peers.install DIRECTORY peft trl` makes; those that are there take part.
 
-Everyone gets the same rows in the same batches of 16 (rows of like length together), rank 16 on
-all linear layers, the same schedule, clipping and loss, and bfloat16 products. A token is one of a
-row, prompt and answer, however it is computed; padding is none. Each trainer has a process of its
-own: its peak memory is all of it. Loading and validation are not in the time. Before that everyone
-measures the first loss in float32: where it is the same to 3 decimals, so are data and loss.
+Everyone gets the same rows in the same batches of 16 (rows of like length together), rank 16 on all
+linear layers, the same schedule, clipping and loss, and products in the type that our own training
+chooses on the machine: bfloat16 where its processor has it. A token is one of a row, prompt and
+answer, however it is computed; padding is none. Each trainer has a process of its own: its peak
+memory is all of it. Loading and validation are not in the time. Before that everyone measures the
+first loss in float32: where it is the same to 3 decimals, so are data and loss.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, help="for everyone; all cores without it")
     parser.add_argument(
-        "--peer-dtype", choices=["bfloat16", "float32"], default="bfloat16",
-        help="of the peers' base; products are bfloat16 in any case",
+        "--peer-dtype", choices=["bfloat16", "float32"],
+        help="of the peers' base; products are as ours in any case, and so is this without it",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, help="write every single figure to this file")
     return parser.parse_args()
@@ -104,7 +105,8 @@ def make_job(arguments: argparse.Namespace) -> dict[str, Any]:
         "lora_alpha": spec.lora_alpha,
         "rates": [learning_rate(spec, step, len(made)) for step in range(1, len(made) + 1)],
         "max_grad_norm": spec.max_grad_norm,
-        "dtype": arguments.peer_dtype,
+        "dtype": arguments.peer_dtype or spec.dtype,
+        "products": spec.dtype,
         "exact": False,
     }
 
@@ -112,7 +114,14 @@ def make_job(arguments: argparse.Namespace) -> dict[str, Any]:
 def exact_job(job: dict[str, Any]) -> dict[str, Any]:
     """The same rows in float32, none of them trained on."""
     spec = {**job["spec"], "dtype": "float32", "num_epochs": 0}
-    return {**job, "spec": spec, "batches": [], "dtype": "float32", "exact": True}
+    return {
+        **job,
+        "spec": spec,
+        "batches": [],
+        "dtype": "float32",
+        "products": "float32",
+        "exact": True,
+    }
 
 
 def _rows(file: Path, count: int, base: BaseDirectory) -> list[Row]:

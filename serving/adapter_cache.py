@@ -29,8 +29,8 @@ AdapterT = TypeVar("AdapterT")
 
 
 class AdapterCache(Generic[AdapterT]):
-    """Invariants: a directory below `root` is complete and was verified before it got its name;
-    what is in memory was read from bytes that had the manifest's digests.
+    """Invariants: a directory below `root` was verified before it got its name, and is again when
+    it is found; what is in memory was read from bytes that had the manifest's digests.
 
     What a request expects is not evicted, and every request gets all it expects. Memory and what is
     on its way there keep the bounds, with three exceptions: one adapter always fits; adapters that
@@ -204,7 +204,8 @@ class AdapterCache(Generic[AdapterT]):
             _log.warning("cached adapter %s is damaged on disk; fetching it again", adapter)
             shutil.rmtree(directory)
         if not directory.exists():
-            fetch_files(self._registry, manifest, directory)
+            # What a crash leaves here is hashed before it is used.
+            fetch_files(self._registry, manifest, directory, sync=False)
         return self._read(directory, manifest)
 
 

@@ -6,7 +6,7 @@ Never decides what runs. Slot 0 is never used: a row without an adapter is left 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,25 +61,31 @@ def read_lora_weights(
 
     Raises NotServable when a weight is not a finite number.
     """
-    modules, magnitudes = {}, {}
+    modules: dict[str, tuple[Tensor, Tensor]] = {}
+    magnitudes: dict[str, Tensor] = {}
     with safe_open(directory / WEIGHTS_FILE, framework="pt") as tensors:
         for module in shape.modules:
             a = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_A.weight")
             b = tensors.get_tensor(f"{PEFT_PREFIX}{module}.lora_B.weight")
-            found = [a, b]
+            modules[module] = (a, b.float() * shape.scaling(module))
             if shape.is_dora:
                 magnitudes[module] = tensors.get_tensor(f"{PEFT_PREFIX}{module}{MAGNITUDE}").float()
-                found.append(magnitudes[module])
-            if not all(map(_is_finite, found)):
-                raise NotServable(f"adapter module {module} holds NaN or infinite weights")
-            modules[module] = (a, b.float() * shape.scaling(module))
+    for module in _not_finite(modules, magnitudes):
+        raise NotServable(f"adapter module {module} holds NaN or infinite weights")
     return LoraWeights(modules, probes, magnitudes)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    """The sum of all shows it, and is read faster; it may also be too large without being so."""
-    is_finite = tensor.sum(dtype=torch.float32).isfinite() or tensor.isfinite().all()
-    return bool(is_finite)
+def _not_finite(
+    modules: Mapping[str, tuple[Tensor, Tensor]], magnitudes: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """The modules that hold a number that is not finite."""
+    tensors = [(module, t) for module, pair in modules.items() for t in pair]
+    tensors += magnitudes.items()
+    # Sums show it, and are read faster; one may also be too large although all is finite.
+    sums = torch.stack([tensor.sum(dtype=torch.float32) for _, tensor in tensors])
+    for (module, tensor), is_finite in zip(tensors, sums.isfinite().tolist(), strict=True):
+        if not is_finite and not tensor.isfinite().all():
+            yield module
 
 
 def dora_factor(weight: Tensor, a: Tensor, b: Tensor, magnitude: Tensor) -> Tensor:

@@ -75,12 +75,12 @@ def disagreement(
         # A copy: the next step, which may be another's, writes over it.
         found.append(model.forward(step).logits.clone())
         yield
-    logprobs = torch.log_softmax(torch.cat(found).double(), -1)
+    logits = torch.cat(found).float()
     recorded = [top for probe in probes for top in probe.top]
     total = 0.0
-    for position, top in zip(logprobs, recorded, strict=True):
+    for row, norm, top in zip(logits, logits.logsumexp(-1), recorded, strict=True):
         p = _with_rest(torch.tensor(top.logprobs).double().exp())
-        q = _with_rest(position[torch.tensor(top.token_ids)].exp())
+        q = _with_rest((row[torch.tensor(top.token_ids)] - norm).double().exp())
         total += float((p * (p / q).log()).sum())
     return total / len(recorded)
 

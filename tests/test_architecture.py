@@ -110,5 +110,6 @@ def test_foreign_code_is_called_in_one_place(path: Path) -> None:
         assert where(path) in {
             "serving/native/layout.py",
             "serving/native/library.py",
+            "serving/models/native_adapter.py",
             "serving/models/native_llama.py",
         }

@@ -1,4 +1,4 @@
-"""transformers and PEFT: batches with left padding, bfloat16, `adapter_names` for a mix."""
+"""transformers and PEFT: batches with left padding, `adapter_names` for a mix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 def make(job: Job) -> tuple[str, Run]:
     tokenizer = AutoTokenizer.from_pretrained(job["base"], padding_side="left")
-    base = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.bfloat16).eval()
+    base = AutoModelForCausalLM.from_pretrained(
+        job["base"], dtype=getattr(torch, job["dtype"])
+    ).eval()
     if job["lora"]:
         model = PeftModel.from_pretrained(base, job["adapters"][0], adapter_name="a0")
         for index, path in enumerate(job["adapters"][1:], start=1):
@@ -40,7 +42,8 @@ def make(job: Job) -> tuple[str, Run]:
             total += answers[:, inputs["input_ids"].shape[1] :].numel()
         return total
 
-    return f"transformers {version('transformers')}, PEFT {version('peft')}, bfloat16", run
+    settings = f"transformers {version('transformers')}, PEFT {version('peft')}, {job['dtype']}"
+    return settings, run
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A plain loop: transformers, PEFT, AdamW and bfloat16 autocast; padded batches."""
+"""A plain loop: transformers, PEFT, AdamW and autocast to the job's type; padded batches."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Imported by the scripts beside it, which run in virtual environments of their ow
 of this project.
 
 Job: base (model directory), gguf (the base for llama.cpp), adapters and gguf_adapters (paths, in
-one order), openvino (the converted base), concurrency, max_length, lora (whether adapters will be
-asked for). Answer: {"ready": what was chosen}.
+one order), openvino (the converted base), concurrency, max_length, dtype (for those that compute in
+floating point), lora (whether adapters will be asked for). Answer: {"ready": what was chosen}.
 
 Case: prompts (texts), adapters (an index into the job's or null, for each prompt), new_tokens,
 concurrency. Answer: {"seconds", "output_tokens"}.

@@ -5,9 +5,10 @@ of this project.
 
 Job: base (model directory), batches (of rows, in the order they are trained on), validation (rows),
 batch_size, r, lora_alpha, rates (the learning rate of each step), max_grad_norm, dtype (of the
-peers' base), exact (float32 throughout, and only the first loss is asked for). A row is `ids` and
-`labels`, -100 where nothing is learnt. Answer: settings (in words), num_tokens, train_s,
-first_loss, last_loss (validation before and after, a mean over supervised tokens), peak_bytes.
+peers' base), products (their type), exact (float32 throughout, and only the first loss is asked
+for). A row is `ids` and `labels`, -100 where nothing is learnt. Answer: settings (in words),
+num_tokens, train_s, first_loss, last_loss (validation before and after, a mean over supervised
+tokens), peak_bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def answer(train: Callable[[Job], dict[str, Any]]) -> None:
 
 
 def autocast_for(job: Job) -> Autocast:
-    if job["exact"]:
+    if job["products"] == "float32":
         return contextlib.nullcontext
     return functools.partial(torch.autocast, "cpu", torch.bfloat16)
 

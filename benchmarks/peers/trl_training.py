@@ -1,5 +1,5 @@
-"""TRL's SFTTrainer with PEFT and bfloat16 autocast, without gradient checkpointing, which would
-compute everything twice; the rows are tokenized already and stand in the order given."""
+"""TRL's SFTTrainer with PEFT and autocast to the job's type, without gradient checkpointing, which
+would compute everything twice; the rows are tokenized already and stand in the order given."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _arguments(job: Job, directory: str) -> SFTConfig:
     return SFTConfig(
         output_dir=directory,
         use_cpu=True,
-        bf16=True,
+        bf16=job["products"] == "bfloat16",
         gradient_checkpointing=False,
         per_device_train_batch_size=job["batch_size"],
         num_train_epochs=1,

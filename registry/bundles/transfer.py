@@ -112,8 +112,11 @@ def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> Adapter
     return version
 
 
-def fetch_files(registry: AdapterRegistry, manifest: Manifest, directory: Path) -> None:
-    """Make `directory` with the manifest's files, every one verified and on disk.
+def fetch_files(
+    registry: AdapterRegistry, manifest: Manifest, directory: Path, *, sync: bool = True
+) -> None:
+    """Make `directory` with the manifest's files, every one verified and on disk; without `sync` a
+    crash of the machine may lose what they hold.
 
     They are written beside it and renamed at the end: a reader sees all of them or nothing.
     Raises BlobNotFound, BlobCorrupted, or InvalidRequest when the directory is not free.
@@ -123,15 +126,18 @@ def fetch_files(registry: AdapterRegistry, manifest: Manifest, directory: Path) 
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         for descriptor in manifest.files:
-            fetch_file(registry, descriptor, temporary / descriptor.file_name)
+            fetch_file(registry, descriptor, temporary / descriptor.file_name, sync=sync)
         temporary.chmod(0o755)
         _rename(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def fetch_file(registry: AdapterRegistry, descriptor: Descriptor, path: Path) -> None:
-    """Write one new file, verified and on disk; raises BlobNotFound or BlobCorrupted."""
+def fetch_file(
+    registry: AdapterRegistry, descriptor: Descriptor, path: Path, *, sync: bool = True
+) -> None:
+    """Write one new file, verified and with `sync` on disk; raises BlobNotFound or
+    BlobCorrupted."""
     size_bytes = 0
     with path.open("xb") as file:
         for chunk in registry.open_blob(descriptor.digest):
@@ -139,8 +145,9 @@ def fetch_file(registry: AdapterRegistry, descriptor: Descriptor, path: Path) ->
             if size_bytes > descriptor.size_bytes:
                 break
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     if size_bytes != descriptor.size_bytes:
         raise BlobCorrupted(
             f"{descriptor.file_name}: the manifest says {descriptor.size_bytes} bytes, "

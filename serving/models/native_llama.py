@@ -8,8 +8,7 @@ Adapters are used where they lie in host memory; a slot is a pointer. What is co
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,32 +16,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom, LoraWeights, check_fit, dora_factor
+from serving.lora import LoraRoom, LoraWeights, dora_factor
+from serving.models.native_adapter import NativeAdapter, pack_adapter
 from serving.models.step import StepInput, StepOutput, reachable_positions, spare_pages_of
 from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
-from serving.native.library import AMX, AVX2, AVX512, PORTABLE, Engine
-from serving.native.packing import PackedWeights, pack_expand, pack_shrink
+from serving.native.library import AMX, AVX2, AVX512_BF16, AVX512_VNNI, PORTABLE, Engine
+from serving.native.packing import PackedWeights
 from serving.pages import PAGE, num_pages_of
 from serving.settings import MAX_STACKED
 
-KEY_PRICE = {PORTABLE: 3.5, AVX2: 3.5, AVX512: 3.5, AMX: 1.1}
+KEY_PRICE = {PORTABLE: 3.5, AVX2: 3.5, AVX512_VNNI: 3.5, AVX512_BF16: 3.5, AMX: 1.1}
 """How many times as long a product takes in attention as one with a weight, by instruction set:
 measured with prompts of 512 tokens at positions 0 and 3,584 (`benchmarks/step.py`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NativeAdapter:
-    """One adapter, packed into one piece of memory that `linears` points into."""
-
-    linears: ctypes.Array[layout.LoraLinear]
-    memory: Tensor
-    width: int  # of the widest of `linears`
-
-    @property
-    def num_bytes(self) -> int:
-        return self.memory.numel() * self.memory.element_size() + ctypes.sizeof(self.linears)
 
 
 class NativeLlama:
@@ -153,51 +140,21 @@ class NativeLlama:
         torch.set_num_threads(1)
 
     def prepare(self, adapter: LoraWeights) -> NativeAdapter:
-        linears = (layout.LoraLinear * (self._shape.num_layers * len(LINEARS)))()
-        pieces: list[Tensor] = []
-        places: list[tuple[layout.LoraLinear, str, int]] = []
-        size = 0
-        for index, linear in enumerate(linears):
-            layer, whole = divmod(index, len(LINEARS))
-            modules = [f"model.layers.{layer}.{m}" for m in FUSED[LINEARS[whole]]]
-            if not any(module in adapter.modules for module in modules):
-                continue
-            pieces_of = _pack_linear(linear, self._widths(whole), modules, adapter)
-            if any(module in adapter.magnitudes for module in modules):
-                factors = self._dora_factors(index, modules, adapter)
-                pieces_of.append(("magnitude", factors.view(torch.bfloat16)))
-            for field, piece in pieces_of:
-                places.append((linear, field, size))
-                pieces.append(piece.flatten())
-                size += piece.numel()
-        memory = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.bfloat16)
-        for linear, field, start in places:
-            setattr(linear, field, memory.data_ptr() + start * memory.element_size())
-        return NativeAdapter(linears, memory, max(linear.width for linear in linears))
+        return pack_adapter(self._shape, adapter, partial(self._dora_factors, adapter))
 
-    def _dora_factors(self, index: int, modules: Sequence[str], adapter: LoraWeights) -> Tensor:
+    def _dora_factors(self, adapter: LoraWeights, number: int) -> Tensor:
         """For each output (n,) of a fused layer, with the base's weights as they are served."""
-        num_out = self._widths(index % len(LINEARS))[1]
-        factors = torch.ones(sum(num_out))
+        layer, whole = divmod(number, len(LINEARS))
+        _, widths = self._shape.widths(LINEARS[whole])
+        factors = torch.ones(sum(widths))
         end = 0
-        for module, num in zip(modules, num_out, strict=True):
+        for part, num in zip(FUSED[LINEARS[whole]], widths, strict=True):
             start, end = end, end + num
-            if module in adapter.magnitudes:
-                weight = self._packed[index].rows(start, end)
+            if (module := f"model.layers.{layer}.{part}") in adapter.magnitudes:
+                weight = self._packed[number].rows(start, end)
                 magnitude = adapter.magnitudes[module]
                 factors[start:end] = dora_factor(weight, *adapter.modules[module], magnitude)
         return factors
-
-    def _widths(self, whole: int) -> tuple[int, list[int]]:
-        """The features a fused layer takes, and gives by part."""
-        shape = self._shape
-        heads, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-        return [
-            (shape.hidden, [heads, kv, kv]),
-            (heads, [shape.hidden]),
-            (shape.hidden, [shape.intermediate] * 2),
-            (shape.intermediate, [shape.hidden]),
-        ][whole]
 
     def load(self, slot: int, prepared: NativeAdapter) -> None:
         self._slots[slot] = prepared
@@ -273,34 +230,6 @@ def _segments(step: StepInput) -> ctypes.Array[layout.Segment]:
         to.pages = segment.pages.buffer_info()[0]
         to.start, to.end, to.position = segment.start, segment.end, segment.position
     return segments
-
-
-def _pack_linear(
-    linear: layout.LoraLinear,
-    widths: tuple[int, Sequence[int]],
-    modules: Sequence[str],
-    adapter: LoraWeights,
-) -> list[tuple[str, Tensor]]:
-    """Fill in the counts, and give the packed A (of all parts) and B (part by part)."""
-    num_in, widths_out = widths
-    shrinks: list[Tensor] = []
-    expands: list[Tensor] = []
-    rank = start = 0
-    for part, (module, num_out) in enumerate(zip(modules, widths_out, strict=True)):
-        if module not in adapter.modules:
-            continue
-        a, b = adapter.modules[module]
-        check_fit(module, a, b, num_in, num_out)
-        odd = a.shape[0] % 2
-        a, b = functional.pad(a, (0, 0, 0, odd)), functional.pad(b, (0, odd))
-        linear.rank_start[part], linear.num_pairs[part] = rank, a.shape[0] // 2
-        linear.b_start[part] = start
-        rank, start = rank + a.shape[0], start + b.numel()
-        shrinks.append(a)
-        expands.append(pack_expand(b).flatten())
-    linear.width = _up(rank, TILE)
-    a = functional.pad(torch.cat(shrinks), (0, 0, 0, linear.width - rank))
-    return [("a", pack_shrink(a)), ("b", torch.cat(expands))]
 
 
 def _up(number: int, multiple: int) -> int:

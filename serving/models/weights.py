@@ -63,6 +63,16 @@ class Shape:
             windows=windows(config),
         )
 
+    def widths(self, whole: str) -> tuple[int, list[int]]:
+        """The features that a fused layer (see FUSED) takes, and gives by part."""
+        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return {
+            "qkv": (self.hidden, [heads, kv, kv]),
+            "o": (heads, [self.hidden]),
+            "gate_up": (self.hidden, [self.intermediate] * 2),
+            "down": (self.intermediate, [self.hidden]),
+        }[whole]
+
     @property
     def weights_a_key(self) -> float:
         """Products with weights that a row takes, by those that a key takes of it: heads · features

@@ -10,7 +10,7 @@ from typing import Any
 
 from serving.native import layout
 
-PORTABLE, AVX2, AVX512, AMX = range(4)
+PORTABLE, AVX2, AVX512_VNNI, AVX512_BF16, AMX = range(5)
 
 
 class KernelsMissing(Exception):
@@ -62,7 +62,7 @@ class Engine:
             raise MemoryError("no memory for the kernels' workspace")
         weakref.finalize(self, self._library.engine_free, self._engine)
         self.level: int = self._library.native_level()
-        """The instruction set that is used: PORTABLE, AVX2, AVX512 or AMX."""
+        """The instruction set that is used: PORTABLE, AVX2, AVX512_VNNI, AVX512_BF16 or AMX."""
 
     def step(self, step: layout.Step) -> None:
         """Run one forward pass; other Python threads go on meanwhile."""

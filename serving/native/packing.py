@@ -80,14 +80,18 @@ class PackedWeights:
 
 
 def pack_shrink(a: Tensor) -> Tensor:
-    """A (width, k) → bf16 (width / TILE, k / 2, TILE, 2)."""
-    width, k = a.shape
-    pairs = a.to(torch.bfloat16).view(width // TILE, TILE, k // 2, 2)
-    return pairs.permute(0, 2, 1, 3).contiguous()
+    """A (…, width, k) → bf16 (…, width / TILE, k / 2, TILE, 2)."""
+    return _pack_pairs(a)
 
 
 def pack_expand(b: Tensor) -> Tensor:
-    """B (n, r) of even r → bf16 (n / TILE, r / 2, TILE, 2)."""
-    n, r = b.shape
-    pairs = b.to(torch.bfloat16).view(n // TILE, TILE, r // 2, 2)
-    return pairs.permute(0, 2, 1, 3).contiguous()
+    """B (…, n, r) of even r → bf16 (…, n / TILE, r / 2, TILE, 2)."""
+    return _pack_pairs(b)
+
+
+def _pack_pairs(matrix: Tensor) -> Tensor:
+    # Pairs are moved as one number each, which is several times as fast.
+    pairs = matrix.bfloat16().contiguous().view(torch.int32)
+    *some, num_rows, num_pairs = pairs.shape
+    tiles = pairs.view(*some, num_rows // TILE, TILE, num_pairs).transpose(-2, -1).contiguous()
+    return tiles.view(torch.bfloat16).view(*tiles.shape, 2)

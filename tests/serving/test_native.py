@@ -162,7 +162,7 @@ def test_tiles_of_amx_multiply_like_vectors_to_the_bit(
     token_ids = [7 * row % vocabulary for row in range(num_rows)]
     step = StepInput(token_ids, segments, [AdapterRows(1, 0, num_rows)], range(num_rows))
     found = []
-    for level in (library.AVX512, library.AMX):
+    for level in (library.AVX512_BF16, library.AMX):
         use_level(native, level)
         found.append(native.forward(step).logits.clone())
     assert torch.equal(*found)

@@ -10,7 +10,7 @@
 
 #include "program.h"
 
-enum { VERSION = 3, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { VERSION = 4, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
 enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 
 struct Engine {
@@ -71,18 +71,21 @@ void engine_free(Engine *engine) {
     free(engine);
 }
 
+static const Job RUN_STEP[] = { /* by level */
+    run_step_portable,
+#if defined(__x86_64__)
+    run_step_avx2, run_step_avx512_vnni, run_step_avx512_bf16,
+#endif
+#ifdef HAS_AMX
+    run_step_amx,
+#endif
+};
+
 void engine_step(Engine *engine, const Step *step, int level) {
     Program program = {engine->model, step, &engine->space, engine->pool, 0};
     memset(engine->space.taken, 0, (size_t)engine->space.num_phases * sizeof(Taken));
-#if defined(HAS_AMX)
-    Job job = level >= 3 ? run_step_amx : level == 2 ? run_step_avx512 : level == 1 ? run_step_avx2 : run_step_portable;
-#elif defined(__x86_64__)
-    Job job = level >= 2 ? run_step_avx512 : level == 1 ? run_step_avx2 : run_step_portable;
-#else
-    (void)level;
-    Job job = run_step_portable;
-#endif
-    pool_run(engine->pool, job, &program);
+    enum { HIGHEST = sizeof(RUN_STEP) / sizeof(*RUN_STEP) - 1 };
+    pool_run(engine->pool, RUN_STEP[level < HIGHEST ? level : HIGHEST], &program);
 }
 
 #ifdef HAS_AMX
@@ -98,12 +101,13 @@ static int has_amx(void) {
 int native_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        if (!__builtin_cpu_supports("avx512bf16")) return 2;
 #ifdef HAS_AMX
-        if (has_amx()) return 3;
+        if (has_amx()) return 4;
 #endif
-        return 2;
+        return 3;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif

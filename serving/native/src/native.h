@@ -25,8 +25,8 @@ typedef struct Engine Engine;
 /* Null when there is not enough memory. The model and all it points to must outlive the engine. */
 Engine *engine_new(const Model *model, int max_entries, int num_threads);
 void engine_free(Engine *engine);
-/* Runs a step on the kernels of `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI and BF16, 3 AMX beside them.
- * (the same products of the base, to the bit; other rounding in attention). */
+/* Runs a step on the kernels of `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI, 3 BF16 beside it, 4 AMX beside
+ * them (the same products of the base, to the bit; adapters and attention are rounded in other places). */
 void engine_step(Engine *engine, const Step *step, int level);
 /* The highest level this processor has. */
 int native_level(void);
@@ -41,5 +41,6 @@ int native_version(void);
 
 void run_step_portable(void *program, int thread);
 void run_step_avx2(void *program, int thread);
-void run_step_avx512(void *program, int thread);
+void run_step_avx512_vnni(void *program, int thread);
+void run_step_avx512_bf16(void *program, int thread);
 void run_step_amx(void *program, int thread);

@@ -1,5 +1,5 @@
-/* Sixteen lanes, once with AVX-512 (VNNI, BF16) and once in portable C that the compiler fits to
- * whatever it is told to compile for. Included once per instruction set. */
+/* Sixteen lanes, once with AVX-512 (VNNI, and BF16 where the processor has it) and once in portable C that
+ * the compiler fits to whatever it is told to compile for. Included once per instruction set. */
 #pragma once
 
 #include <math.h>
@@ -53,6 +53,7 @@ INLINE I16 dot4(I16 acc, B64 weights, const int8_t *x) {
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Four *)x));
     return acc;
 }
+#ifdef USE_BF16
 /* acc + sum of 2 products: bf16 pairs (16 lanes) times the pair at x. */
 INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
     I16 weights = _mm512_loadu_si512(w);
@@ -62,6 +63,21 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
 INLINE void store_bf16(bf16 *p, F16 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }
+#else
+INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
+    I16 weights = _mm512_loadu_si512(w), pair = _mm512_set1_epi32(*(const Four *)x);
+    I16 odd = _mm512_set1_epi32((int)0xffff0000);
+    acc = f_fma((F16)_mm512_slli_epi32(weights, 16), (F16)_mm512_slli_epi32(pair, 16), acc);
+    return f_fma((F16)_mm512_and_si512(weights, odd), (F16)_mm512_and_si512(pair, odd), acc);
+}
+INLINE void store_bf16(bf16 *p, F16 x) { /* round to nearest even */
+    I16 bits = (I16)x, last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    I16 near = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
+    __mmask16 is_number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+    near = _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc00000), is_number, near);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(near, 16)));
+}
+#endif
 INLINE F16 load_bf16(const bf16 *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));

@@ -1,7 +1,8 @@
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")
 #define USE_AVX512
+#define USE_BF16
 #include "forward.h"
 
-void run_step_avx512(void *program, int thread) { run_step(program, thread); }
+void run_step_avx512_bf16(void *program, int thread) { run_step(program, thread); }
 #endif
