@@ -4,14 +4,16 @@
     python -m benchmarks.serving --report FILE --readme      # from figures measured before
 
 DIRECTORY has the virtual environments that `python -m benchmarks.peers.install DIRECTORY` makes;
-the peers that are there take part. Everyone gets the same workload (see benchmarks.workload):
+the peers that are there take part, llama.cpp's wheel only where its native build is not (or by
+--only). Everyone gets the same workload (see benchmarks.workload):
 about 73 prompt tokens and 64 new ones a request (the end token ignored), 32 at a time, 16 adapters
 of rank 16 on all linear layers of SmolLM2-135M. Each round runs every case on everyone in turn,
 with new prompts, every other round in the opposite order; the others' processes are stopped
 meanwhile. Figures are medians over the rounds, shares those of the rounds' own ratios.
 
-Our figures are over HTTP with the client on the same cores, the peers' from calls within their
-process. We answer 64 requests a case, peers one full batch of 32: no ragged end for them.
+Our figures are over HTTP with the client on the same cores, and so are those of llama.cpp's native
+build, the other peers' from calls within their process. We answer 64 requests a case, peers one
+full batch of 32: no ragged end for them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, fast_dtype
-from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, peer
+from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, installed, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
 from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
 from benchmarks.server import server
@@ -124,12 +126,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         contenders = {
             name: _start_ours(name, stack, arguments, base, adapters) for name in OUR_OPTIONS
         }
-        for name, program in PROGRAMS.items():
-            if arguments.only and name not in arguments.only:
-                continue
-            if not (arguments.peers / program.folder / "bin" / "python").exists():
-                print(f"{name} is not in {arguments.peers / program.folder}; left out", flush=True)
-                continue
+        there = installed(arguments.peers, arguments.only)
+        left_out = [name for name in PROGRAMS if name not in there]
+        print(f"take part: {', '.join(there)}; left out: {', '.join(left_out)}", flush=True)
+        for name in there:
             contenders[name] = _start(name, stack, arguments, base, adapters)
         _run_all(contenders, Prompts(base), arguments.rounds)
         _keep_logs(work, arguments.peers)
@@ -229,7 +229,7 @@ def _job(
         "dtype": fast_dtype(),
     }
     folder = peers / program.folder
-    if program.folder == "llama.cpp":
+    if program.folder.startswith("llama.cpp"):
         job["gguf"] = str(q4_0_base(folder / f"{base.path.name}.Q4_0.gguf"))
         job["gguf_adapters"] = [str(path) for path in gguf_adapters(base, adapters)]
     elif program.folder == "openvino":

@@ -118,8 +118,9 @@ class Tiles:
     slots: slice
     num_tiles: int
     sources: Tensor  # (num_tiles · TILE,) row of the step; num_rows stands for zeros
-    rows: Tensor  # (num_used,) rows of the step that are served
-    places: Tensor  # (num_used,) where each of them stands among the tiles
+    used: Sequence[tuple[int, int]]  # rows of the step that are served, and their places in tiles
+    rows: Tensor  # (num_used,) those rows
+    places: Tensor  # (num_used,) and those places
     is_whole: bool  # the tiles are the step's rows as they are: nothing to gather or scatter
     scales: Tensor | None  # (num_tiles, TILE, 1), each row's own factor; None: all are 1
 
@@ -140,6 +141,7 @@ class Tiles:
             slots=slots,
             num_tiles=len(tiles),
             sources=torch.tensor(sources, device=device),
+            used=used,
             rows=torch.tensor([row for row, _ in used], device=device),
             places=torch.tensor([place for _, place in used], device=device),
             is_whole=sources == list(range(num_rows)),
@@ -339,7 +341,7 @@ class LoraSlots:
         for tiles in plan.tiles:
             slots = range(tiles.slots.start, tiles.slots.stop)
             num_tiles = tiles.num_tiles // len(slots)
-            for row, place in zip(tiles.rows.tolist(), tiles.places.tolist(), strict=True):
+            for row, place in tiles.used:
                 factor = self._factors.get(slots[place // TILE // num_tiles])
                 if factor is not None:
                     y[row] *= factor

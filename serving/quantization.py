@@ -161,7 +161,10 @@ def _bitsandbytes_linear(
         )
     else:
         layer = layers.Linear8bitLt(num_in, num_out, bias is not None, has_fp16_weights=False)
-        layer.weight = layers.Int8Params(weight.to(torch.float16).contiguous(), requires_grad=False)
+        # Only a weight that comes from the host is quantized at once, others at the first call.
+        layer.weight = layers.Int8Params(
+            weight.to(torch.float16).contiguous().cpu(), requires_grad=False
+        )
     if bias is not None:
         layer.bias = torch.nn.Parameter(bias.to(dtype), requires_grad=False)
     layer = layer.to(weight.device).eval()

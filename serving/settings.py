@@ -59,7 +59,7 @@ class ServingSettings(Settings):
     base: str = "smollm2-135m"
     """Base model: a built-in name, a directory, a .gguf file or a hub id."""
     device: Device = Device.AUTO
-    """cpu, cuda (never run by us), or auto: cuda where PyTorch finds it."""
+    """cpu, cuda (run by us on a fake device only), or auto: cuda where PyTorch finds it."""
     quantization: Quantization | None = None
     """int8 (exact integer sums; default on a CPU), int4 (a single stream is faster, a batch
     slower), nf4 or bnb-int8 (bitsandbytes; bnb-int8 is the default on CUDA), or none."""

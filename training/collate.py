@@ -12,7 +12,7 @@ from training.data.dataset import Row
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward pass reads.
+    """What one forward pass reads, in host memory: who computes takes it to the model's device.
 
     `ids` (rows, length) is padded at the right, so under a causal mask no real token ever sees
     padding and no attention mask is needed; position ids are 0, 1, … in every row. The token

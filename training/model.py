@@ -120,10 +120,11 @@ def answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     if (fast := packed(model)) is not None:
         return fast.answer_states(batch)
     causal = _causal(model)
+    device = causal.device
     states = causal.base_model(
-        input_ids=batch.ids, use_cache=False
+        input_ids=batch.ids.to(device), use_cache=False
     ).last_hidden_state  # (rows, length, hidden)
-    selected: torch.Tensor = states[batch.row_index, batch.position]
+    selected: torch.Tensor = states[batch.row_index.to(device), batch.position.to(device)]
     return selected
 
 
@@ -139,7 +140,9 @@ def _losses(
     causal = _causal(model)
     head = causal.get_output_embeddings()
     for states, wanted in zip(
-        torch.split(hidden, LOGIT_CHUNK), torch.split(targets, LOGIT_CHUNK), strict=True
+        torch.split(hidden, LOGIT_CHUNK),
+        torch.split(targets.to(hidden.device), LOGIT_CHUNK),
+        strict=True,
     ):
         logits = head(states).float()  # (chunk, vocabulary)
         correct = int((logits.argmax(-1) == wanted).sum())

@@ -91,7 +91,7 @@ class MasterWeights:
         for index, master in enumerate(self._masters):
             master.copy_(state[f"{index}.master"])
             moments = {
-                name: state[f"{index}.{name}"].clone()
+                name: state[f"{index}.{name}"].to(master.device, copy=True)
                 for name in _MOMENTS
                 if f"{index}.{name}" in state
             }

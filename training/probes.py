@@ -61,7 +61,8 @@ def record_probes(model: PeftModel, prompts: Sequence[ProbePrompt]) -> tuple[Pro
 
 def _record(model: Any, prompt: ProbePrompt) -> Probe:
     ids = (*prompt.prompt_ids, *prompt.answer_ids)
-    logits = model(input_ids=torch.tensor([ids])).logits[0, len(prompt.prompt_ids) - 1 :]
+    given = torch.tensor([ids], device=model.device)
+    logits = model(input_ids=given).logits[0, len(prompt.prompt_ids) - 1 :]
     values, token_ids = torch.log_softmax(logits.float(), -1).topk(NUM_TOP)  # (positions, NUM_TOP)
     return Probe(
         messages=prompt.messages,

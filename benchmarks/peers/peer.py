@@ -19,20 +19,43 @@ SCRIPTS = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Program:
-    """An engine's script, the folder of its virtual environment, and whether it needs a process
-    without LoRA to be at its best without adapters."""
+    """An engine's script, the folder of its virtual environment, whether it needs a process
+    without LoRA to be at its best without adapters, and what must be in the folder's bin/."""
 
     folder: str
     script: str
     alone: bool
+    binary: str = "python"
+
+    def is_in(self, peers: Path) -> bool:
+        return (peers / self.folder / "bin" / self.binary).exists()
 
 
 PROGRAMS = {
     "vLLM": Program("vllm", "vllm_engine.py", alone=True),
     "OpenVINO GenAI": Program("openvino", "openvino_engine.py", alone=True),
     "llama.cpp": Program("llama.cpp", "llama_cpp_engine.py", alone=False),
+    "llama.cpp native": Program(
+        "llama.cpp-native", "llama_cpp_native_engine.py", alone=False, binary="llama-server"
+    ),
     "PEFT": Program("peft", "peft_engine.py", alone=True),
 }
+BETTER = {"llama.cpp": "llama.cpp native"}
+"""The same engine, built for the processor: where it is, the other is measured only by name."""
+
+
+def installed(peers: Path, only: Sequence[str] | None) -> dict[str, Program]:
+    """The programs that take part: those of `only` (None: all) that are there."""
+    found = {
+        name: program
+        for name, program in PROGRAMS.items()
+        if program.is_in(peers) and (not only or name in only)
+    }
+    if not only:
+        for name, better in BETTER.items():
+            if better in found:
+                found.pop(name, None)
+    return found
 
 
 class PeerFailed(Exception):

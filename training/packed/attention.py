@@ -105,7 +105,8 @@ class _Grid:
         flat = scaled.permute(0, 2, 3, 1, 4).reshape(rows * num_kv, -1, dim)
         keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (keys, values))
         scores = (flat @ keys.mT).view(rows * num_kv, *shape[2:], -1)
-        scores.masked_fill_(_hidden(length, keys.shape[1], window), -math.inf)
+        hidden = _hidden(length, keys.shape[1], window, scores.device)
+        scores.masked_fill_(hidden, -math.inf)
         return cls(flat, keys, values, scores.softmax(-1).flatten(1, 2), shape)
 
     def mix(self) -> Tensor:
@@ -153,10 +154,10 @@ def _pieces(turned: Tensor, layout: Layout, heads: Heads) -> tuple[_Parts | None
     return (first, first_keys, first_values), (queries, keys, values)
 
 
-def _hidden(length: int, num_keys: int, window: int) -> Tensor:
+def _hidden(length: int, num_keys: int, window: int, device: torch.device) -> Tensor:
     """(length, num_keys): the keys behind a query, and those before its window."""
-    query = torch.arange(num_keys - length, num_keys)[:, None]
-    key = torch.arange(num_keys)
+    query = torch.arange(num_keys - length, num_keys, device=device)[:, None]
+    key = torch.arange(num_keys, device=device)
     hidden = key > query
     return hidden | (key <= query - window) if window else hidden
 

@@ -7,7 +7,7 @@ same in every row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,15 @@ class Layout:
             num_prefix=num_prefix,
             num_rows=len(rows),
             longest=longest,
+        )
+
+    def to(self, device: torch.device) -> Layout:
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            positions=self.positions.to(device),
+            answers=self.answers.to(device),
+            scatter=self.scatter.to(device),
         )
 
     def grid(self, own: Tensor) -> Tensor:

@@ -125,10 +125,12 @@ class PackedLlama:
         for block in self._blocks:
             for joint in block.products:
                 joint.refresh()
-        layout = Layout.of(batch)
+        packed = Layout.of(batch)
+        wanted, answers = torch.unique(packed.answers, return_inverse=True)
+        device = self._embedding.device
+        layout, wanted, answers = packed.to(device), wanted.to(device), answers.to(device)
         x = functional.embedding(layout.ids, self._embedding).float()
         rotary = self._angles(layout.positions)
-        wanted, answers = torch.unique(layout.answers, return_inverse=True)
         for block in self._blocks[:-1]:
             x = block(x, rotary, layout)
         x = self._blocks[-1](x, rotary, layout, wanted)
@@ -137,6 +139,7 @@ class PackedLlama:
     @torch.no_grad()
     def _angles(self, positions: Tensor) -> Tensor:
         """Cosine and sine of half a head's angles, (num_tokens, 2, dim / 2) float32."""
-        cosine, sine = self._rotary(torch.zeros(1, dtype=torch.float32), positions[None])
+        of_type = torch.zeros(1, dtype=torch.float32, device=positions.device)
+        cosine, sine = self._rotary(of_type, positions[None])
         half = cosine.shape[-1] // 2
         return torch.stack([cosine[0, :, :half], sine[0, :, :half]], 1)
