@@ -11,21 +11,24 @@ import numpy as np
 from training.data.near import key
 
 _WORD = re.compile(r"\w+")
-_NO_WORDS = [""]
 
 
 class Retriever:
     """Words are runs of letters, digits and `_` of a text's `key`; there is at least one text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
+        self._num_texts = len(texts)
         self._index = bm25s.BM25()
-        self._index.index([_words(text) for text in texts], show_progress=False)
+        # Text without words is one empty word, which no query has: bm25s refuses a corpus of none.
+        self._index.index([_words(text) or [""] for text in texts], show_progress=False)
 
     def ranked(self, query: str, k: int) -> list[int]:
         """The indexes of the k best texts, the best first, equally good ones in their order."""
-        scores = self._index.get_scores(_words(query))
+        if not (words := _words(query)):
+            return list(range(min(k, self._num_texts)))
+        scores = self._index.get_scores(words)
         return [int(index) for index in np.argsort(-scores, kind="stable")[:k]]
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(key(text)) or _NO_WORDS
+    return _WORD.findall(key(text))

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from training.evaluation.intervals import CONFIDENCE, Difference, Estimate
 
-ALPHA = 1 - CONFIDENCE
+ALPHA = round(1 - CONFIDENCE, 9)
 _TOLERANCE = 1e-9
 _MAX_ROWS = 1_000_000
 
@@ -162,7 +162,9 @@ def _rows(width: float, gap: float, num_rows: int) -> float:
 
 
 def _more(needed: float, num_rows: int) -> int | None:
-    return None if needed > _MAX_ROWS else max(1, math.ceil(needed) - num_rows)
+    return (
+        None if needed > _MAX_ROWS else max(1, math.ceil(needed - _TOLERANCE * num_rows) - num_rows)
+    )
 
 
 def _told(found: Difference) -> str:

@@ -51,7 +51,7 @@ def test_answers_that_are_no_classes_are_drawn_from_all_rows() -> None:
 
     chosen = Pool(train, seed=0).first(30)
 
-    assert set(chosen) == set(train)
+    assert sorted(map(str, chosen)) == sorted(map(str, train))
     assert chosen != tuple(train)
 
 
@@ -98,7 +98,8 @@ def test_the_ranking_is_that_of_the_formula() -> None:
 
 def test_texts_without_words_can_be_ranked() -> None:
     assert Retriever(["!", "card"]).ranked("card", 2) == [1, 0]
-    assert sorted(Retriever(["!", "?"]).ranked("…", 2)) == [0, 1]
+    assert Retriever(["!", "?"]).ranked("card", 2) == [0, 1]
+    assert Retriever(["pin", "card"]).ranked("…", 1) == [0]
 
 
 def test_rows_that_are_nearly_training_rows_are_not_asked() -> None:
@@ -106,7 +107,7 @@ def test_rows_that_are_nearly_training_rows_are_not_asked() -> None:
     asked = rows(
         [
             ("i still have not  received my new card, i ordered it a week ago", "late"),
-            ("I still have not received my new card, I ordered it two weeks ago", "late"),
+            ("I still have not received my new card, I ordered it a week ago!!", "late"),
             ("How do I top up?", "top_up"),
         ]
     )
