@@ -200,7 +200,8 @@ def keep(
         manifest = bundle.manifest(lineage=run.lineage)
         whole["manifest_digest"] = str(manifest.digest)
         _write(run.directory / LADDER_FILE, whole)
-        click.echo(f"kept in {run.directory / LADDER_FILE}; the adapter states the summary")
+        click.echo(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
+        click.echo(f"  hotswap push {run.adapter} NAME --run {run.id}")
     if json_file is not None:
         _write(json_file, whole)
 

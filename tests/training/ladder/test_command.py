@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def questions(start: int, stop: int) -> list[dict[str, str]]:
     """Rows of five classes, none of which is nearly another."""
     return [
-        {"question": f"{TEXTS[i % 5]} {chr(97 + i) * 9} {i * 7919}", "answer": WORDS[i % 5]}
+        {
+            "question": f"{TEXTS[i % 5]} {sha256(bytes([i])).hexdigest()[:12]}",
+            "answer": WORDS[i % 5],
+        }
         for i in range(start, stop)
     ]
 
@@ -56,8 +60,8 @@ def write(path: Path, rows: list[dict[str, str]]) -> Path:
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """Rows to train on and rows to ask."""
     return (
-        write(tmp_path / "train.jsonl", questions(0, 15)),
-        write(tmp_path / "test.jsonl", questions(15, 23)),
+        write(tmp_path / "train.jsonl", questions(0, 25)),
+        write(tmp_path / "test.jsonl", questions(25, 35)),
     )
 
 
@@ -86,7 +90,7 @@ def test_every_rung_is_asked_the_same_rows(
 
     rungs = {rung["name"]: rung for rung in found["rungs"]}
     assert list(rungs) == RUNGS
-    assert found["num_rows"] == found["data"]["num_rows"] == 8
+    assert found["num_rows"] == found["data"]["num_rows"] == 10
     assert found["metric"] == "em_normalised"
     assert found["concurrency"] == 1
     assert found["quantization"] == "int8"
@@ -109,7 +113,7 @@ def test_every_rung_is_asked_the_same_rows(
     )
     assert "one request at a time" in found["printed"]
     assert f"verdict: {found['verdict']['text']}" in found["printed"]
-    assert found["verdict"]["outcome"] == "undecided"  # eight rows prove nothing
+    assert found["verdict"]["outcome"] == "undecided"  # ten rows prove nothing
 
 
 def test_the_prompts_of_the_rungs_are_those_that_were_asked_for(
@@ -127,7 +131,7 @@ def test_the_prompts_of_the_rungs_are_those_that_were_asked_for(
     monkeypatch.setattr(FreshEngine, "answers", heard)
     report_of(base, files[1], "--train", files[0], "--system", "Say one word.", "--k", 5)
 
-    test, training = questions(15, 23), questions(0, 15)
+    test, training = questions(25, 35), questions(0, 25)
     known = {row["question"]: row["answer"] for row in training}
     zero, system, few, retrieved = asked
     assert zero == [({"role": "user", "content": row["question"]},) for row in test]
@@ -156,12 +160,12 @@ def test_rows_that_are_training_rows_are_neither_asked_nor_shown(
     base: BaseDirectory, adapter: Path, files: tuple[Path, Path]
 ) -> None:
     leaked = [{**row, "question": row["question"].upper()} for row in questions(0, 4)]
-    both = write(files[1], [*leaked, *questions(15, 23)])
+    both = write(files[1], [*leaked, *questions(25, 35)])
 
     found = report_of(base, both, "--train", files[0], "--adapter", adapter, "--k", 1)
     only = climb(base, write(files[1], leaked), "--train", files[0])
 
-    assert (found["num_left_out"], found["num_rows"]) == (4, 8)
+    assert (found["num_left_out"], found["num_rows"]) == (4, 10)
     assert "4 rows of test.jsonl are left out" in found["said"]
     assert isinstance(only.exception, InvalidData)
     assert "each of the 4 rows is a duplicate" in only.exception.message
@@ -284,7 +288,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
         manifest = registry.manifest(version.manifest_digest)
     assert version.manifest_digest == first  # the same ladder is the same version
     assert kept["manifest_digest"] == run.record["manifest_digest"] == str(first)
-    assert kept["num_train_rows"] == run.record["data"][0]["num_rows"] - 2  # but its validation
+    assert kept["num_train_rows"] == manifest.provenance["num_train_rows"] < 25  # not validation
     stated = manifest.provenance["ladder"]
     assert stated["weights"] == str(manifest.file("adapter_model.safetensors").digest)
     assert stated["verdict"] == kept["verdict"]["outcome"]
@@ -307,7 +311,7 @@ def test_a_run_whose_rows_have_changed_or_gone_is_refused(
 ) -> None:
     before = (run.adapter / "hotswap.json").read_bytes()
 
-    write(files[0], questions(0, 14))
+    write(files[0], questions(0, 24))
     changed = climb(base, files[1], "--run", run.id)
     files[0].unlink()
     gone = climb(base, files[1], "--run", run.id)
