@@ -62,7 +62,7 @@ LADDER_FILE = "ladder.json"
     "--concurrency", default=1, show_default=True, type=click.IntRange(1),
     help="Requests at a time; with 1 a latency is what a lone user waits for.",
 )  # fmt: skip
-@click.option("--base", "base_name", help="The base model; default: the one the adapter names.")
+@click.option("--base", "base_name", help="The base model; default: the run's or adapter's.")
 @click.option("--max-tokens", type=click.IntRange(1), help="The most tokens of an answer.")
 @click.option("--seed", default=0, show_default=True, help="Of samples, examples and tests.")
 @columns_option
@@ -116,7 +116,8 @@ def ladder(
         from training.ladder.rows import LadderRows
         from training.ladder.rungs import climb, make_rungs
 
-        base = provide_base(base_name or base_of(adapter, registry), home.bases)
+        trained_on = None if run is None else run.record["spec"]["base"]
+        base = provide_base(base_name or trained_on or base_of(adapter, registry), home.bases)
         rows = LadderRows.read(data, train, run, columns=columns, num_rows=num_rows, seed=seed)
         if rows.num_left_out:
             say(f"{rows.num_left_out} rows of {data.name} are left out: nearly training rows")

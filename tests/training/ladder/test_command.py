@@ -276,7 +276,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
     assert result.exit_code == 0, (result.output, result.exception)
     first = Bundle.read(run.adapter).manifest(lineage=run.lineage).digest
     kept = json.loads((run.directory / "ladder.json").read_text())
-    again = climb(base, files[1], *options)
+    again = CliRunner().invoke(ladder, [str(a) for a in (files[1], "--max-tokens", 3, *options)])
     pushed = CliRunner().invoke(
         push_command,
         [str(run.adapter), "team/x", "--run", run.id, "--registry", str(store)],
