@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from training.ladder.report import LadderReport
     from training.run import Run
 
-LADDER_FILE = "ladder.json"
+LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
 
 
 @click.command(
@@ -67,6 +67,7 @@ LADDER_FILE = "ladder.json"
 @click.option("--seed", default=0, show_default=True, help="Of samples, examples and tests.")
 @columns_option
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page here.")
 @click.option("--registry", "location", metavar="WHERE", help="The registry's URL or store.")
 def ladder(
     data: Path,
@@ -86,6 +87,7 @@ def ladder(
     seed: int,
     columns: dict[str, str] | None,
     json_file: Path | None,
+    html_file: Path | None,
     location: str | None,
 ) -> None:
     """Find out whether prompting is enough, or an adapter is worth it.
@@ -148,6 +150,8 @@ def ladder(
         }
     print_ladder(report, about, concurrency)
     keep(report, about, concurrency, run, json_file)
+    if html_file is not None:
+        write_page(html_file, report, about, concurrency)
 
 
 def print_ladder(report: LadderReport, about: dict[str, Any], concurrency: int) -> None:
@@ -201,10 +205,19 @@ def keep(
         manifest = bundle.manifest(lineage=run.lineage)
         whole["manifest_digest"] = str(manifest.digest)
         _write(run.directory / LADDER_FILE, whole)
+        write_page(run.directory / PAGE_FILE, report, about, concurrency)
         click.echo(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
         click.echo(f"  hotswap push {run.adapter} NAME --run {run.id}")
     if json_file is not None:
         _write(json_file, whole)
+
+
+def write_page(path: Path, report: LadderReport, about: dict[str, Any], concurrency: int) -> None:
+    from training.ladder.page import page
+
+    facts = {**about, **about["data"]}
+    facts.pop("data")
+    path.write_text(page(report, facts.pop("file_name"), facts, concurrency), encoding="utf-8")
 
 
 def adapter_name(adapter: str, run: Run | None) -> str:

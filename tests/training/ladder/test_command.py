@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
     assert version.manifest_digest == first  # the same ladder is the same version
     assert kept["manifest_digest"] == run.record["manifest_digest"] == str(first)
     assert kept["num_train_rows"] == manifest.provenance["num_train_rows"] < 25  # not validation
+    assert kept["verdict"]["text"] in unescape((run.directory / "ladder.html").read_text())
     stated = manifest.provenance["ladder"]
     assert stated["weights"] == str(manifest.file("adapter_model.safetensors").digest)
     assert stated["verdict"] == kept["verdict"]["outcome"]
