@@ -295,7 +295,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
     assert stated["weights"] == str(manifest.file("adapter_model.safetensors").digest)
     assert stated["verdict"] == kept["verdict"]["outcome"]
     assert stated["text"] == kept["verdict"]["text"]
-    assert list(stated["rungs"]) == RUNGS
+    assert set(stated["rungs"]) == set(RUNGS)
     assert "latency" not in json.dumps(stated)
     for rung in kept["rungs"]:
         score = rung["metrics"][kept["metric"]]
