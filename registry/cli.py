@@ -29,6 +29,7 @@ LAZY_HELP = {
     "train": "Train a LoRA adapter.",
     "tune": "Compare learning rates and ranks.",
     "evaluate": "Measure an adapter on a file of questions.",
+    "ladder": "Find out whether prompting is enough, or an adapter is worth it.",
 }
 
 

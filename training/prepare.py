@@ -57,7 +57,7 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     """Read, fix and check the data of a spec; raises InvalidData for rows that cannot be read, and
     InvalidSettings for a rank that saves nothing on this base."""
     refuse_wasteful_rank(find_targets(base, spec).layers, spec)
-    train, validation, files, cleaned = _gather(spec)
+    train, validation, files, cleaned = gather(spec)
     evened, balanced = even_out(train, spec, spec.seed)
     normaliser = spec.normaliser | spec.required_normaliser()
     prompt = base.prompt_format(system_prompt=spec.system_prompt, normaliser=normaliser)
@@ -80,7 +80,7 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     )
 
 
-def _gather(
+def gather(
     spec: TrainingSpec,
 ) -> tuple[list[Example], list[Example], tuple[DataFile, ...], list[Applied]]:
     """Clean rows to train on and to validate on; not balanced yet, so that a row that balancing

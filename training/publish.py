@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import save_file
@@ -52,14 +53,24 @@ def publish(
     return Bundle.read(directory)
 
 
-def state_metrics(directory: Path, metrics: Mapping[str, float]) -> Bundle:
-    """Let a published directory's `hotswap.json` state these metrics, too: it is replaced whole.
+def state_metrics(
+    directory: Path,
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any] = MappingProxyType({}),
+) -> Bundle:
+    """Let a published directory's `hotswap.json` state these metrics and entries of its provenance,
+    too: it is replaced whole.
 
     What the directory's manifest digest is depends on them.
     """
     path = directory / METADATA_FILE
     known = BundleMetadata.model_validate_json(path.read_bytes())
-    stated = known.model_copy(update={"metrics": {**known.metrics, **metrics}})
+    stated = known.model_copy(
+        update={
+            "metrics": {**known.metrics, **metrics},
+            "provenance": {**known.provenance, **provenance},
+        }
+    )
     work = directory.parent / f".{directory.name}-{METADATA_FILE}"
     _write_json(work, stated.model_dump(mode="json"))
     work.replace(path)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -99,9 +100,12 @@ class Run:
         found = difference(self.record["environment"], _environment())
         return [f"{name}: {before} before, {now} now" for name, (before, now) in found.items()]
 
-    def state_metrics(self, metrics: Mapping[str, float]) -> Bundle:
-        """Let the adapter and the record of a finished run state what an evaluation measured."""
-        bundle = state_metrics(self.adapter, metrics)
+    def state_metrics(
+        self, metrics: Mapping[str, float], provenance: Mapping[str, Any] = MappingProxyType({})
+    ) -> Bundle:
+        """Let the adapter and the record of a finished run state what an evaluation measured, and
+        the adapter what `provenance` adds to its own."""
+        bundle = state_metrics(self.adapter, metrics, provenance)
         known = self.record
         digest = str(bundle.manifest(lineage=self.lineage).digest)
         stated = {"metrics": {**known["metrics"], **metrics}, "manifest_digest": digest}

@@ -84,7 +84,7 @@ def evaluate(
         from training.evaluation.evaluate import EvalSet
 
         home = read_home()
-        base = provide_base(base_name or _base_of(adapter, registry), home.bases)
+        base = provide_base(base_name or base_of(adapter, registry), home.bases)
         asked = EvalSet.read(
             data,
             base,
@@ -96,7 +96,7 @@ def evaluate(
         if requirement is not None:
             requirement.require_known(asked.metric_names)
         engine = stack.enter_context(fresh_engine(base, read_section("serving", ServingSettings)))
-        target = _target(engine, adapter, registry)
+        target = target_of(engine, adapter, registry)
         report, verdict = measure(
             engine, base, asked, (adapter or BASE, target), names, registry, requirement, seed
         )
@@ -147,7 +147,7 @@ def measure(
         at[source] = None if target is None else len(others)
         if target is not None:
             others.append((name, target))
-    report = evaluate_set(engine, base, asked, evaluated, others, seed=seed, hear=_say)
+    report = evaluate_set(engine, base, asked, evaluated, others, seed=seed, hear=say)
     values: dict[str, dict[str, float] | None] = {OWN: report.values()}
     for source, index in at.items():
         found = None if index is None else report.comparisons[index].metrics
@@ -241,7 +241,7 @@ def _other(
         return None
 
 
-def _target(engine: FreshEngine, adapter: str | None, registry: OpenedRegistry) -> Target:
+def target_of(engine: FreshEngine, adapter: str | None, registry: OpenedRegistry) -> Target:
     if adapter is None:
         return engine.base()
     if Path(adapter).is_dir():
@@ -249,7 +249,7 @@ def _target(engine: FreshEngine, adapter: str | None, registry: OpenedRegistry) 
     return engine.load_version(registry.get(), AdapterRef.parse(adapter))
 
 
-def _base_of(adapter: str | None, registry: OpenedRegistry) -> str:
+def base_of(adapter: str | None, registry: OpenedRegistry) -> str:
     from serving.settings import ServingSettings
 
     configured = read_section("serving", ServingSettings).base
@@ -275,5 +275,5 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     click.echo(text, err=True)

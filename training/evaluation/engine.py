@@ -19,8 +19,10 @@ import torch
 
 from registry.adapters import AdapterRef, AdapterVersion
 from registry.bundles.bundle import Bundle
+from registry.bundles.peft_config import WEIGHTS_FILE
 from registry.bundles.transfer import fetch_files, push
 from registry.connect import open_registry
+from registry.digests import Digest
 from registry.manifest import Manifest
 from registry.prompts import Message, PromptFormat
 from registry.protocol import AdapterRegistry
@@ -100,6 +102,16 @@ class FreshEngine:
         self._work = work
         self._max_num_seqs = max_num_seqs
 
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of the context: a prompt and its answer together."""
+        return self._serving.inference.max_model_len
+
+    @property
+    def quantization(self) -> str:
+        """How the base's weights are kept."""
+        return str(self._serving.health()["quantization"])
+
     def base(self, prompt: PromptFormat | None = None) -> Target:
         """The base alone, asked in its own prompt format or in another, such as an adapter's."""
         return Target(prompt or self._serving.base.prompt_format())
@@ -118,6 +130,13 @@ class FreshEngine:
         if not directory.exists():
             fetch_files(registry, manifest, directory)
         return self._push(Bundle.read(directory), manifest)
+
+    def weights_digest(self, target: Target) -> Digest | None:
+        """Of the first adapter's weights file; it names the weights whatever a version states of
+        them. None for the base."""
+        if not target.adapters:
+            return None
+        return self._registry.manifest(target.adapters[0][0]).file(WEIGHTS_FILE).digest
 
     def answers(
         self,

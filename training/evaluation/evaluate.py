@@ -50,9 +50,21 @@ class EvalSet:
         examples = read_examples(path)
         if not examples:
             raise InvalidData(f"{path.name} has no rows", file=path.name)
-        if max_rows is not None and max_rows < len(examples):
-            kept = sorted(random.Random(seed).sample(range(len(examples)), max_rows))  # noqa: S311
-            examples = [examples[index] for index in kept]
+        if max_rows is not None:
+            examples = sampled(examples, max_rows, seed)
+        return cls.of(examples, path, base, chosen=chosen, max_tokens=max_tokens)
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        path: Path,
+        base: BaseDirectory,
+        *,
+        chosen: Sequence[str] = (),
+        max_tokens: int | None = None,
+    ) -> EvalSet:
+        """Of rows of the file at `path` that were chosen already; there is at least one."""
         references = [example.answers[-1] for example in examples]
         longest = max(len(encode(reference, base.tokenizer)) for reference in references)
         return cls(
@@ -76,12 +88,29 @@ class EvalSet:
         }
 
 
+def sampled(examples: Sequence[Example], num_rows: int, seed: int) -> list[Example]:
+    """So many of the rows by chance, in their order; all when there are no more."""
+    if num_rows >= len(examples):
+        return list(examples)
+    kept = sorted(random.Random(seed).sample(range(len(examples)), num_rows))  # noqa: S311
+    return [examples[index] for index in kept]
+
+
 def ask(
-    engine: FreshEngine, base: BaseDirectory, asked: EvalSet, target: Target, name: str
+    engine: FreshEngine,
+    base: BaseDirectory,
+    asked: EvalSet,
+    target: Target,
+    name: str,
+    *,
+    concurrency: int | None = None,
 ) -> Answerer:
-    """What `target` answers to every row, and how likely it finds the row's own answers."""
+    """What `target` answers to every row, `concurrency` at a time as in `FreshEngine.answers`, and
+    how likely it finds the row's own answers."""
     conversations = [example.messages[:-1] for example in asked.examples]
-    answers = engine.answers(conversations, target, max_tokens=asked.max_tokens)
+    answers = engine.answers(
+        conversations, target, max_tokens=asked.max_tokens, concurrency=concurrency
+    )
     rows = [tokenize(example, target.prompt, base.tokenizer) for example in asked.examples]
     likelihoods = engine.likelihoods(rows, target)
     answered = [

@@ -1,0 +1,102 @@
+"""The rungs of a ladder, from the question alone to the adapter, and what asking each gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from serving.base_model import BaseDirectory
+from serving.resolver import Target
+from training.data.formats import Example
+from training.evaluation.engine import FreshEngine
+from training.evaluation.evaluate import EvalSet, ask
+from training.evaluation.report import Answerer
+from training.ladder.pool import Pool
+from training.ladder.prompting import Context, Prompting
+
+ADAPTER = "adapter"
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """`name` is for machines, `label` for people; `target` answers."""
+
+    name: str
+    label: str
+    target: Target
+    prompting: Prompting
+    k: int = 0
+    """Examples that each prompt should show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Climbed:
+    """A rung and the answers it got, with the number of examples that each row's prompt showed."""
+
+    rung: Rung
+    answerer: Answerer
+    shown: tuple[int, ...]
+
+    @property
+    def num_trimmed(self) -> int:
+        return sum(count < self.rung.k for count in self.shown)
+
+
+def make_rungs(
+    base: Target, adapter: Target | None, pool: Pool, *, k: int, system: str | None
+) -> tuple[Rung, ...]:
+    """Each rung keeps what the one before it added: the system prompt, then examples too."""
+    k = min(k, len(pool.rows))
+    first = pool.first(k)
+    told = "" if system is None else ", system prompt"
+    rungs = [Rung("zero_shot", "zero-shot", base, Prompting())]
+    if system is not None:
+        rungs.append(Rung("system_prompt", "system prompt", base, Prompting(system)))
+    if k:
+        rungs += [
+            Rung("few_shot", f"{k} examples{told}", base, Prompting(system, lambda _: first), k),
+            Rung(
+                "retrieved",
+                f"{k} retrieved{told}",
+                base,
+                Prompting(system, lambda row: pool.nearest(row, k), is_nearest_last=True),
+                k,
+            ),
+        ]
+    if adapter is not None:
+        rungs.append(Rung(ADAPTER, "the adapter", adapter, Prompting()))
+    return tuple(rungs)
+
+
+def climb(
+    engine: FreshEngine,
+    base: BaseDirectory,
+    asked: EvalSet,
+    rungs: Sequence[Rung],
+    *,
+    concurrency: int | None,
+    hear: Hear = lambda _: None,
+) -> list[Climbed]:
+    """Ask every rung the same rows. A rung whose prompts hold no example at all is left out, and
+    `hear` is told. Raises InvalidData for a row that the context does not hold, before any asking.
+    """
+    prompts = [_prompts(engine, base, asked, rung) for rung in rungs]
+    climbed = []
+    for rung, (examples, shown) in zip(rungs, prompts, strict=True):
+        if rung.k and not any(shown):
+            hear(f"{rung.label}: left out, the context of {engine.max_model_len} tokens holds none")
+            continue
+        hear(f"asking {rung.label} {len(examples)} questions")
+        changed = replace(asked, examples=examples)
+        answerer = ask(engine, base, changed, rung.target, rung.label, concurrency=concurrency)
+        climbed.append(Climbed(rung, answerer, shown))
+    return climbed
+
+
+def _prompts(
+    engine: FreshEngine, base: BaseDirectory, asked: EvalSet, rung: Rung
+) -> tuple[tuple[Example, ...], tuple[int, ...]]:
+    context = Context(rung.target.prompt, base.tokenizer, engine.max_model_len, asked.max_tokens)
+    pairs = [rung.prompting.asked(row, context) for row in asked.examples]
+    return tuple(example for example, _ in pairs), tuple(count for _, count in pairs)
