@@ -82,8 +82,9 @@ class Recording(NoRecording):
             return {"messages": [m.model_dump(exclude_none=True) for m in self._body.messages]}
         assert isinstance(self._body, CompletionRequest)
         prompt = self._body.prompts[number]
-        is_text = isinstance(prompt, str)
-        return {"prompt": prompt if is_text else self._decode(prompt, skip_special_tokens=False)}
+        if not isinstance(prompt, str):
+            prompt = self._decode(prompt, skip_special_tokens=False)
+        return {"prompt": prompt}
 
 
 def recording_of(inference: Inference, target: Target, body: SamplingFields) -> NoRecording:

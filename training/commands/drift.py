@@ -20,7 +20,7 @@ from training.data.formats import read_examples
     "--traffic",
     required=True,
     type=click.Path(path_type=Path),
-    help="Recent requests with their answers, rows in any format.",
+    help="Recent requests: a server's request log (file or directory), or rows in any format.",
 )
 @columns_option
 @click.option("--seed", default=0, show_default=True, help="Of the training rows held back.")
@@ -36,8 +36,9 @@ def drift(
     it is drifting, 0.3 foreign. The requests least like any training row are listed.
     """
     from training.data.drift import measure_drift
+    from training.data.traffic import requests_in
 
-    requests, train = read_examples(traffic), read_examples(data, columns=columns)
+    requests, train = requests_in(traffic), read_examples(data, columns=columns)
     found = measure_drift(requests, train, seed=seed)
     for figure in found.figures:
         click.echo(
