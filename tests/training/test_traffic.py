@@ -71,10 +71,10 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_by_default_answers_are_yet_to_be_written_and_questions_stand_once(log: Path) -> None:
-    assert chosen(log) == {"one": [""], "three": [""], "four": [""]}
+    assert chosen(log) == {"one": [""], "two": [""], "three": [""], "four": [""]}
     found = collect(iter_served(log), Choice())
     assert found.num_read == 6
-    assert +found.left_out == {LeftOut.DUPLICATE: 2, LeftOut.TRUNCATED: 1}
+    assert +found.left_out == {LeftOut.DUPLICATE: 2}
 
 
 def test_rows_without_answers_are_refused_by_training_until_they_are_written(log: Path) -> None:
@@ -85,7 +85,11 @@ def test_rows_without_answers_are_refused_by_training_until_they_are_written(log
 def test_served_answers_are_taken_when_that_is_said(log: Path) -> None:
     assert chosen(log, answers=Answers.SERVED) == {"one": ["a", "b"], "three": ["yes"]}
     found = collect(iter_served(log), Choice(answers=Answers.SERVED))
-    assert found.left_out[LeftOut.EMPTY] == 1
+    assert +found.left_out == {
+        LeftOut.DUPLICATE: 1,
+        LeftOut.TRUNCATED: 1,
+        LeftOut.EMPTY: 1,
+    }
 
 
 def test_answers_that_were_cut_off_can_be_kept(log: Path) -> None:
@@ -94,7 +98,7 @@ def test_answers_that_were_cut_off_can_be_kept(log: Path) -> None:
 
 def test_rows_are_chosen_by_adapter_and_time(log: Path) -> None:
     assert list(chosen(log, adapters=("team/b", "x/*"))) == ["three"]
-    assert list(chosen(log, adapters=("team/*",))) == ["one", "three", "four"]
+    assert list(chosen(log, adapters=("team/*",))) == ["one", "two", "three", "four"]
     at = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)  # three's time, in another zone
     assert "three" in chosen(log, since=at)
     assert "three" not in chosen(log, since=at.replace(minute=1))
@@ -205,10 +209,11 @@ def test_the_command_writes_rows_for_their_owner_and_tells_what_it_left_out(
     assert done.exit_code == 0, done.output
     assert "left out: 1 of another adapter" in done.output
     assert "left out: 2 that are an earlier row" in done.output
-    assert "2 of 6 rows written" in done.output
+    assert "3 of 6 rows written" in done.output
     assert "the model's own" not in done.output
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {"messages": [user("one"), assistant("")]},
+        {"messages": [user("two"), assistant("")]},
         {"messages": [user("four"), assistant("")]},
     ]
     assert stat.S_IMODE(out.stat().st_mode) == 0o600

@@ -23,9 +23,7 @@ from training.data.formats import read_examples
     help="Recent requests: a server's request log (file or directory), or rows in any format.",
 )
 @columns_option
-@click.option(
-    "--seed", default=0, show_default=True, help="Of the rows that are held back."
-)
+@click.option("--seed", default=0, show_default=True, help="Of the rows that are held back.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
 )

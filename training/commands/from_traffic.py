@@ -42,7 +42,11 @@ _OWNER_ONLY = 0o600
     help="Only requests of these names; may be given more than once.",
 )
 @click.option("--since", callback=utc_time, metavar="TIME", help="Leave out what was before (UTC).")
-@click.option("--keep-truncated", is_flag=True, help="Also take answers that max_tokens cut off.")
+@click.option(
+    "--keep-truncated",
+    is_flag=True,
+    help="With --answers served: also what was cut off.",
+)
 @click.option(
     "--redact",
     is_flag=True,
@@ -71,8 +75,8 @@ def from_traffic(
     LOG is a file of the log, or a directory with such files. What a model answered is no label, so
     answers are left empty for somebody to write them (`hotswap train` refuses empty ones), unless
     --answers served takes them. Earlier answers of a conversation are context and are not learnt.
-    Left out and counted: duplicates but for case and white space, answers that were cut off,
-    prompts of /v1/completions that are rendered templates. The file is for its owner alone.
+    Left out and counted: duplicates but for case and white space, served answers that max_tokens
+    cut off, prompts of /v1/completions that are rendered templates. OUTPUT is for its owner alone.
     """
     choice = Choice(adapters or ("*",), since, Answers(answers), keep_truncated, redact)
     found = collect(chain.from_iterable(map(iter_served, logs)), choice)

@@ -99,6 +99,7 @@ class Choice:
     since: datetime | None = None
     answers: Answers = Answers.EMPTY
     keep_truncated: bool = False
+    """Of served answers, also those that max_tokens cut off."""
     redact: bool = False
 
     def refusal(self, served: Served) -> LeftOut | None:
@@ -108,10 +109,11 @@ class Choice:
             return LeftOut.EARLIER
         if served.is_templated:
             return LeftOut.TEMPLATED
-        if served.finish_reason == _TRUNCATED and not self.keep_truncated:
-            return LeftOut.TRUNCATED
-        if self.answers is Answers.SERVED and not served.answer.strip():
-            return LeftOut.EMPTY
+        if self.answers is Answers.SERVED:
+            if served.finish_reason == _TRUNCATED and not self.keep_truncated:
+                return LeftOut.TRUNCATED
+            if not served.answer.strip():
+                return LeftOut.EMPTY
         return None
 
 
