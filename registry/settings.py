@@ -76,6 +76,7 @@ class Home:
         self.bases = root / "bases"
         self.adapter_cache = root / "cache" / "adapters"
         self.seen_moves = root / "seen-moves"
+        self.requests = root / "requests"
         self.runs = root / "runs"
         self.jobs = root / "jobs"
 

@@ -22,6 +22,7 @@ from registry.protocol import AdapterRegistry
 from serving.generation import Generation, Piece
 from serving.inference import Inference
 from serving.logprobs import ChatLogprobs, TextLogprobs, joined
+from serving.recording import recording_of
 from serving.resolver import Target
 from serving.schemas import (
     AppliedAdapter,
@@ -131,6 +132,7 @@ class _Answer:
         self._body = body
         self._generations = generations
         self._words = inference.words
+        self._recording = recording_of(inference, target, body)
         self._forms: dict[int, ChatLogprobs | TextLogprobs] = {}
         self._provenance = _provenance(inference, target)
         self._head = {
@@ -232,7 +234,10 @@ class _Answer:
         try:
             for number, generation in enumerate(self._generations):
                 async for piece in generation.pieces():
-                    yield replace(piece, index=number * self._body.n + piece.index)
+                    piece = replace(piece, index=number * self._body.n + piece.index)
+                    self._recording.hear(piece)
+                    yield piece
+            self._recording.finish(self._generations)
         finally:
             self._close()
 

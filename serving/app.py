@@ -26,6 +26,7 @@ from serving.models import Model
 from serving.models.choice import Placement, make_model
 from serving.pages import PAGE
 from serving.probes import check_text
+from serving.request_log import RequestLog
 from serving.resolver import Resolver, Servable
 from serving.runner import ModelRunner, PreparedAdapter
 from serving.scheduler import Limits
@@ -47,7 +48,8 @@ class Serving:
         base: BaseDirectory | None = None,
     ) -> None:
         """Loads and quantizes `base`, or the one that the settings name; raises BaseNotFound, or
-        InvalidSettings for the trust file."""
+        InvalidSettings for the trust file or the request log."""
+        self.request_log = _request_log(settings, home)
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
         trust = Trust(policy, registry, SeenMoves(home.seen_moves))
         self.base = base or provide_base(settings.base, home.bases)
@@ -95,6 +97,7 @@ class Serving:
             engine=self.engine,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens // PAGE * PAGE),
             default_max_tokens=settings.default_max_tokens,
+            request_log=self.request_log,
         )
         self._facts = {
             "base": self.base.model_id,
@@ -109,6 +112,8 @@ class Serving:
         return self._runner.prepare(read_lora_weights(path, manifest.lora, manifest.probes))
 
     def start(self) -> None:
+        if self.request_log is not None:
+            self.request_log.start()
         self.engine.start()
         self.follower.start()
 
@@ -116,9 +121,12 @@ class Serving:
         self.follower.stop()
         self.engine.stop()
         self.adapters.close()
+        if self.request_log is not None:
+            self.request_log.stop()
 
     def health(self) -> dict[str, Any]:
-        return {**self._facts, **self.engine.health(), **self.follower.health()}
+        log = {} if self.request_log is None else {"request_log": self.request_log.health()}
+        return {**self._facts, **self.engine.health(), **self.follower.health(), **log}
 
     def surroundings(self, home: Home) -> Surroundings:
         """What planes of other packages need to know of this one."""
@@ -140,6 +148,17 @@ class Serving:
 
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def _request_log(settings: ServingSettings, home: Home) -> RequestLog | None:
+    if not settings.request_patterns:
+        return None
+    return RequestLog(
+        settings.request_log_directory or home.requests,
+        patterns=settings.request_patterns,
+        sample_rate=settings.request_log_sample_rate,
+        max_bytes=int(settings.request_log_mb * 1e6),
+    )
 
 
 def _limits(settings: ServingSettings, model: Model) -> Limits:

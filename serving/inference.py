@@ -13,6 +13,7 @@ from registry.errors import ContextLengthExceeded, InvalidPrompt, InvalidRequest
 from serving.base_model import BaseDirectory
 from serving.engine import Engine
 from serving.generation import Generation
+from serving.request_log import RequestLog
 from serving.resolver import Resolver, Target
 from serving.schemas import ChatRequest, CompletionRequest, SamplingFields
 from serving.sequence import SamplingParams
@@ -28,6 +29,7 @@ class Inference:
     engine: Engine[Any]
     max_model_len: int
     default_max_tokens: int
+    request_log: RequestLog | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from registry.access.scopes import is_alias_pattern
 from registry.settings import Settings
 
 MAX_STACKED = 4
@@ -110,6 +111,29 @@ class ServingSettings(Settings):
     """How long what was known last stays in use when the registry cannot be reached."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
+
+    log_requests: str | None = None
+    """Keep requests and answers of the names that this pattern stands for (team/*; several with a
+    comma between them), in files that `hotswap data drift` reads. They hold what users wrote.
+    Nothing is kept without."""
+    request_log_directory: Path | None = None
+    """Where they are kept, a directory an adapter; below HOTSWAP_HOME by default."""
+    request_log_sample_rate: float = Field(1.0, gt=0, le=1)
+    """The share of requests that is kept, chosen by the hash of x-request-id."""
+    request_log_mb: float = Field(16, ge=0.01)
+    """Size of an adapter's files at most; the oldest rows go."""
+
+    @property
+    def request_patterns(self) -> list[str]:
+        return [] if self.log_requests is None else self.log_requests.split(",")
+
+    @field_validator("log_requests")
+    @classmethod
+    def _is_pattern_of_names(cls, text: str | None) -> str | None:
+        for part in [] if text is None else text.split(","):
+            if "@" in part or not is_alias_pattern(part):
+                raise ValueError(f"{part!r} is not a pattern of names (example: 'team/*')")
+        return text
 
     @model_validator(mode="after")
     def _step_has_room(self) -> ServingSettings:

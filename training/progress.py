@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
@@ -31,8 +32,16 @@ class Timing:
         return self.num_tokens / self.train_s if self.train_s else 0.0
 
 
+class Ending(StrEnum):
+    """How a run ended. An interrupted one can go on."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
 class Progress(Protocol):
-    """Hears of a run's events in order; must not change anything of it."""
+    """Hears of a run's events in order, of its end in any case; must not change anything of it."""
 
     def started(self, num_steps: int) -> None: ...
 
@@ -40,7 +49,7 @@ class Progress(Protocol):
 
     def validated(self, step: int, validation: Tally) -> None: ...
 
-    def finished(self) -> None: ...
+    def ended(self, how: Ending) -> None: ...
 
 
 class Silence:
@@ -50,7 +59,7 @@ class Silence:
 
     def validated(self, step: int, validation: Tally) -> None: ...
 
-    def finished(self) -> None: ...
+    def ended(self, how: Ending) -> None: ...
 
 
 class Bar:
@@ -76,7 +85,8 @@ class Bar:
         if self._bar is not None:
             self._bar.write(_validation_line(step, validation), file=self._stream)
 
-    def finished(self) -> None:
+    def ended(self, how: Ending) -> None:
+        del how
         if self._bar is not None:
             self._bar.close()
 
@@ -103,7 +113,7 @@ class Lines:
     def validated(self, step: int, validation: Tally) -> None:
         self._write(_validation_line(step, validation))
 
-    def finished(self) -> None: ...
+    def ended(self, how: Ending) -> None: ...
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")

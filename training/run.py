@@ -35,7 +35,7 @@ from training.finetune import TrainingInterrupted, finetune
 from training.outcome import Outcome
 from training.prepare import Prepared
 from training.processes import ALONE, Processes
-from training.progress import Progress, Silence
+from training.progress import Ending, Progress, Silence
 from training.publish import library_versions, publish, state_metrics
 from training.spec import TrainingSpec
 from training.state import State
@@ -127,17 +127,15 @@ class Run:
         `stop` says so, ResumeRefused when spec, data, base or the number of processes are not those
         it was started with. Only process 0 calls this, the others `take_part`.
         """
-        about = self._about(spec, base, prepared, processes)
-        identity = _identity(about)
-        with self._alone():
+        with _told_of_the_end(progress), self._alone():
+            about = self._about(spec, base, prepared, processes)
+            identity = _identity(about)
             if (self.directory / "run.json").exists():
                 _refuse(self.id, _identity(self.record), identity)
                 shutil.rmtree(self.adapter, ignore_errors=True)  # published, but never recorded
             self._write_record({**about, "state": "running"})
             try:
-                outcome = self._train(
-                    spec, base, prepared, progress, _identity(about), stop, processes
-                )
+                outcome = self._train(spec, base, prepared, progress, identity, stop, processes)
                 bundle = publish(self.adapter, outcome, spec, base, prepared)
             except TrainingInterrupted as error:
                 self._write_record({**about, "state": "interrupted", "error": error.message})
@@ -148,8 +146,6 @@ class Run:
                 ended = {"state": "failed", "ended_at": _now(), "error": str(error)}
                 self._write_record({**about, **ended})
                 raise
-            finally:
-                progress.finished()
             self._finish(about, outcome, bundle)
         return outcome, bundle
 
@@ -290,6 +286,19 @@ class _KeptStates:
     def save(self, state: State) -> None:
         self._file.save(state)
         write_csv(self._directory / "curve.csv", state.curve)
+
+
+@contextlib.contextmanager
+def _told_of_the_end(progress: Progress) -> Iterator[None]:
+    how = Ending.FAILED
+    try:
+        yield
+        how = Ending.FINISHED
+    except (TrainingInterrupted, KeyboardInterrupt):
+        how = Ending.INTERRUPTED
+        raise
+    finally:
+        progress.ended(how)
 
 
 def _checkpoint_path(directory: Path) -> Path:

@@ -15,9 +15,16 @@ from typing import Any
 
 from registry.errors import InvalidRequest
 from training.model import Tally
-from training.progress import Progress, Timing
+from training.progress import Ending, Progress, Timing
 
 PROJECT = "hotswap"
+_MLFLOW_STATUSES = {
+    Ending.FINISHED: "FINISHED",
+    Ending.FAILED: "FAILED",
+    Ending.INTERRUPTED: "KILLED",
+}
+# 255 is what wandb itself says after Ctrl-C.
+_WANDB_EXIT_CODES = {Ending.FINISHED: 0, Ending.FAILED: 1, Ending.INTERRUPTED: 255}
 
 
 class Tracker(StrEnum):
@@ -46,9 +53,9 @@ class Several:
         for each in self._heard_by:
             each.validated(step, validation)
 
-    def finished(self) -> None:
+    def ended(self, how: Ending) -> None:
         for each in self._heard_by:
-            each.finished()
+            each.ended(how)
 
 
 class Tracked:
@@ -63,7 +70,7 @@ class Tracked:
     def validated(self, step: int, validation: Tally) -> None:
         self._log(step, _figures("validation", validation))
 
-    def finished(self) -> None:
+    def ended(self, how: Ending) -> None:
         raise NotImplementedError
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -79,7 +86,8 @@ class TensorBoard(Tracked):
         rows = "".join(f"| {name} | {value} |\n" for name, value in spec.items())
         self._writer.add_text("spec", f"| option | value |\n|---|---|\n{rows}")
 
-    def finished(self) -> None:
+    def ended(self, how: Ending) -> None:
+        del how  # event files do not say
         self._writer.close()
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -96,8 +104,8 @@ class MLflow(Tracked):
         self._mlflow.start_run(run_name=directory.name)
         self._mlflow.log_params(spec)
 
-    def finished(self) -> None:
-        self._mlflow.end_run()
+    def ended(self, how: Ending) -> None:
+        self._mlflow.end_run(_MLFLOW_STATUSES[how])
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(figures), step=step)
@@ -112,8 +120,8 @@ class WeightsAndBiases(Tracked):
             project=PROJECT, name=directory.name, dir=str(directory), config=dict(spec)
         )
 
-    def finished(self) -> None:
-        self._run.finish()
+    def ended(self, how: Ending) -> None:
+        self._run.finish(_WANDB_EXIT_CODES[how])
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         # A step has two entries when it is validated; theirs must not be joined by a counter.

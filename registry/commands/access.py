@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
+from registry.commands.parts import (
+    example,
+    json_option,
+    open_registry_at,
+    registry_option,
+    utc_time,
+)
 from registry.commands.tables import print_json, print_table, time_text
 from registry.settings import read_user
 
@@ -22,18 +28,6 @@ def _length(_: click.Context, __: click.Parameter, text: str | None) -> timedelt
     if found is None:
         raise click.BadParameter(f"{text!r} is not a length of time; give one like 30d, 12h or 45m")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
-def _time(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time; give one like 2026-11-24 or 2026-11-24T18:00:00+00:00"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @click.group(epilog=example("hotswap token create ci --scope 'push:team/*' --expires 90d"))
@@ -122,7 +116,7 @@ def revoke(name: str, location: str | None, as_json: bool) -> None:
 
 
 @click.command(epilog=example("hotswap audit --since 2026-11-24", "hotswap audit --json"))
-@click.option("--since", callback=_time, metavar="TIME", help="Leave out what was before (UTC).")
+@click.option("--since", callback=utc_time, metavar="TIME", help="Leave out what was before (UTC).")
 @registry_option
 @json_option
 def audit(since: datetime | None, location: str | None, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -30,6 +31,19 @@ def registry_option(function: CommandT) -> CommandT:
 
 def json_option(function: CommandT) -> CommandT:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def utc_time(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    """A callback for options that take a time; one that names no zone is in UTC."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time; give one like 2026-11-24 or 2026-11-24T18:00:00+00:00"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @contextmanager

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +12,9 @@ from click.testing import CliRunner
 
 from registry.errors import InvalidData
 from training.commands.data import data
-from training.data.drift import (
-    Verdict,
-    divergence,
-    form,
-    language_distance,
-    length_distance,
-    measure_drift,
-    nearest_cosines,
-    unseen_words,
-)
-from training.data.formats import Example, Place
+from training.data.distances import DISTANCES, Sample, Traits, divergence, form
+from training.data.drift import Verdict, compare, measure_drift, nearest_cosines
+from training.data.formats import Example, Place, read_examples
 
 ITEMS = ("pizza", "burger", "salad", "soup", "pasta")
 
@@ -39,6 +33,11 @@ def orders(start: int, end: int) -> list[str]:
     return [f"please order {i % 7} {ITEMS[i % 5]} for table {i % 9}" for i in range(start, end)]
 
 
+def figure(name: str, texts: list[str], known: list[str]) -> float:
+    (of,) = (distance.of for distance in DISTANCES if distance.name == name)
+    return of(*(Sample.of(map(Traits.of, each)) for each in (texts, known)))
+
+
 def test_requests_like_the_training_rows_are_ok() -> None:
     found = measure_drift(examples(orders(200, 260)), examples(orders(0, 200)))
     assert found.verdict is Verdict.OK
@@ -54,8 +53,65 @@ def test_requests_of_another_kind_are_foreign_and_the_strangest_is_named() -> No
     assert "drift_unseen_words" in {finding.code for finding in found.findings("log.jsonl")}
 
 
+def alarms(traits: list[Traits], num_requests: int, num_rows: int, seeds: int) -> list[int]:
+    """The seeds for which requests drawn from the rows' own source raise an alarm."""
+    found = []
+    for seed in range(seeds):
+        drawn = random.Random(seed).sample(traits, num_requests + num_rows)
+        figures = compare(drawn[:num_requests], drawn[num_requests:], seed)
+        if any(each.verdict is not Verdict.OK for each in figures):
+            found.append(seed)
+    return found
+
+
+@pytest.mark.parametrize("num_requests", [5, 20, 60])
+def test_requests_from_the_rows_own_source_raise_no_alarm(num_requests: int) -> None:
+    generator = random.Random(1)
+    texts = [
+        f"please order {generator.randrange(7)} {generator.choice(ITEMS)} for table"
+        f" {generator.randrange(9)}{generator.choice(['', '?', ' and be quick', '!' * 3])}"
+        for _ in range(400)
+    ]
+    assert alarms([Traits.of(text) for text in texts], num_requests, 200, seeds=30) == []
+
+
+def test_real_requests_from_the_rows_own_source_raise_no_alarm(real_data: Path) -> None:
+    rows = read_examples(
+        real_data / "banking77/train.csv", columns={"question": "text", "answer": "category"}
+    )
+    texts = [example.messages[0]["content"] for example in random.Random(1).sample(rows, 3000)]
+    traits = [Traits.of(text) for text in texts]
+    assert alarms(traits, 30, 500, seeds=20) == []
+    assert alarms(traits, 200, 1500, seeds=10) == []
+
+
+def test_one_class_of_many_and_a_habit_that_is_new_are_drift(real_data: Path) -> None:
+    rows = read_examples(
+        real_data / "banking77/train.csv", columns={"question": "text", "answer": "category"}
+    )
+    one = [e for e in rows if e.answers == ("card_arrival",)][:60]
+    rest = random.Random(1).sample([e for e in rows if e not in one], 1500)
+    found = {figure.name: figure.verdict for figure in measure_drift(one, rest).figures}
+    assert found["words"] is not Verdict.OK
+
+    def shouted(example: Example) -> Example:
+        (asked, answer) = example.messages
+        return replace(example, messages=({**asked, "content": asked["content"].upper()}, answer))
+
+    usual = measure_drift(rest[:60], rest[60:])
+    loud = measure_drift([shouted(e) for e in rest[:60]], rest[60:])
+    assert usual.verdict is Verdict.OK
+    assert {f.name for f in loud.figures if f.verdict is not Verdict.OK} == {"form"}
+
+
+def test_a_few_of_many_requests_that_are_foreign_are_noticed() -> None:
+    requests = examples([*orders(0, 90), *["Wie spät ist es in Berlin?"] * 10])
+    found = measure_drift(requests, examples(orders(0, 300)))
+    assert found.verdict is Verdict.DRIFTING
+
+
 def test_the_length_distance_is_the_largest_gap_of_the_distributions() -> None:
-    assert length_distance(["a", "ab", "abcd"], ["ab", "abc", "abcd"]) == pytest.approx(1 / 3)
+    assert figure("length", ["a", "ab", "abcd"], ["ab", "abc", "abcd"]) == pytest.approx(1 / 3)
 
 
 def test_the_divergence_is_that_of_the_formula() -> None:
@@ -70,7 +126,7 @@ def test_the_divergence_is_that_of_the_formula() -> None:
 
 
 def test_words_of_no_training_row_are_counted_as_often_as_they_occur() -> None:
-    assert unseen_words(["one two two", "three"], ["One three"]) == pytest.approx(0.5)
+    assert figure("unseen_words", ["one two two", "three"], ["One three"]) == pytest.approx(0.5)
 
 
 def test_the_cosine_is_1_for_a_known_text_and_0_for_one_that_shares_no_ngram() -> None:
@@ -82,8 +138,8 @@ def test_the_cosine_is_1_for_a_known_text_and_0_for_one_that_shares_no_ngram() -
 def test_another_language_is_noticed() -> None:
     english = ["The weather is nice today and we go to the beach with our children"] * 3
     german = ["Das Wetter ist heute schön und wir gehen mit unseren Kindern an den Strand"] * 3
-    assert language_distance(german, english) == 1
-    assert language_distance(english, english) == 0
+    assert figure("language", german, english) == 1
+    assert figure("language", english, english) == 0
 
 
 @pytest.mark.parametrize(

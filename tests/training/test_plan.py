@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import training.run
-from registry.errors import InvalidSettings
+from registry.errors import InvalidRequest, InvalidSettings
 from registry.prompts import PromptFormat
 from registry.settings import Home
 from serving.base_model import BaseDirectory
@@ -271,4 +271,30 @@ def test_masks_of_as_many_rows_as_asked_for_are_shown_without_colour_in_a_file(
     assert [result.stdout.count(f"<|im_end|>{CLOSE}") for result in results] == [3, 5]
     assert "tokens are supervised" in results[0].stdout
     assert "\x1b" not in results[0].stdout
+    assert not home.exists()
+
+
+@pytest.mark.usefixtures("untrained")
+def test_masks_can_be_written_to_a_file_all_or_as_many_as_asked_for(
+    base: BaseDirectory, home: Path, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data, every, some = write_rows(counting(20)), tmp_path / "every.txt", tmp_path / "some.txt"
+    options = (data, "--base", base.path, "--r", 4)
+
+    result = invoke(*options, "--mask-file", every)
+    invoke(*options, "--show-mask", 5, "--mask-file", some)
+
+    num_rows = int(result.stdout.partition(" rows with their masks written to")[0].split("\n")[-1])
+    written = every.read_text(encoding="utf-8")
+    assert f"{num_rows} rows to train on" in result.stdout
+    assert written.count(f"<|im_end|>{CLOSE}") == written.count("tokens are supervised") == num_rows
+    assert written.startswith(some.read_text(encoding="utf-8"))
+    assert some.read_text(encoding="utf-8").count("tokens are supervised") == 5
+    assert "\x1b" not in written
+    assert OPEN not in result.stdout
+    for path, problem in ((every, "File exists"), (tmp_path / "no/file", "No such file")):
+        refused = invoke(*options, "--mask-file", path)
+        assert isinstance(refused.exception, InvalidRequest)
+        assert f"{path}: {problem}" in refused.exception.message
+    assert every.read_text(encoding="utf-8") == written
     assert not home.exists()

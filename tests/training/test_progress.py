@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from training.model import Tally
-from training.progress import Bar, Lines, Timing, progress_for
+from training.progress import Bar, Ending, Lines, Timing, progress_for
 
 
 class Terminal(io.StringIO):
@@ -26,7 +26,7 @@ def test_the_bar_shows_loss_token_accuracy_and_speed() -> None:
     bar.started(2)
     bar.stepped(2, TRAIN, Timing(num_tokens=100, train_s=2.0))
     bar.validated(2, TRAIN)
-    bar.finished()
+    bar.ended(Ending.FINISHED)
 
     assert "loss 1.500  token accuracy 0.750  50 tokens/s" in terminal.getvalue()
     assert "step 2: validation loss 1.5000, token accuracy 0.750" in terminal.getvalue()

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import csv
+import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from registry.errors import InvalidRequest
+from registry.errors import HotswapError, InvalidRequest
 from registry.settings import Home
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
 from training.commands.train import train
+from training.finetune import TrainingInterrupted
 from training.model import Tally
-from training.progress import Silence, Timing
+from training.prepare import prepare
+from training.progress import Ending, Silence, Timing
+from training.run import Run
+from training.spec import TrainingSpec
 from training.trackers import Tracker, require_packages, tracked
 
 SPEC = {"r": 4, "learning_rate": 0.001}
@@ -30,7 +37,7 @@ class Heard(Silence):
         self.steps.append(step)
 
 
-def play(tracker: Tracker, directory: Path) -> Heard:
+def play(tracker: Tracker, directory: Path, how: Ending = Ending.FINISHED) -> Heard:
     """Two steps, the second one validated."""
     heard = Heard()
     progress = tracked(heard, [tracker], directory, SPEC)
@@ -38,7 +45,7 @@ def play(tracker: Tracker, directory: Path) -> Heard:
     progress.stepped(1, TRAIN, Timing(100, 2.0))
     progress.stepped(2, TRAIN, Timing(100, 2.0))
     progress.validated(2, VALIDATION)
-    progress.finished()
+    progress.ended(how)
     return heard
 
 
@@ -55,15 +62,21 @@ def test_tensorboard_can_read_what_a_run_wrote(tmp_path: Path) -> None:
     assert heard.steps == [1, 2]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_mlflow_keeps_the_spec_and_every_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mlflow = pytest.importorskip("mlflow")
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package, with a store in the test's directory."""
+    package = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
+    package.set_tracking_uri((tmp_path / "store").as_uri())
+    return package
 
+
+quiet_mlflow = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+@quiet_mlflow
+def test_mlflow_keeps_the_spec_and_every_figure(mlflow: Any, tmp_path: Path) -> None:
     play(Tracker.MLFLOW, tmp_path / "my-run")
 
     client = mlflow.MlflowClient()
@@ -75,6 +88,75 @@ def test_mlflow_keeps_the_spec_and_every_figure(
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert sorted((point.step, point.value) for point in history) == [(1, 1.5), (2, 1.5)]
     assert run.data.metrics["validation/loss"] == 0.5
+
+
+@quiet_mlflow
+def test_mlflow_is_told_how_a_run_ended(
+    mlflow: Any, base: BaseDirectory, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    data = write_rows(counting(20))
+
+    def statuses(
+        spec: TrainingSpec, stop: Callable[[], bool], error: type[BaseException]
+    ) -> list[str]:
+        """Of all runs, the oldest first, after one more that ends with `error`."""
+        run = Run.create(tmp_path / "runs")
+        progress = tracked(Silence(), [Tracker.MLFLOW], run.directory, spec.portable())
+        with pytest.raises(error):
+            run.carry_out(spec, base, prepare(spec, base), progress, stop)
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name("hotswap")
+        found = client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+        assert mlflow.active_run() is None
+        return [run.info.status for run in found]
+
+    diverging = TrainingSpec(data=data, num_epochs=20, learning_rate=1e30, max_grad_norm=1e30)
+    asked = iter([False, True])
+    assert statuses(diverging, lambda: False, HotswapError) == ["FAILED"]
+    usual = TrainingSpec(data=data, num_epochs=2)
+    assert statuses(usual, lambda: next(asked), TrainingInterrupted) == ["FAILED", "KILLED"]
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt  # a second Ctrl-C, in the middle of a step
+
+    assert statuses(usual, interrupt, KeyboardInterrupt) == ["FAILED", "KILLED", "KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_code"), [(Ending.FINISHED, 0), (Ending.FAILED, 1), (Ending.INTERRUPTED, 255)]
+)
+def test_weights_and_biases_is_told_how_a_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Ending, exit_code: int
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    play(Tracker.WANDB, tmp_path, how)
+    wandb.teardown()
+
+    (record,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    codes = [r.exit.exit_code for r in wandb_records(record) if r.HasField("exit")]
+    assert codes == [exit_code]
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """Behind a header of 7 bytes LevelDB's log format: blocks of 32 KiB with chunks of checksum,
+    length and type; type 1 is a whole record, 2, 3 and 4 are its first, middle and last part."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    stored, at, found, parts = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(stored):
+        if (left := -at % 32768) and left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", stored, at)
+        parts += stored[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found.append(Record.FromString(parts))
+            parts = b""
+    return found
 
 
 def test_weights_and_biases_keeps_a_run_offline(

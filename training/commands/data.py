@@ -9,6 +9,7 @@ from training.commands.check import check
 from training.commands.convert import convert
 from training.commands.drift import drift
 from training.commands.fix import fix, split_rows
+from training.commands.from_traffic import from_traffic
 
 
 @click.group(epilog=example("hotswap data convert train.csv train.jsonl"))
@@ -21,6 +22,7 @@ _COMMANDS = {
     "convert": convert,
     "drift": drift,
     "fix": fix,
+    "from-traffic": from_traffic,
     "split": split_rows,
 }
 for _name, _command in _COMMANDS.items():

@@ -20,10 +20,10 @@ from training.data.formats import read_examples
     "--traffic",
     required=True,
     type=click.Path(path_type=Path),
-    help="Recent requests with their answers, rows in any format.",
+    help="Recent requests: a server's request log (file or directory), or rows in any format.",
 )
 @columns_option
-@click.option("--seed", default=0, show_default=True, help="Of the training rows held back.")
+@click.option("--seed", default=0, show_default=True, help="Of the rows that are held back.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -32,17 +32,19 @@ def drift(
 ) -> None:
     """Compare the requests of production with DATA, the training rows.
 
-    Each figure is 0 to 1, beside the same figure for training rows that were held back: 0.1 above
-    it is drifting, 0.3 foreign. The requests least like any training row are listed.
+    Each figure is 0 to 1, beside its median for as many training rows that are held back, drawn 20
+    times, and the threshold that these draws set: above it the requests are drifting, or foreign
+    when they are 0.3 above the median. The requests least like any training row are listed.
     """
     from training.data.drift import measure_drift
+    from training.data.traffic import requests_in
 
-    requests, train = read_examples(traffic), read_examples(data, columns=columns)
+    requests, train = requests_in(traffic), read_examples(data, columns=columns)
     found = measure_drift(requests, train, seed=seed)
     for figure in found.figures:
         click.echo(
             f"{figure.name:<14} {figure.requests:6.3f}  held back {figure.held_back:6.3f}"
-            f"  {figure.verdict}"
+            f"  threshold {figure.threshold:6.3f}  {figure.verdict}"
         )
     for finding in found.findings(traffic.name):
         click.echo(str(finding), err=True)

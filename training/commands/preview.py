@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
+
+from registry.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from serving.base_model import BaseDirectory
@@ -17,13 +21,33 @@ if TYPE_CHECKING:
     from training.spec import TrainingSpec
 
 
-def show_masks(rows: Sequence[Row], base: BaseDirectory, count: int) -> None:
-    """The first `count` rows; click takes the colour out where there is no terminal."""
+def show_masks(
+    rows: Sequence[Row], base: BaseDirectory, count: int | None, file: Path | None = None
+) -> None:
+    """The first `count` rows (None: all) with their masks, to the terminal in colour or to a new
+    file; click takes the colour out where there is no terminal. Raises InvalidRequest for a file
+    that is there already or cannot be made."""
     from training.data.mask import marked
 
-    for row in rows[:count]:
-        click.echo(f"{row.place}: {row.num_supervised} of {len(row.ids)} tokens are supervised")
-        click.echo(marked(row, base.tokenizer, coloured=True))
+    chosen = rows[:count]
+    with ExitStack() as stack:
+        out = None if file is None else stack.enter_context(_new_file(file))
+        for row in chosen:
+            click.echo(
+                f"{row.place}: {row.num_supervised} of {len(row.ids)} tokens are supervised", out
+            )
+            click.echo(marked(row, base.tokenizer, coloured=out is None), out)
+    if file is not None:
+        click.echo(f"{len(chosen)} rows with their masks written to {file}")
+
+
+def _new_file(path: Path) -> TextIO:
+    try:
+        return path.open("x", encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path}: {error.strerror}; give --mask-file the name of a new file"
+        ) from None
 
 
 def show_plan(spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> None:

@@ -88,6 +88,11 @@ _LISTED = 5
     metavar="[N]",
     help="Show N rows (3) with the tokens that are learnt between ⟦ and ⟧ in place of training.",
 )
+@click.option(
+    "--mask-file",
+    type=click.Path(path_type=Path),
+    help="Write what --show-mask shows to this new file; every row when no N is given.",
+)
 @model_options(TrainingSpec, skip=frozenset({"data"}), names={"num_epochs": "epochs"})
 def train(
     data: Path | None,
@@ -101,6 +106,7 @@ def train(
     location: str | None,
     plan: bool,
     num_masks: int | None,
+    mask_file: Path | None,
     **options: Any,
 ) -> None:
     """Train a LoRA adapter on DATA, a file of rows.
@@ -148,8 +154,9 @@ def train(
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     print_findings(prepared.findings)
-    if num_masks is not None:
-        show_masks(prepared.train, base, num_masks)
+    shows_masks = num_masks is not None or mask_file is not None
+    if shows_masks:
+        show_masks(prepared.train, base, num_masks, mask_file)
     refuse(prepared.findings)
     examination = (
         None if evaluated is None else Examination.prepare(evaluated, requirement, name, base)
@@ -157,7 +164,7 @@ def train(
     click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
     if plan:
         show_plan(spec, base, prepared)
-    if plan or num_masks is not None:
+    if plan or shows_masks:
         return
     with StopSignals() as stop, joined() as processes:
         if processes.rank:

@@ -1,43 +1,36 @@
 """Compares requests of production with the rows an adapter was trained on. No torch.
 
-Every figure goes from 0 (alike) to 1. Rows held back from the training set give each figure's noise
-at this number of rows; the verdict is about what the requests have above it.
+Every figure goes from 0 (alike) to 1. What it is for no reason at all is found by drawing as many
+rows from the training set itself, NUM_DRAWS times, and holding each draw against the rest of it.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import ks_2samp
 
 from registry.errors import InvalidData
 from training.data.checks import Finding, Severity
+from training.data.distances import DISTANCES, Distance, Sample, Traits, ngrams
 from training.data.formats import Example
 
-DRIFTING = 0.1
+NUM_DRAWS = 20
 FOREIGN = 0.3
 NUM_LISTED = 10
 MIN_ROWS = 2
+_USUAL = 95
 _BLOCK_ROWS = 256
-_NGRAM = 3
-_SQL = re.compile(
-    r"(?is)^\s*(select|insert|update|delete|create|with)\b.*\b(from|into|set|table|as)\b"
-)
-_CODE = re.compile(r"(?m)^\s*(def |class |import |from \w+ import|#include|function |```|public )")
 
 
 class Verdict(StrEnum):
-    """The largest excess: below DRIFTING, below FOREIGN, or from there on."""
+    """ok: not above the threshold. foreign: above it, and FOREIGN above what is held back."""
 
     OK = "ok"
     DRIFTING = "drifting"
@@ -46,22 +39,36 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`requests` and `held_back` are the same distance to the remaining training rows."""
+    """The distance of the requests to training rows (mean over the draws), and what it is for
+    rows that are held back from them.
+
+    `held_back` is the median m of the draws. `threshold` is m + 2 (p + 1/n - m), p their 95th
+    percentile, n the rows of a draw: one draw of twenty is above p, and there are six figures; 1/n
+    is one row more or less. So a log needs three requests before anything can be above it.
+    """
 
     name: str
     formula: str
     requests: float
     held_back: float
+    threshold: float
 
-    @property
-    def excess(self) -> float:
-        return self.requests - self.held_back
+    @classmethod
+    def of(
+        cls, distance: Distance, requests: Sequence[float], draws: Sequence[float], num_rows: int
+    ) -> Figure:
+        """From the distances of the requests and of each draw to the rest of that draw."""
+        middle, usual = float(np.median(draws)), float(np.percentile(draws, _USUAL))
+        threshold = middle + 2 * (usual + 1 / num_rows - middle)
+        found = float(np.mean(requests))
+        return cls(distance.name, distance.formula, found, middle, threshold)
 
     @property
     def verdict(self) -> Verdict:
-        if self.excess >= FOREIGN:
-            return Verdict.FOREIGN
-        return Verdict.DRIFTING if self.excess >= DRIFTING else Verdict.OK
+        if self.requests <= self.threshold:
+            return Verdict.OK
+        is_foreign = self.requests - self.held_back >= FOREIGN
+        return Verdict.FOREIGN if is_foreign else Verdict.DRIFTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,8 @@ class Drift:
                 f"drift_{figure.name}",
                 Severity.ERROR if figure.verdict is Verdict.FOREIGN else Severity.WARNING,
                 where,
-                f"{figure.verdict}: {figure.requests:.3f}, {figure.held_back:.3f} for rows held"
-                f" back from training ({figure.formula})",
+                f"{figure.verdict}: {figure.requests:.3f}, above {figure.threshold:.3f}; rows held"
+                f" back from training have {figure.held_back:.3f} ({figure.formula})",
             )
             for figure in self.figures
             if figure.verdict is not Verdict.OK
@@ -113,13 +120,7 @@ def measure_drift(requests: Sequence[Example], train: Sequence[Example], *, seed
             f" least 1 and {MIN_ROWS}"
         )
     asked, known = [_asked(e) for e in requests], [_asked(e) for e in train]
-    random.Random(seed).shuffle(known)  # noqa: S311
-    num_held = min(len(asked), len(known) // 2)
-    held, rest = known[:num_held], known[num_held:]
-    figures = tuple(
-        Figure(name, formula, distance(asked, rest), distance(held, rest))
-        for name, formula, distance in FIGURES
-    )
+    figures = compare([Traits.of(t) for t in asked], [Traits.of(t) for t in known], seed)
     cosines = nearest_cosines(asked, known)
     order = np.argsort(cosines, kind="stable")[:NUM_LISTED]
     foreign = tuple(
@@ -128,74 +129,20 @@ def measure_drift(requests: Sequence[Example], train: Sequence[Example], *, seed
     return Drift(len(asked), len(known), figures, foreign)
 
 
-def length_distance(texts: Sequence[str], known: Sequence[str]) -> float:
-    return float(ks_2samp([len(t) for t in texts], [len(t) for t in known]).statistic)
-
-
-def unseen_words(texts: Sequence[str], known: Sequence[str]) -> float:
-    return _unseen(_counts(texts, words), _counts(known, words))
-
-
-def unseen_ngrams(texts: Sequence[str], known: Sequence[str]) -> float:
-    return _unseen(_counts(texts, ngrams), _counts(known, ngrams))
-
-
-def word_divergence(texts: Sequence[str], known: Sequence[str]) -> float:
-    return divergence(_counts(texts, words), _counts(known, words))
-
-
-def form_distance(texts: Sequence[str], known: Sequence[str]) -> float:
-    return _total_variation(Counter(map(form, texts)), Counter(map(form, known)))
-
-
-def language_distance(texts: Sequence[str], known: Sequence[str]) -> float:
-    import py3langid
-
-    def languages(texts: Sequence[str]) -> Counter[str]:
-        return Counter(py3langid.classify(text)[0] for text in texts)
-
-    return _total_variation(languages(texts), languages(known))
-
-
-FIGURES: tuple[tuple[str, str, Callable[[Sequence[str], Sequence[str]], float]], ...] = (
-    ("length", "two-sample Kolmogorov-Smirnov D of lengths in characters", length_distance),
-    ("unseen_words", "share of words that no training row has", unseen_words),
-    ("unseen_ngrams", "share of character 3-grams that no training row has", unseen_ngrams),
-    ("words", "Jensen-Shannon divergence of word frequencies, in bits", word_divergence),
-    ("form", "total variation of JSON, SQL, code, casing and kind of sentence", form_distance),
-    ("language", "total variation of languages as py3langid tells them", language_distance),
-)
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
-def ngrams(text: str) -> list[str]:
-    flat = f" {' '.join(text.casefold().split())} "
-    return [flat[i : i + _NGRAM] for i in range(len(flat) - _NGRAM + 1)]
-
-
-def form(text: str) -> str:
-    """What a request looks like: its kind, its casing, and whether white space is irregular."""
-    if _is_json(text):
-        return "json"
-    if _SQL.search(text):
-        return "sql"
-    if _CODE.search(text):
-        return "code"
-    kind = "question" if text.rstrip().endswith("?") else "text"
-    casing = "lower" if text.islower() else "upper" if text.isupper() else "mixed"
-    return f"{kind} {casing}{'' if text == ' '.join(text.split()) else ' irregular'}"
-
-
-def divergence(one: Counter[str], other: Counter[str]) -> float:
-    """JSD(P, Q) = ½ KL(P‖M) + ½ KL(Q‖M), M = ½ (P + Q), in bits (Lin 1991); 1 when one is empty."""
-    keys = sorted(one.keys() | other.keys())
-    if not one or not other:
-        return float(bool(keys))
-    p, q = ([counter[key] for key in keys] for counter in (one, other))
-    return float(jensenshannon(p, q, base=2) ** 2)
+def compare(asked: Sequence[Traits], known: Sequence[Traits], seed: int) -> tuple[Figure, ...]:
+    """The figures of at least one and two texts; draws are at most half of what is known."""
+    generator = random.Random(seed)  # noqa: S311
+    num_drawn = min(len(asked), len(known) // 2)
+    sample, everything = Sample.of(asked), Sample.of(known)
+    requests: list[list[float]] = []
+    draws: list[list[float]] = []
+    for _ in range(NUM_DRAWS):
+        held = Sample.of(generator.sample(known, num_drawn))
+        rest = everything.without(held)
+        requests.append([distance.of(sample, rest) for distance in DISTANCES])
+        draws.append([distance.of(held, rest) for distance in DISTANCES])
+    columns = zip(DISTANCES, zip(*requests, strict=True), zip(*draws, strict=True), strict=True)
+    return tuple(Figure.of(each, of, noise, num_drawn) for each, of, noise in columns)
 
 
 def nearest_cosines(texts: Sequence[str], known: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -231,24 +178,3 @@ def _unit_rows(
 def _asked(example: Example) -> str:
     """The last message of the user: what was answered."""
     return [m["content"] for m in example.messages if m["role"] == "user"][-1]
-
-
-def _counts(texts: Iterable[str], parts: Callable[[str], list[str]]) -> Counter[str]:
-    return Counter(part for text in texts for part in parts(text))
-
-
-def _unseen(found: Counter[str], known: Counter[str]) -> float:
-    return sum(n for part, n in found.items() if part not in known) / max(found.total(), 1)
-
-
-def _total_variation(one: Counter[str], other: Counter[str]) -> float:
-    """½ Σ |p − q|."""
-    keys = one.keys() | other.keys()
-    return 0.5 * sum(abs(one[k] / one.total() - other[k] / other.total()) for k in keys)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False

@@ -30,6 +30,17 @@ def personal_data(text: str) -> Iterator[str]:
         yield "phone"
 
 
+def redacted(text: str) -> str:
+    """The text with [e-mail], [card] or [phone] in the place of each that `personal_data` finds."""
+    text = _EMAIL.sub("[e-mail]", text)
+    text = _CARD.sub(lambda found: "[card]" if is_card(found.group()) else found.group(), text)
+    if not _HAS_DIGITS.search(text):
+        return text
+    for found in reversed(list(phonenumbers.PhoneNumberMatcher(text, None))):
+        text = f"{text[: found.start]}[phone]{text[found.end :]}"
+    return text
+
+
 def is_card(number: str) -> bool:
     """Luhn: from the right every second digit is doubled, a sum of digits that ends in 0."""
     digits = [int(digit) for digit in reversed(number) if digit.isdigit()]

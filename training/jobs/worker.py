@@ -29,7 +29,7 @@ from training.jobs.reports import (
 if TYPE_CHECKING:
     from training.model import Tally
     from training.prepare import Prepared
-    from training.progress import Timing
+    from training.progress import Ending, Timing
 
 _MAX_WARNINGS = 20
 
@@ -76,7 +76,7 @@ class Reports:
                 Validated(step=step, loss=validation.loss, token_accuracy=validation.token_accuracy)
             )
 
-    def finished(self) -> None: ...
+    def ended(self, how: Ending) -> None: ...
 
 
 def main() -> None:

@@ -19,7 +19,9 @@ CSV = "csv"
 _CSV_ROWS = "question-answer"
 
 
-def write_examples(path: Path, examples: Iterable[Example], target: str) -> int:
+def write_examples(
+    path: Path, examples: Iterable[Example], target: str, *, mode: int = 0o644
+) -> int:
     """Write the rows as JSON lines in the format `target`, or as CSV with the columns question
     and answer; returns their number.
 
@@ -27,7 +29,7 @@ def write_examples(path: Path, examples: Iterable[Example], target: str) -> int:
     something at `path` already.
     """
     num_rows = 0
-    with _appearing(path) as file:
+    with _appearing(path, mode) as file:
         put = _csv_writer(file) if target == CSV else _line_writer(file, target)
         for example in examples:
             put(example)
@@ -57,7 +59,7 @@ def _csv_writer(file: TextIO) -> Callable[[Example], None]:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[TextIO]:
+def _appearing(path: Path, mode: int) -> Iterator[TextIO]:
     if path.exists() or path.is_symlink():
         raise InvalidRequest(f"{path} exists already; give another name or remove it")
     number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -65,7 +67,7 @@ def _appearing(path: Path) -> Iterator[TextIO]:
     try:
         with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
             yield file
-        work.chmod(0o644)
+        work.chmod(mode)
         work.rename(path)
     finally:
         work.unlink(missing_ok=True)

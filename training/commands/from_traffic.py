@@ -1,0 +1,100 @@
+"""`hotswap data from-traffic`: a server's request log to rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+import click
+
+from registry.commands.parts import example, utc_time
+from registry.errors import InvalidData
+from training.data.formats.known import FORMATS
+from training.data.formats.writing import CSV, write_examples
+from training.data.traffic import Answers, Choice, collect, iter_served
+
+_OWNER_ONLY = 0o600
+
+
+@click.command(
+    epilog=example(
+        "hotswap data from-traffic ~/.hotswap/requests --adapter 'team/orders' --output ask.jsonl",
+        "hotswap data from-traffic log.jsonl --since 2026-11-20 --answers served --output a.jsonl",
+    )
+)
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="The file that is written."
+)
+@click.option(
+    "--answers",
+    type=click.Choice([each.value for each in Answers]),
+    default=Answers.EMPTY.value,
+    show_default=True,
+    help="empty: the answers are yet to be written. served: take what the model answered.",
+)
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only requests of these names; may be given more than once.",
+)
+@click.option("--since", callback=utc_time, metavar="TIME", help="Leave out what was before (UTC).")
+@click.option(
+    "--keep-truncated",
+    is_flag=True,
+    help="With --answers served: also what was cut off.",
+)
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Write [e-mail], [card] and [phone] in the place of personal data.",
+)
+@click.option(
+    "--to",
+    "target_format",
+    type=click.Choice([*FORMATS, CSV]),
+    default="messages",
+    show_default=True,
+    help="The format that is written.",
+)
+def from_traffic(
+    logs: tuple[Path, ...],
+    output: Path,
+    answers: str,
+    adapters: tuple[str, ...],
+    since: datetime | None,
+    keep_truncated: bool,
+    redact: bool,
+    target_format: str,
+) -> None:
+    """Make a dataset of what a server's request log keeps.
+
+    LOG is a file of the log, or a directory with such files. What a model answered is no label, so
+    answers are left empty for somebody to write them (`hotswap train` refuses empty ones), unless
+    --answers served takes them. Earlier answers of a conversation are context and are not learnt.
+    Left out and counted: duplicates but for case and white space, served answers that max_tokens
+    cut off, prompts of /v1/completions that are rendered templates. OUTPUT is for its owner alone.
+    """
+    choice = Choice(adapters or ("*",), since, Answers(answers), keep_truncated, redact)
+    found = collect(chain.from_iterable(map(iter_served, logs)), choice)
+    for reason, count in found.left_out.items():
+        if count:
+            click.echo(f"left out: {count} {reason}")
+    if not found.examples:
+        raise InvalidData(f"none of the {found.num_read} rows of the log is left")
+    num_rows = write_examples(output, found.examples, target_format, mode=_OWNER_ONLY)
+    click.echo(f"{num_rows} of {found.num_read} rows written to {output} ({target_format})")
+    for kind, count in sorted(found.personal.items()):
+        done = "redacted" if redact else "kept; --redact takes it out"
+        click.echo(
+            f"warning: {count} rows have what looks like personal data: {kind} ({done})", err=True
+        )
+    if choice.answers is Answers.SERVED:
+        click.echo(
+            "warning: the answers are the model's own, right or wrong; correct them before a model"
+            " is trained on them",
+            err=True,
+        )
