@@ -75,6 +75,7 @@ class Home:
         self.catalog = root / "catalog.sqlite"
         self.bases = root / "bases"
         self.adapter_cache = root / "cache" / "adapters"
+        self.row_cache = root / "cache" / "rows"
         self.seen_moves = root / "seen-moves"
         self.requests = root / "requests"
         self.runs = root / "runs"

@@ -12,10 +12,11 @@ from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from training.data.checks import Finding, Severity, check_examples, check_lengths
-from training.data.dataset import Row, tokenize
+from training.data.dataset import Row
 from training.data.fixes import Applied, clean, even_out
 from training.data.formats import Example, read_examples
 from training.data.formats.records import parse_columns
+from training.data.rows import rendered
 from training.data.splitting import split
 from training.methods.layers import find_targets, refuse_wasteful_rank
 from training.probes import ProbePrompt, probe_prompts
@@ -61,19 +62,21 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
     evened, balanced = even_out(train, spec, spec.seed)
     normaliser = spec.normaliser | spec.required_normaliser()
     prompt = base.prompt_format(system_prompt=spec.system_prompt, normaliser=normaliser)
-    train_rows = _tokenize(evened, prompt, base)
-    validation_rows = _tokenize(validation, prompt, base)
+    train_rows, shown, unrendered = _render(evened, prompt, base)
+    validation_rows, held, more = _render(validation, prompt, base)
     longest = min(spec.max_length, int(base.config.get("max_position_embeddings", 1 << 30)))
     findings = [
         *check_examples(train, validation),
         *_few_held_back(spec, train, validation),
+        *unrendered,
+        *more,
         *check_lengths((*train_rows, *validation_rows), longest),
     ]
     return Prepared(
         prompt=prompt,
         train=train_rows,
         validation=validation_rows,
-        probes=probe_prompts(validation or train, prompt, base.tokenizer),
+        probes=probe_prompts(held or shown, prompt, base.tokenizer),
         files=files,
         findings=tuple(findings),
         fixes=(*cleaned, *balanced),
@@ -82,15 +85,15 @@ def prepare(spec: TrainingSpec, base: BaseDirectory) -> Prepared:
 
 def gather(
     spec: TrainingSpec,
-) -> tuple[list[Example], list[Example], tuple[DataFile, ...], list[Applied]]:
+) -> tuple[Sequence[Example], Sequence[Example], tuple[DataFile, ...], list[Applied]]:
     """Clean rows to train on and to validate on; not balanced yet, so that a row that balancing
     repeats is neither a finding nor a validation row."""
     columns = None if spec.columns is None else parse_columns(spec.columns)
     given, files = _read("train", spec.data, columns)
     cleaned, applied = clean(given, spec)
     if spec.validation is None:
-        train, validation = split(cleaned, (spec.validation_fraction,), spec.seed)
-        return train, validation, files, applied
+        parts = split(cleaned, (spec.validation_fraction,), spec.seed)
+        return parts[0], parts[1], files, applied
     held, held_files = _read("validation", spec.validation, columns)
     validation, more = clean(held, spec)
     applied += [{**done, "role": "validation"} for done in more]
@@ -121,7 +124,15 @@ def _read(
     return examples, (DataFile(role, path.name, hash_file(path).digest, len(examples)),)
 
 
-def _tokenize(
+def _render(
     examples: Sequence[Example], prompt: PromptFormat, base: BaseDirectory
-) -> tuple[Row, ...]:
-    return tuple(tokenize(example, prompt, base.tokenizer) for example in examples)
+) -> tuple[tuple[Row, ...], list[Example], list[Finding]]:
+    """The rows, the examples that they are of, and what is told of examples that have none."""
+    rows, shown, findings = [], [], []
+    for example, row in rendered(examples, prompt, base.tokenizer):
+        if isinstance(row, Finding):
+            findings.append(row)
+        else:
+            rows.append(row)
+            shown.append(example)
+    return tuple(rows), shown, findings

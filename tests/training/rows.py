@@ -23,14 +23,14 @@ def counting(count: int) -> list[dict[str, str]]:
     ]
 
 
-def examples_of(rows: Sequence[dict[str, str]]) -> list[Example]:
+def examples_of(rows: Sequence[dict[str, str]], file: str = "rows.jsonl") -> list[Example]:
     return [
         Example(
             (
                 {"role": "user", "content": row["question"]},
                 {"role": "assistant", "content": row["answer"]},
             ),
-            Place("rows.jsonl", number),
+            Place(file, number),
         )
         for number, row in enumerate(rows, start=1)
     ]

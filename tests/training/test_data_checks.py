@@ -5,8 +5,13 @@ import pytest
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
+from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, tokenized
-from training.data.checks import Severity, check_examples, check_lengths, refuse
+from training.data.checks import Finding, Severity, check_examples, check_lengths, refuse
+from training.data.formats import Example, Place
+from training.data.rows import rendered
+from training.prepare import prepare
+from training.spec import TrainingSpec
 
 GOOD = {"question": "a", "answer": "b"}
 
@@ -41,6 +46,83 @@ def test_a_validation_row_that_is_trained_on_is_a_leak() -> None:
     )
 
     assert (finding.code, finding.severity) == ("leak", Severity.WARNING)
+
+
+def test_an_empty_question_is_a_warning_with_its_line() -> None:
+    (finding,) = check_examples(examples_of([GOOD, {"question": " \n", "answer": "b"}]))
+
+    assert (finding.code, finding.severity) == ("empty_question", Severity.WARNING)
+    assert finding.where == "rows.jsonl:2"
+
+
+@pytest.mark.parametrize("label", ["n/a", "Unknown", " none ", "null", "-"])
+def test_labels_that_are_none_are_told_among_classes_only(label: str) -> None:
+    rows = [{"question": f"{i * 7919} asks", "answer": "yn"[i % 2]} for i in range(40)]
+    rows[7]["answer"] = rows[30]["answer"] = label
+
+    found = [f for f in check_examples(examples_of(rows)) if f.code == "no_label"]
+    assert [(f.severity, f.where) for f in found] == [(Severity.WARNING, "rows.jsonl:8")]
+    assert "lines 8, 31" in found[0].text
+
+    free = [{**row, "answer": f"{row['answer']} {i}"} for i, row in enumerate(rows)]
+    free[7]["answer"] = label
+    assert "no_label" not in {f.code for f in check_examples(examples_of(free))}
+
+
+def test_rows_held_back_without_a_label_are_told_too() -> None:
+    rows = [{"question": f"{i * 7919} asks", "answer": "yn"[i % 2]} for i in range(40)]
+    test = examples_of([{"question": "something else", "answer": "N/A"}], "test.jsonl")
+
+    found = [f for f in check_examples(examples_of(rows), (), test) if f.code == "no_label"]
+
+    assert [f.where for f in found] == ["test.jsonl:1"]
+
+
+# Refuses rows with "refused", and cuts " cut " out of history.
+STRICT_TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if 'refused' in m['content'] %}{{ raise_exception('no refused words') }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'].replace(' cut ', ' ') }}"
+    "{{ '<|im_end|>' }}{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+def test_rows_that_cannot_be_rendered_are_listed_and_the_others_go_on(
+    base: BaseDirectory, prompt: PromptFormat
+) -> None:
+    strict = prompt.model_copy(update={"chat_template": STRICT_TEMPLATE})
+    good, refused = examples_of([GOOD, {"question": "refused", "answer": "b"}])
+    two_turns = (
+        *({"role": "user", "content": "a"}, {"role": "assistant", "content": "b cut c"}),
+        *({"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}),
+    )
+    dropped = Example(two_turns, Place("rows.jsonl", 3))
+
+    found = [row for _, row in rendered([refused, dropped, good], strict, base.tokenizer)]
+
+    assert [isinstance(row, Finding) for row in found] == [True, True, False]
+    refusal, drop = (row for row in found if isinstance(row, Finding))
+    assert (refusal.code, refusal.severity) == ("not_rendered", Severity.ERROR)
+    assert (refusal.where, drop.where) == ("rows.jsonl:2", "rows.jsonl:3")
+    assert "no refused words" in refusal.text
+    assert drop.text.startswith("messages[3]: the chat template does not keep")
+
+
+def test_training_refuses_all_rows_that_cannot_be_rendered_at_once(
+    base: BaseDirectory, write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = base.prompt_format()
+    strict = given.model_copy(update={"chat_template": STRICT_TEMPLATE})
+    monkeypatch.setattr(BaseDirectory, "prompt_format", lambda *_, **__: strict)
+    rows = [{"question": f"{w} {i}", "answer": "x"} for i in range(9) for w in ("ask", "refused")]
+    data = write_rows(rows)
+
+    prepared = prepare(TrainingSpec(base=str(base.path), data=data, r=2), base)
+
+    with pytest.raises(InvalidData, match="9 errors") as caught:
+        refuse(prepared.findings)
+    assert caught.value.fields["codes"] == ["not_rendered"]
+    assert len(prepared.train) + len(prepared.validation) == 9
 
 
 def test_too_long_rows_are_listed(base: BaseDirectory, prompt: PromptFormat) -> None:

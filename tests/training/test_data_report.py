@@ -18,6 +18,7 @@ from tests.training.rows import examples_of
 from training.commands.check import check
 from training.data.checks import check_examples
 from training.data.formats import Example, Place, read_examples
+from training.data.near import jaccard
 from training.data.page import as_html
 from training.data.report import report_on
 from training.data.statistics import Classes, Lengths, describe
@@ -61,6 +62,27 @@ def test_nearly_the_same_input_is_told_with_the_line_it_is_near_to() -> None:
     assert "rows.jsonl:1" in finding.text
 
 
+def test_a_chain_of_near_duplicates_is_named_as_a_whole() -> None:
+    text = "Where is the card that I have ordered from you in the spring of last year"
+    chain = [text[9 * i :].strip() for i in range(3)]
+    assert jaccard(chain[0], chain[1]) > 0.8 > jaccard(chain[0], chain[2])
+    rows = [row(chain[0], "x"), row(chain[2], "x"), row("Something else", "x"), row(chain[1], "x")]
+    rows.append(row(chain[1].upper(), "x"))
+    test = examples_of([row(f"{chain[2]}!", "x")], "test.jsonl")
+
+    findings = check_examples(examples_of(rows), (), test)
+
+    told = [(f.code, f.where) for f in findings]
+    assert told == [
+        ("duplicate", "rows.jsonl:5"),
+        ("near_duplicate", "rows.jsonl:2"),
+        ("near_duplicate", "rows.jsonl:4"),
+        ("near_leak", "test.jsonl:1"),
+    ]
+    for finding in findings[1:]:
+        assert "3 near-duplicates (rows.jsonl:1, rows.jsonl:2, rows.jsonl:4)" in finding.text
+
+
 def test_a_test_row_nearly_trained_on_is_a_near_leak_and_names_the_set() -> None:
     train = examples_of([row("Where is the card that I have ordered last week?", "x")])
     test = examples_of([row("Where is the card that I have ordered last week", "x")])
@@ -88,6 +110,40 @@ def test_a_class_that_is_spelt_in_two_ways_is_told_with_its_lines() -> None:
 def test_white_space_and_personal_data_are_told() -> None:
     found = codes(row(" a", "b"), row("ask me@mail.example.com", "c  d"))
     assert (found["white_space"], found["personal_data"]) == (2, 1)
+
+
+def test_white_space_spellings_and_personal_data_are_told_of_rows_held_back_too() -> None:
+    train = examples_of(labelled({"card": 20, "fee": 20}))
+    asked = [row("ask me@mail.example.com", "Card"), row(" over  there", "fee")]
+
+    findings = check_examples(train, examples_of(asked, "val.jsonl"), examples_of(asked, "t.jsonl"))
+
+    for file in ("val.jsonl", "t.jsonl"):
+        told = {(f.code, f.where) for f in findings if f.where.startswith(file)}
+        assert told == {
+            ("spelling", f"{file}:1"),
+            ("personal_data", f"{file}:1"),
+            ("white_space", f"{file}:2"),
+        }
+
+
+def test_questions_and_free_answers_in_several_cases_are_told() -> None:
+    rows = [row(f"Tell {i * 7919} me", f"It Is {i}") for i in range(40)]
+    assert codes(*rows)["casing"] == 0
+    for i in (3, 9):
+        rows[i] = row(f"tell {i * 7919} me", f"it is {i}")
+    found = [f for f in check_examples(examples_of(rows)) if f.code == "casing"]
+    assert [f.where for f in found] == ["rows.jsonl:4", "rows.jsonl:4"]
+    assert "2 of 40 questions have no capital letters" in found[0].text
+    assert "--lower question" in found[0].text
+    assert "--lower answer" in found[1].text
+
+    classes = [{**each, "answer": "xY"[i % 2]} for i, each in enumerate(rows)]
+    assert codes(*classes)["casing"] == 1
+    as_json = [
+        {**each, "answer": json.dumps({"K" if i else "k": i})} for i, each in enumerate(rows)
+    ]
+    assert codes(*as_json)["casing"] == 1
 
 
 def test_balance_is_entropy_over_the_most_there_can_be() -> None:
@@ -177,6 +233,7 @@ def test_banking77_has_four_duplicates_and_seven_leaks(real_data: Path) -> None:
     )
     found = Counter(finding.code for finding in check_examples(train, (), test))
     assert (found["duplicate"] + found["contradiction"], found["leak"]) == (4, 7)
+    assert found["casing"] == 2  # questions, of both files
     classes = Classes.of([example.answers[0] for example in train])
     assert classes is not None
     assert len(classes.counts) == 77

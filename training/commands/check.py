@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -10,7 +11,8 @@ import click
 from registry.commands.parts import example
 from registry.settings import read_home
 from training.commands.rows import columns_option
-from training.data.formats import read_examples
+from training.data.formats import iter_examples
+from training.data.spool import Spool
 from training.spec import TrainingSpec
 
 _DEFAULT = TrainingSpec.model_fields
@@ -59,24 +61,30 @@ def check(
     """Look for what is wrong with rows before they are trained on.
 
     Duplicates, near-duplicates, contradictions, rows that are held back and trained on too, uneven
-    classes, spellings, white space, lengths, personal data. Errors would stop `hotswap train`, and
-    the exit status is then 1; --strict makes it 1 for warnings.
+    classes, missing labels, spellings, white space, letter case, lengths, rows that the base's chat
+    template cannot render, personal data. Rows lie in the cache on disk meanwhile. Errors would
+    stop `hotswap train`, and the exit status is then 1; --strict makes it 1 for warnings.
     """
     paths = {"train": data, "validation": validation, "test": test}
-    files = {
-        role: (path, read_examples(path, columns=columns))
-        for role, path in paths.items()
-        if path is not None
-    }
+    home = read_home()
+    with ExitStack() as spools:
+        files = {
+            role: (
+                path,
+                spools.enter_context(Spool(home.row_cache, iter_examples(path, columns=columns))),
+            )
+            for role, path in paths.items()
+            if path is not None
+        }
 
-    from serving.base_model import provide_base, quiet_libraries
-    from training.data.page import as_html
-    from training.data.report import report_on
+        from serving.base_model import provide_base, quiet_libraries
+        from training.data.page import as_html
+        from training.data.report import report_on
 
-    quiet_libraries()
-    model = None if no_base else provide_base(base, read_home().bases)
-    prompt = None if model is None else model.prompt_format(system_prompt=system_prompt)
-    report = report_on(files, model, prompt, max_length)
+        quiet_libraries()
+        model = None if no_base else provide_base(base, home.bases)
+        prompt = None if model is None else model.prompt_format(system_prompt=system_prompt)
+        report = report_on(files, model, prompt, max_length)
     for line in report.lines():
         click.echo(line)
     if json_file is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import click
 from registry.commands.parts import example
 from registry.errors import InvalidRequest
 from registry.options import model_options
+from registry.settings import read_home
 from training.commands.rows import columns_option, format_option
 from training.data.fixes import Fixes, clean, even_out
-from training.data.formats import read_examples
+from training.data.formats import Example, iter_examples
 from training.data.formats.known import FORMATS
 from training.data.formats.reading import format_of
 from training.data.formats.writing import CSV, write_examples
-from training.data.splitting import split
+from training.data.splitting import cut
+from training.data.spool import Spool
 
 _PARTS = ("train", "validation", "test")
 
@@ -59,17 +63,22 @@ def fix(
     options, and lets the server do to requests what trim and lower do to questions.
     """
     fixes = Fixes.parse({name: value for name, value in options.items() if value is not None})
-    rows = read_examples(source, columns=columns, row_format=source_format)
-    cleaned, applied = clean(rows, fixes)
-    evened, balanced = even_out(cleaned, fixes, seed)
-    if not (applied or balanced):
-        raise InvalidRequest("no fix is named; name --trim, --lower, --dedup or --balance")
-    written = target_format or format_of(source, columns=columns, row_format=source_format)
-    num_rows = write_examples(target, evened, written)
-    for done in (*applied, *balanced):
-        about = ", ".join(str(value) for key, value in done.items() if key != "num_rows")
-        click.echo(f"{about}: {done['num_rows']} rows")
-    click.echo(f"{num_rows} of {len(rows)} rows written to {target} ({written})")
+    with ExitStack() as spools:
+
+        def keep(rows: Iterable[Example]) -> Sequence[Example]:
+            return spools.enter_context(Spool(read_home().row_cache, rows))
+
+        rows = keep(iter_examples(source, columns=columns, row_format=source_format))
+        cleaned, applied = clean(rows, fixes, keep)
+        evened, balanced = even_out(cleaned, fixes, seed, keep)
+        if not (applied or balanced):
+            raise InvalidRequest("no fix is named; name --trim, --lower, --dedup or --balance")
+        written = target_format or format_of(source, columns=columns, row_format=source_format)
+        num_rows = write_examples(target, evened, written)
+        for done in (*applied, *balanced):
+            about = ", ".join(str(value) for key, value in done.items() if key != "num_rows")
+            click.echo(f"{about}: {done['num_rows']} rows")
+        click.echo(f"{num_rows} of {len(rows)} rows written to {target} ({written})")
 
 
 @click.command(
@@ -112,13 +121,16 @@ def split_rows(
     """
     if validation + test >= 1:
         raise InvalidRequest("--validation and --test leave no rows to train on; lower them")
-    rows = read_examples(source, columns=columns, row_format=source_format)
-    if not rows:
-        raise InvalidRequest(f"{source} has no rows")
-    written = target_format or format_of(source, columns=columns, row_format=source_format)
-    suffix = CSV if written == CSV else "jsonl"
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, part in zip(_PARTS, split(rows, (validation, test), seed), strict=True):
-        if part:
-            write_examples(directory / f"{name}.{suffix}", part, written)
-        click.echo(f"{name}: {len(part)} rows")
+    with Spool(
+        read_home().row_cache, iter_examples(source, columns=columns, row_format=source_format)
+    ) as rows:
+        if not rows:
+            raise InvalidRequest(f"{source} has no rows")
+        written = target_format or format_of(source, columns=columns, row_format=source_format)
+        suffix = CSV if written == CSV else "jsonl"
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, part in zip(_PARTS, cut(rows, (validation, test), seed), strict=True):
+            if part:
+                chosen = (rows[index] for index in part)
+                write_examples(directory / f"{name}.{suffix}", chosen, written)
+            click.echo(f"{name}: {len(part)} rows")

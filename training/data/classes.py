@@ -10,6 +10,7 @@ from typing import Literal
 
 from registry.errors import InvalidData
 from training.data.formats import Example
+from training.data.hashes import Counts, Texts
 
 MIN_MEAN_ROWS = 5
 
@@ -20,7 +21,8 @@ def label(example: Example) -> str:
 
 def are_classes(examples: Sequence[Example]) -> bool:
     """Whether an answer is given by MIN_MEAN_ROWS rows on average, so that it is a class."""
-    return len({label(example) for example in examples}) * MIN_MEAN_ROWS <= len(examples)
+    labels = Counts(Texts(examples, lambda example: [label(example)]))
+    return labels.distinct * MIN_MEAN_ROWS <= labels.total
 
 
 def rows_by_class(examples: Sequence[Example]) -> dict[str, list[int]]:
@@ -33,17 +35,17 @@ def rows_by_class(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 def balance(
     examples: Sequence[Example], ratio: float, way: Literal["down", "over"], seed: int
-) -> list[Example]:
-    """Rows whose classes differ less: with the limit ratio · (rows of the median class), rounded,
-    `down` leaves out rows of larger classes by chance, `over` repeats rows of smaller ones, each as
-    often as the next but for one. The order of the file is kept, repeats behind their row.
+) -> list[int]:
+    """The indices of rows whose classes differ less, ascending: with the limit ratio · (rows of the
+    median class), rounded, `down` leaves out rows of larger classes by chance, `over` repeats rows
+    of smaller ones, each as often as the next but for one.
 
     Raises InvalidData when the answers are no classes.
     """
     if not are_classes(examples):
         raise InvalidData(
             f"the rows cannot be balanced: {len(examples)} rows have"
-            f" {len({label(e) for e in examples})} answers, so that these are no classes"
+            f" {len(rows_by_class(examples))} answers, so that these are no classes"
         )
     classes = rows_by_class(examples).values()
     limit = max(1, math.floor(ratio * statistics.median(map(len, classes)) + 0.5))
@@ -55,4 +57,4 @@ def balance(
         else:
             times, rest = divmod(max(limit, len(rows)), len(rows))
             kept += rows * times + chance.sample(rows, rest)
-    return [examples[index] for index in sorted(kept)]
+    return sorted(kept)

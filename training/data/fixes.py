@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,6 +14,7 @@ from registry.manifest import first_problem
 from registry.prompts import Normaliser
 from training.data.classes import balance
 from training.data.formats import Example
+from training.data.hashes import text_hash
 from training.data.near import key
 from training.data.splitting import alike, question_text
 from training.data.structure import structure_of
@@ -69,56 +71,64 @@ class Fixes(BaseModel):
         return trimmed | lowered
 
 
-def clean(examples: Sequence[Example], fixes: Fixes) -> tuple[list[Example], list[Applied]]:
+Keep = Callable[[Iterable[Example]], Sequence[Example]]
+"""Where rows that were fixed are kept: `list`, or a spool on disk."""
+
+
+def clean(
+    examples: Sequence[Example], fixes: Fixes, keep: Keep = list
+) -> tuple[Sequence[Example], list[Applied]]:
     """The rows, trimmed, lowered and without duplicates, in this order and the file's; raises
     InvalidData for a column that is not to be lowered."""
-    rows, applied = list(examples), []
+    rows, applied = examples, []
     if fixes.trim:
-        rows, num_rows = _rewritten(rows, {"question": _collapsed, "answer": _trimmed})
+        rows, num_rows = _rewritten(rows, {"question": _collapsed, "answer": _trimmed}, keep)
         applied.append({"fix": "trim", "num_rows": num_rows})
     for column in fixes.lower:
         _refuse_structured(rows, column)
-        rows, num_rows = _rewritten(rows, {column: Normaliser.LOWERCASE.apply})
+        rows, num_rows = _rewritten(rows, {column: Normaliser.LOWERCASE.apply}, keep)
         applied.append({"fix": "lower", "column": column, "num_rows": num_rows})
     if fixes.dedup is not None:
         before = len(rows)
-        rows = without_duplicates(rows, near=fixes.dedup == "near")
+        rows = keep(without_duplicates(rows, near=fixes.dedup == "near"))
         applied.append({"fix": "dedup", "how": fixes.dedup, "num_rows": before - len(rows)})
     return rows, applied
 
 
 def even_out(
-    examples: Sequence[Example], fixes: Fixes, seed: int
-) -> tuple[list[Example], list[Applied]]:
+    examples: Sequence[Example], fixes: Fixes, seed: int, keep: Keep = list
+) -> tuple[Sequence[Example], list[Applied]]:
     """The rows, balanced when that is asked for; for rows to train on, after any split."""
     if fixes.balance is None:
-        return list(examples), []
-    rows = balance(examples, fixes.balance, fixes.balance_by, seed)
+        return examples, []
+    chosen = balance(examples, fixes.balance, fixes.balance_by, seed)
+    rows = keep(examples[index] for index in chosen)
     how = {"ratio": fixes.balance, "by": fixes.balance_by}
     return rows, [{"fix": "balance", **how, "num_rows": abs(len(rows) - len(examples))}]
 
 
-def without_duplicates(examples: Sequence[Example], *, near: bool) -> list[Example]:
+def without_duplicates(examples: Sequence[Example], *, near: bool) -> Iterator[Example]:
     """The first of the rows whose messages are the same but for case, white space and Unicode's
     forms; with `near`, questions are the same that are connected by near-duplicates."""
+    group_of = {}
     if near:
-        groups = alike(examples)
-        question_of = {row: str(number) for number, group in enumerate(groups) for row in group}
-    else:
-        question_of = {row: key(question_text(example)) for row, example in enumerate(examples)}
-    first_of: dict[tuple[object, ...], Example] = {}
+        group_of = {row: f"{n}" for n, group in enumerate(alike(examples)) for row in group}
+    known = set()
     for row, example in enumerate(examples):
-        rest = tuple(
-            m["role"] if m["role"] == "user" else (m["role"], key(m["content"]))
+        question = group_of[row] if near else key(question_text(example))
+        rest = [
+            [m["role"]] if m["role"] == "user" else [m["role"], key(m["content"])]
             for m in example.messages
-        )
-        first_of.setdefault((question_of[row], rest, example.context), example)
-    return list(first_of.values())
+        ]
+        said = text_hash(json.dumps([question, rest, sorted(example.context)]))
+        if said not in known:
+            known.add(said)
+            yield example
 
 
 def _rewritten(
-    examples: Sequence[Example], changes: dict[Column, Callable[[str], str]]
-) -> tuple[list[Example], int]:
+    examples: Sequence[Example], changes: dict[Column, Callable[[str], str]], keep: Keep
+) -> tuple[Sequence[Example], int]:
     """The rows with the texts of some columns changed, and how many of them differ now."""
     change_of = {_ROLES[column]: change for column, change in changes.items()}
 
@@ -129,7 +139,7 @@ def _rewritten(
         )
         return replace(example, messages=messages)
 
-    rows = [rewrite(example) for example in examples]
+    rows = keep(map(rewrite, examples))
     return rows, sum(a != b for a, b in zip(rows, examples, strict=True))
 
 
@@ -142,15 +152,15 @@ def _trimmed(text: str) -> str:
 
 
 def _refuse_structured(examples: Sequence[Example], column: Column) -> None:
-    found = [
-        (example, structure)
-        for example in examples
-        if (structure := _structure(example, _ROLES[column])) is not None
-    ]
-    if len(found) > _MAX_STRUCTURED_SHARE * len(examples):
-        example, structure = found[0]
+    first, num_structured = None, 0
+    for example in examples:
+        if (structure := _structure(example, _ROLES[column])) is not None:
+            first = first or (example, structure)
+            num_structured += 1
+    if first is not None and num_structured > _MAX_STRUCTURED_SHARE * len(examples):
+        example, structure = first
         raise InvalidData(
-            f"{example.place}: the {column} is {structure}, as in {len(found)} of"
+            f"{example.place}: the {column} is {structure}, as in {num_structured} of"
             f" {len(examples)} rows; small letters would change what it means; leave"
             f" --lower {column} out",
             file=example.place.file,

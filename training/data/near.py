@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from registry.errors import InvalidRequest
+from training.data.hashes import first_equal, text_hash
 
 _GRAM = 5
 _NUM_HASHES = 128
@@ -37,8 +37,8 @@ def key(text: str) -> str:
 
 
 def key_hash(text: str) -> bytes:
-    """16 bytes that stand for `key(text)`: two of 10⁹ texts meet with a probability of 10⁻²¹."""
-    return blake2b(key(text).encode("utf-8"), digest_size=16).digest()
+    """What stands for all texts of this key."""
+    return text_hash(key(text))
 
 
 def jaccard(one: str, other: str) -> float:
@@ -59,22 +59,25 @@ def near_groups(texts: Sequence[str], threshold: float = 0.8) -> list[list[int]]
     """
     if not _LOWEST <= threshold <= 1:
         raise InvalidRequest(f"near duplicates: threshold {threshold} is not in {_LOWEST} to 1")
-    same: dict[bytes, int] = {}
-    firsts = [same.setdefault(key_hash(text), index) for index, text in enumerate(texts)]
-    different = list(same.values())
+    hashes = bytearray()
+    for text in texts:
+        hashes += key_hash(text)
+    firsts = first_equal(hashes)
+    different = np.unique(firsts)
     parts = _Parts(len(different))
     signatures = _signatures(texts, different)
     for run in _runs(signatures):
         for one, other in _likely(run, signatures, parts, threshold):
-            if jaccard(texts[different[one]], texts[different[other]]) >= threshold:
+            if jaccard(texts[int(different[one])], texts[int(different[other])]) >= threshold:
                 parts.join(one, other)
             else:
                 parts.keep_apart(one, other)
-    group_of = {index: int(part) for index, part in zip(different, parts.part, strict=True)}
-    groups: dict[int, list[int]] = {}
-    for index, first in enumerate(firsts):
-        groups.setdefault(group_of[first], []).append(index)
-    return sorted(group for group in groups.values() if len(group) > 1)
+    part_of = parts.part[np.searchsorted(different, firsts)]
+    order = np.argsort(part_of, kind="stable")
+    starts = np.flatnonzero(np.diff(part_of[order], prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    groups = np.flatnonzero(ends - starts > 1)
+    return sorted(order[starts[group] : ends[group]].tolist() for group in groups)
 
 
 class _Parts:
@@ -83,17 +86,18 @@ class _Parts:
 
     def __init__(self, count: int) -> None:
         self.part = np.arange(count)
-        self._members = {index: [index] for index in range(count)}
+        self._members: dict[int, list[int]] = {}  # of parts that have more than one
         self._apart: set[tuple[int, int]] = set()
 
     def join(self, one: int, other: int) -> None:
         small, large = sorted(
-            (int(self.part[one]), int(self.part[other])), key=lambda p: len(self._members[p])
+            (int(self.part[one]), int(self.part[other])),
+            key=lambda part: len(self._members.get(part, "1")),
         )
         if small != large:
-            moved = self._members.pop(small)
+            moved = self._members.pop(small, [small])
             self.part[moved] = large
-            self._members[large] += moved
+            self._members.setdefault(large, [large]).extend(moved)
 
     def keep_apart(self, one: int, other: int) -> None:
         self._apart.add((one, other))
@@ -109,13 +113,13 @@ def _grams(text: str) -> set[str]:
     return {whole[i : i + _GRAM] for i in range(max(1, len(whole) - _GRAM + 1))}
 
 
-def _signatures(texts: Sequence[str], indexes: Sequence[int]) -> Signatures:
+def _signatures(texts: Sequence[str], indexes: npt.NDArray[np.int64]) -> Signatures:
     """(len(indexes), 128)"""
     empty = MinHash(_NUM_HASHES, hashfunc=zlib.crc32)
     signatures = np.empty((len(indexes), _NUM_HASHES), dtype=np.uint32)
     for row, index in enumerate(indexes):
         signature = empty.copy()
-        grams = [gram.encode("utf-8") for gram in _grams(texts[index])]
+        grams = [gram.encode("utf-8") for gram in _grams(texts[int(index)])]
         for start in range(0, len(grams), _AT_ONCE):
             signature.update_batch(grams[start : start + _AT_ONCE])
         signatures[row] = signature.hashvalues

@@ -20,7 +20,7 @@ def personal_data(text: str) -> Iterator[str]:
     of ISO/IEC 7812 (Luhn). A phone number is a valid one in international form, as Google's
     libphonenumber knows them.
     """
-    if _EMAIL.search(text):
+    if "@" in text and _EMAIL.search(text):
         yield "e-mail"
     if not _HAS_DIGITS.search(text):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from training.data.checks import Finding, Severity, check_examples, check_lengths
-from training.data.dataset import Row, tokenize
 from training.data.formats import Example
+from training.data.rows import rendered
 from training.data.statistics import Share, Statistics, describe
 
 _LISTED = 5
@@ -80,20 +81,19 @@ def report_on(
     path, train = files["train"]
     if not train:
         raise InvalidData(f"{path.name} has no rows", file=path.name)
-    rows: dict[str, list[Row]] = {}
+    findings = check_examples(train, *(files.get(role, (path, ()))[1] for role in HELD_BACK))
+    lengths: dict[str, array[int]] = {role: array("I") for role in files}
     if base is not None and prompt is not None:
-        rows = {
-            role: [tokenize(example, prompt, base.tokenizer) for example in examples]
-            for role, (_, examples) in files.items()
-        }
-    findings = [
-        *check_examples(train, *(files.get(role, (path, ()))[1] for role in HELD_BACK)),
-        *check_lengths((row for each in rows.values() for row in each), max_length),
-    ]
-    lengths = [len(row.ids) for row in rows["train"]] if rows else None
+        for role, (_, examples) in files.items():
+            for _, row in rendered(examples, prompt, base.tokenizer):
+                if isinstance(row, Finding):
+                    findings.append(row)
+                else:
+                    lengths[role].append(len(row.ids))
+                    findings += check_lengths((row,), max_length)
     return DataReport(
         files={role: (path.name, len(examples)) for role, (path, examples) in files.items()},
-        statistics=describe(train, lengths, max_length),
+        statistics=describe(train, lengths["train"], max_length),
         findings=tuple(sorted(findings, key=lambda f: f.severity is not Severity.ERROR)),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 from training.data.classes import are_classes, label
 from training.data.formats import Example
@@ -12,9 +13,31 @@ from training.data.near import near_groups
 
 def alike(examples: Sequence[Example]) -> list[list[int]]:
     """Groups of rows whose questions are duplicates or near-duplicates, each row in one group."""
-    groups = near_groups([question_text(example) for example in examples])
+    groups = near_groups(Questions(examples))
     grouped = {row for group in groups for row in group}
     return sorted([*groups, *([row] for row in range(len(examples)) if row not in grouped)])
+
+
+class Questions(Sequence[str]):
+    """What users say before the last answer of each row, read when it is asked for."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(question_text, self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return Questions(self._examples[index])
+        return question_text(self._examples[index])
 
 
 def question_text(example: Example) -> str:
@@ -23,7 +46,12 @@ def question_text(example: Example) -> str:
 
 
 def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[list[Example]]:
-    """The parts in file order: what is left, then one for each of `shares` of the rows.
+    """The rows of the parts that `cut` tells."""
+    return [[examples[index] for index in part] for part in cut(examples, shares, seed)]
+
+
+def cut(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[list[int]]:
+    """The rows of each part by index, ascending: what is left, then a part for each of `shares`.
 
     Groups of rows that are alike are dealt out whole, class by class where answers are classes, in
     an order of chance, each to the part that is furthest behind its share. So a part ends about
@@ -45,7 +73,7 @@ def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> li
         parts[part].append(group)
         sizes[part] += len(group)
     _fill_empty(parts, shares)
-    return [[examples[i] for i in sorted(i for group in p for i in group)] for p in parts]
+    return [sorted(index for group in part for index in group) for part in parts]
 
 
 def _fill_empty(parts: list[list[list[int]]], shares: Sequence[float]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from training.data.classes import MIN_MEAN_ROWS
+from training.data.distinct import Distinct, pairs_of, words_of
 from training.data.formats import Example
+from training.data.hashes import Counts, Texts
 
 _NUM_LISTED = 10
 _NUM_BINS = 24
@@ -17,7 +21,7 @@ _NUM_BINS = 24
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How often a text came, of all."""
+    """How often a text came, of all; a long text is cut."""
 
     text: str
     count: int
@@ -38,12 +42,15 @@ class Classes:
     @classmethod
     def of(cls, answers: Sequence[str]) -> Classes | None:
         """None when the answers are no classes, or all of one."""
-        counts = Counter(answers)
-        if len(counts) < 2 or len(counts) * MIN_MEAN_ROWS > len(answers):
+        return cls.of_counts(Counts(answers))
+
+    @classmethod
+    def of_counts(cls, counts: Counts) -> Classes | None:
+        if counts.distinct < 2 or counts.distinct * MIN_MEAN_ROWS > counts.total:
             return None
-        shares = [count / len(answers) for count in counts.values()]
+        shares = [count / counts.total for count in counts.each]
         entropy = -sum(share * math.log(share) for share in shares)
-        return cls(_shares(counts, len(counts)), entropy / math.log(len(counts)))
+        return cls(_shares(counts, counts.distinct), entropy / math.log(counts.distinct))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +68,26 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: Sequence[int], max_length: int) -> Lengths:
-        ordered = sorted(lengths)
-        width = max(1, math.ceil((ordered[-1] + 1) / _NUM_BINS))
-        bins = Counter(length // width for length in ordered)
-        num_bins = ordered[-1] // width + 1
+        ordered = np.sort(np.asarray(lengths, dtype=np.int64))
+        longest = int(ordered[-1])
+        width = max(1, math.ceil((longest + 1) / _NUM_BINS))
+        bins = np.bincount(ordered // width)
         return cls(
             p50=_percentile(ordered, 0.5),
             p95=_percentile(ordered, 0.95),
-            max=ordered[-1],
+            max=longest,
             max_length=max_length,
-            num_over=sum(length > max_length for length in ordered),
-            edges=tuple(width * index for index in range(num_bins + 1)),
-            histogram=tuple(bins[index] for index in range(num_bins)),
+            num_over=int((ordered > max_length).sum()),
+            edges=tuple(width * index for index in range(len(bins) + 1)),
+            histogram=tuple(bins.tolist()),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Of the training rows. `distinct_1` and `distinct_2` are the distinct words and pairs of
-    neighbouring words divided by all of them (Li et al. 2016), of what users say."""
+    neighbouring words divided by all of them (Li et al. 2016), of what users say; estimated within
+    about 0.1 % where there are more than 2²⁰ different ones."""
 
     num_rows: int
     num_answers: int
@@ -97,35 +105,43 @@ class Statistics:
 def describe(
     examples: Sequence[Example], lengths: Sequence[int] | None, max_length: int
 ) -> Statistics:
-    """`lengths` are the rows' tokens, where a tokenizer was there; there is at least one row."""
-    answers = [answer for example in examples for answer in example.answers]
-    asked = [m["content"].split() for e in examples for m in e.messages if m["role"] == "user"]
+    """`lengths` are the rows' tokens, of those that were rendered; there is at least one row."""
+    answers = Counts(answers_of(examples))
+    prefixes = Counts(Texts(examples, lambda example: map(_prefix, example.answers)))
+    words, pairs = Distinct(), Distinct()
+    for said in Texts(examples, _asked):
+        hashes = words_of(said)
+        words.add(hashes)
+        pairs.add(pairs_of(hashes))
     return Statistics(
         num_rows=len(examples),
-        num_answers=len(answers),
-        classes=Classes.of(answers),
-        top_answers=_shares(Counter(answers), _NUM_LISTED),
-        top_prefixes=_shares(Counter(map(_prefix, answers)), _NUM_LISTED),
-        distinct_1=_distinct(asked, 1),
-        distinct_2=_distinct(asked, 2),
+        num_answers=answers.total,
+        classes=Classes.of_counts(answers),
+        top_answers=_shares(answers, _NUM_LISTED),
+        top_prefixes=_shares(prefixes, _NUM_LISTED),
+        distinct_1=words.share,
+        distinct_2=pairs.share,
         lengths=Lengths.of(lengths, max_length) if lengths else None,
     )
 
 
+def answers_of(examples: Sequence[Example]) -> Texts:
+    return Texts(examples, lambda example: example.answers)
+
+
+def _asked(example: Example) -> Iterator[str]:
+    return (m["content"] for m in example.messages if m["role"] == "user")
+
+
 def _prefix(answer: str) -> str:
-    return " ".join(answer.split()[:3])
+    return " ".join(answer.split(maxsplit=3)[:3])
 
 
-def _shares(counts: Counter[str], limit: int) -> tuple[Share, ...]:
-    total = sum(counts.values())
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Share(text, count, count / total) for text, count in ordered[:limit])
+def _shares(counts: Counts, limit: int) -> tuple[Share, ...]:
+    return tuple(
+        Share(text, count, count / counts.total) for text, count in counts.most_frequent(limit)
+    )
 
 
-def _distinct(texts: Iterable[Sequence[str]], n: int) -> float:
-    grams = [tuple(words[i : i + n]) for words in texts for i in range(len(words) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _percentile(ordered: Sequence[int], share: float) -> int:
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+def _percentile(ordered: npt.NDArray[np.int64], share: float) -> int:
+    return int(ordered[max(0, math.ceil(share * len(ordered)) - 1)])

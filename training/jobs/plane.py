@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.app import Plane
 from registry.commands.release import read_signing_key
+from registry.errors import BaseMismatch
 from registry.planes import Surroundings
 from registry.settings import read_section
 from training.jobs.api import jobs_router
@@ -54,7 +55,8 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
 
 
 class _Orders:
-    """Says what a job's process must know; the same job gets the same order after a restart."""
+    """Says what a job's process must know; the same job gets the same order after a restart, or a
+    BaseMismatch when the server has another base now."""
 
     def __init__(
         self,
@@ -70,6 +72,12 @@ class _Orders:
 
     def __call__(self, job: Job, only_check: bool) -> Order:
         around, settings = self._around, self._settings
+        if job.model != around.base_id:
+            raise BaseMismatch(
+                f"job {job.id} trains an adapter of the base {job.model!r}, but this server's base"
+                f" is {around.base_id!r}; serve {job.model!r}, or create a job of the base that is"
+                " served"
+            )
         validation = self._store.rows(job.id, "validation")
         spec = {
             **job.spec,

@@ -15,7 +15,8 @@ _END_TIMEOUT_S = 20
 
 class JobProcess:
     """Invariant: `on_end` is called once, from a thread of its own, when the process is gone and
-    all its reports have been heard.
+    all its reports have been heard: with its exit status, and with what went wrong in hearing it,
+    for which it was killed.
 
     The process may be ended at any moment: what it leaves can be gone on with.
     """
@@ -25,7 +26,7 @@ class JobProcess:
         order: Order,
         log: Path,
         on_report: Callable[[Report], None],
-        on_end: Callable[[int], None],
+        on_end: Callable[[int, Exception | None], None],
     ) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -53,15 +54,23 @@ class JobProcess:
         self._thread.join()
 
     def _listen(self, order: Order) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        problem: Exception | None = None
         with self._process:
             try:
-                self._process.stdin.write(order.model_dump_json().encode() + b"\n")
-                self._process.stdin.flush()
-            except BrokenPipeError:  # it ended at once; its status says so
-                pass
-            for line in self._process.stdout:
-                if line.endswith(b"\n"):  # else it was ended in the middle of a report
-                    self._on_report(parse_report(line))
-        self._on_end(self._process.returncode)
+                self._hear(order)
+            except Exception as error:  # whatever it is, the job must not keep its place
+                problem = error
+                self._process.kill()
+        self._on_end(self._process.returncode, problem)
+
+    def _hear(self, order: Order) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(order.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:  # it ended at once; its status says so
+            pass
+        for line in self._process.stdout:
+            if line.endswith(b"\n"):  # else it was ended in the middle of a report
+                self._on_report(parse_report(line))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from registry.bundles.transfer import push
 from registry.manifest import Lineage
 from registry.protocol import AdapterRegistry
 from registry.release.signing import SigningKey
+from training.jobs.checkpoint import Checkpoint, checkpoint, with_checkpoint
 from training.jobs.files import Files
 from training.jobs.job import Job
 from training.jobs.reports import Done
@@ -67,7 +69,7 @@ class Publication:
         return {
             "fine_tuned_model": model,
             "result_files": (result.id,),
-            "checkpoints": (_checkpoint(job, model, done.best_step, curve, result.created_at),),
+            "checkpoints": _checkpoints(job, model, done.best_step, curve, result.created_at),
             "trained_tokens": done.num_tokens,
         }
 
@@ -87,26 +89,17 @@ def _csv(rows: list[dict[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _checkpoint(
-    job: Job, model: str, step: int, curve: list[dict[str, str]], created_at: int
-) -> dict[str, Any]:
-    """OpenAI's `fine_tuning.job.checkpoint`; `valid_*` is over all validation rows."""
-    row = next((row for row in curve if int(row["step"]) == step), dict.fromkeys(COLUMNS, ""))
-    values = {name: float(text) for name, text in row.items() if text}
-    return {
-        "object": "fine_tuning.job.checkpoint",
-        "id": f"ftckpt-{job.id.removeprefix('ftjob-')}-{step}",
-        "created_at": created_at,
-        "fine_tuning_job_id": job.id,
-        "fine_tuned_model_checkpoint": model,
-        "step_number": step,
-        "metrics": {
-            "step": step,
-            "train_loss": values.get("train_loss"),
-            "train_mean_token_accuracy": values.get("train_accuracy"),
-            "valid_loss": values.get("valid_loss"),
-            "valid_mean_token_accuracy": values.get("valid_mean_token_accuracy"),
-            "full_valid_loss": values.get("valid_loss"),
-            "full_valid_mean_token_accuracy": values.get("valid_mean_token_accuracy"),
-        },
-    }
+def _checkpoints(
+    job: Job, model: str, best_step: int, curve: Sequence[Mapping[str, str]], now: int
+) -> tuple[Checkpoint, ...]:
+    """Every validated step and the best one, which alone has a model."""
+    known = {each["step_number"]: each["created_at"] for each in job.checkpoints}
+    found: tuple[Checkpoint, ...] = ()
+    for row in ({"step": str(best_step)}, *curve):  # step 0 is on no curve
+        values = {name: float(text) for name, text in row.items() if text}
+        step = int(values["step"])
+        if step == best_step or "valid_loss" in values:
+            named = model if step == best_step else None
+            new = checkpoint(job.id, values, known.get(step, now), named)
+            found = with_checkpoint(found, new)
+    return found

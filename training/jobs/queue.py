@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from functools import partial
 from typing import Any
 
 from registry.errors import HotswapError, Unavailable
+from training.jobs.checkpoint import checkpoint, with_checkpoint
 from training.jobs.files import Files, StoredFile
 from training.jobs.job import Job, JobError, Status
 from training.jobs.narration import narrate
 from training.jobs.process import JobProcess
 from training.jobs.publication import Publication
-from training.jobs.reports import Checked, Done, Failed, Order, Report, Started, Stepped
+from training.jobs.reports import Checked, Done, Failed, Order, Report, Started, Stepped, Validated
 from training.jobs.store import JobStore
+
+_log = logging.getLogger(__name__)
 
 OrderOf = Callable[[Job, bool], Order]
 """Gives the order for a job; the flag says to check its data only."""
@@ -120,17 +124,22 @@ class JobQueue:
     def _start_process(self, job: Job, *, only_check: bool) -> None:
         if only_check:
             self._only_checked.add(job.id)
-        self._processes[job.id] = JobProcess(
-            self._order_of(job, only_check),
-            self._store.log(job.id),
-            partial(self._heard, job.id),
-            partial(self._ended, job.id),
-        )
+        try:
+            self._processes[job.id] = JobProcess(
+                self._order_of(job, only_check),
+                self._store.log(job.id),
+                partial(self._heard, job.id),
+                partial(self._ended, job.id),
+            )
+        except Exception as error:
+            self._only_checked.discard(job.id)
+            self._fail(job.id, _job_error(error))
 
     def _heard(self, job_id: str, report: Report) -> None:
         with self._lock:
             if job_id in self._stopped:
                 return
+            before = self._last.get(job_id)
             self._last[job_id] = report
             job = self._store.get(job_id)
             narrate(report, self._store.events(job_id))
@@ -140,14 +149,23 @@ class JobQueue:
                 self._store.put(job.after(status=Status.RUNNING))
             elif isinstance(report, Stepped):
                 self._store.remember(job.after(estimated_finish=int(time.time() + report.left_s)))
+            elif isinstance(report, Validated) and isinstance(before, Stepped):
+                new = checkpoint(job_id, report.line(before), int(time.time()))
+                self._store.put(job.after(checkpoints=with_checkpoint(job.checkpoints, new)))
 
-    def _ended(self, job_id: str, status: int) -> None:
+    def _ended(self, job_id: str, status: int, problem: Exception | None) -> None:
         """Called in the process's own thread, so the next job may wait for a publication."""
         with self._lock:
             report = self._last.pop(job_id, None)
             is_stopped = job_id in self._stopped
         if not is_stopped and not self._leaving.is_set():
-            self._conclude(job_id, report, status)
+            try:
+                if problem is not None:
+                    raise problem
+                self._conclude(job_id, report, status)
+            except Exception as error:
+                _log.warning("job %s failed", job_id, exc_info=error)
+                self._fail(job_id, _job_error(error))
         with self._lock:
             del self._processes[job_id]
             self._only_checked.discard(job_id)
@@ -170,10 +188,9 @@ class JobQueue:
         for pause_s in (*_PUBLISH_PAUSES_S, None):
             try:
                 changes = self._publication.publish(self._store.get(job_id), done)
-            except HotswapError as error:
-                if not isinstance(error, Unavailable) or pause_s is None:
-                    self._fail(job_id, JobError(code=error.code, message=error.message))
-                    return
+            except Unavailable as error:
+                if pause_s is None:
+                    raise
                 self._store.events(job_id).append(f"Not yet published: {error.message}", "warn")
                 if self._leaving.wait(pause_s):
                     return
@@ -199,5 +216,17 @@ class JobQueue:
                 return
             now = int(time.time())
             failed = job.after(status=Status.FAILED, error=error, finished_at=now)
-            self._store.put(failed.after(estimated_finish=None))
-            self._store.events(job_id).append(error.message, "error")
+            failed = failed.after(estimated_finish=None)
+            try:
+                self._store.put(failed)
+                self._store.events(job_id).append(error.message, "error")
+            except OSError as problem:  # a next server tries the job again
+                _log.warning("job %s failed, which cannot be kept: %s", job_id, problem)
+                self._store.remember(failed)
+
+
+def _job_error(error: Exception) -> JobError:
+    if isinstance(error, HotswapError):
+        return JobError(code=error.code, message=error.message)
+    text = f"{type(error).__name__}: {error}; the server's log has more"
+    return JobError(code=HotswapError.code, message=text)

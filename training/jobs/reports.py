@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from registry.errors import HotswapError
+from registry.manifest import first_problem
 
 
 class _Record(BaseModel):
@@ -57,6 +60,16 @@ class Validated(_Record):
     loss: float
     token_accuracy: float
 
+    def line(self, stepped: Stepped) -> dict[str, float]:
+        """The step's line of the result file, with what its training measured."""
+        return {
+            "step": self.step,
+            "train_loss": stepped.loss,
+            "train_accuracy": stepped.token_accuracy,
+            "valid_loss": self.loss,
+            "valid_mean_token_accuracy": self.token_accuracy,
+        }
+
 
 class Done(_Record):
     """The run's directory holds its curve and the adapter."""
@@ -77,5 +90,18 @@ Report = Checked | Started | Stepped | Validated | Done | Failed
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
 
 
+class ReportUnreadable(HotswapError):
+    """A job's process wrote a line that is no report."""
+
+    code = "job_report_unreadable"
+
+
 def parse_report(line: bytes) -> Report:
-    return _REPORT.validate_json(line)
+    """Raises ReportUnreadable."""
+    try:
+        return _REPORT.validate_json(line)
+    except ValidationError as error:
+        raise ReportUnreadable(
+            f"the job's process wrote {line[:80]!r} where a report was expected"
+            f" ({first_problem(error)}); nothing else may write to its standard output"
+        ) from None

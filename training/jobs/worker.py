@@ -11,10 +11,12 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from registry.errors import HotswapError
+from registry.errors import BaseMismatch, HotswapError
 from training.jobs.reports import (
     Checked,
     Done,
@@ -132,9 +134,22 @@ def _carry_out(order: Order, line: Line) -> None:
         return
     if not _is_finished(order.run):
         order.run.mkdir(parents=True, exist_ok=True)
-        with StopSignals() as stop:
+        with StopSignals() as stop, _base_mismatch_named():
             Run(order.run).carry_out(spec, base, prepared, Reports(line), stop)
     line.send(_done(order.run))
+
+
+@contextmanager
+def _base_mismatch_named() -> Iterator[None]:
+    """A run that was begun on other weights of the base is refused as serving refuses adapters."""
+    from training.checkpoints import ResumeRefused
+
+    try:
+        yield
+    except ResumeRefused as error:
+        if error.fields["field"].startswith("base."):
+            raise BaseMismatch(error.message) from None
+        raise
 
 
 def _is_finished(run: Path) -> bool:

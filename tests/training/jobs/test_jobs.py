@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import math
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.fine_tuning_job import Error
 
+from tests.tiny_base import make_tiny_base
 from tests.training.jobs.conftest import Site, client_of
 from tests.training.rows import counting
 
@@ -52,6 +59,17 @@ def until(
     return job
 
 
+def failure(client: openai.OpenAI, job_id: str) -> Error:
+    """Why the job failed, once it has."""
+    pause, deadline = threading.Event(), time.monotonic() + TIMEOUT_S
+    while (job := client.fine_tuning.jobs.retrieve(job_id)).status != "failed":
+        assert time.monotonic() < deadline, job
+        assert job.status != "succeeded", job
+        pause.wait(0.1)
+    assert job.error is not None
+    return job.error
+
+
 def messages(client: openai.OpenAI, job_id: str) -> list[str]:
     """Oldest first."""
     return [event.message for event in client.fine_tuning.jobs.list_events(job_id)][::-1]
@@ -83,9 +101,9 @@ def test_a_job_becomes_a_model_that_answers_at_once(site: Site) -> None:
             model=job.fine_tuned_model, messages=[{"role": "user", "content": "two 1"}]
         )
         assert answer.choices[0].message.content is not None
-        (checkpoint, *_) = client.fine_tuning.jobs.checkpoints.list(job.id)
-        assert checkpoint.fine_tuning_job_id == job.id
-        assert checkpoint.metrics.valid_loss is not None
+        (named, *_) = client.fine_tuning.jobs.checkpoints.list(job.id)
+        assert named.fine_tuning_job_id == job.id
+        assert named.metrics.valid_loss is not None
         told = messages(client, job.id)
         assert told[0] == f"Created fine-tuning job: {job.id}"
         assert told[-1] == "The job has successfully completed"
@@ -128,14 +146,10 @@ def test_bad_rows_fail_the_job_with_the_place(site: Site) -> None:
             model=site.base.model_id,
             training_file=upload(client, lines(counting(3)) + b'{"question": "x"}\n'),
         )
-        pause, deadline = threading.Event(), time.monotonic() + TIMEOUT_S
-        while (job := client.fine_tuning.jobs.retrieve(job.id)).status != "failed":
-            assert time.monotonic() < deadline, job
-            pause.wait(0.1)
-        assert job.error is not None
-        assert job.error.code == "invalid_data"
-        assert ":4: answer" in (job.error.message or "")
-        assert messages(client, job.id)[-1] == job.error.message
+        error = failure(client, job.id)
+        assert error.code == "invalid_data"
+        assert ":4: answer" in error.message
+        assert messages(client, job.id)[-1] == error.message
 
 
 def test_what_a_job_cannot_have_is_refused_by_its_field(site: Site) -> None:
@@ -162,3 +176,85 @@ def test_a_run_that_ended_before_it_was_published_is_published_by_the_next_serve
         again = until(client, job.id, lambda job: job.status == "succeeded")
         assert again.fine_tuned_model == done.fine_tuned_model
         assert again.result_files == done.result_files
+
+
+def test_every_validated_step_is_a_checkpoint_and_the_best_one_has_the_model(site: Site) -> None:
+    with opened(site) as client:
+        held_back = upload(client, lines(counting(6)))
+        job = ask(client, site, num_epochs=3, validation_file=held_back)
+        seen = []
+
+        def is_over(job: FineTuningJob) -> bool:
+            seen.append(list(client.fine_tuning.jobs.checkpoints.list(job.id)))
+            return job.status == "succeeded"
+
+        done = until(client, job.id, is_over)
+
+        while_it_ran, listed = seen[:-1], list(client.fine_tuning.jobs.checkpoints.list(job.id))
+        assert [found.step_number for found in listed] == [9, 6, 3]
+        best = min(listed, key=lambda found: found.metrics.valid_loss or math.inf)
+        models = {found.step_number: found.fine_tuned_model_checkpoint for found in listed}
+        assert models == {**dict.fromkeys((3, 6, 9)), best.step_number: done.fine_tuned_model}
+        early = {found.id: found for found in itertools.chain(*while_it_ran)}
+        assert early
+        for found in listed:
+            if (known := early.get(found.id)) is not None:
+                assert (known.created_at, known.metrics) == (found.created_at, found.metrics)
+
+
+def test_a_job_of_another_base_fails_and_those_of_this_one_go_on(
+    site: Site, tmp_path: Path
+) -> None:
+    with opened(site) as client:
+        job = ask(client, site, num_epochs=200)
+        until(client, job.id, lambda job: job.status == "running")
+    other = make_tiny_base(tmp_path, name="other")
+    moved = Site(other, site.registry, site.home)
+    with opened(moved) as client:
+        error = failure(client, job.id)
+        assert error.code == "base_mismatch"
+        assert "'tiny'" in error.message
+        assert "'other'" in error.message
+        until(client, ask(client, moved, num_epochs=1).id, lambda job: job.status == "succeeded")
+
+
+def test_a_run_begun_on_other_weights_of_the_base_fails_its_job(site: Site, tmp_path: Path) -> None:
+    with opened(site) as client:
+        job = ask(client, site, num_epochs=200)
+        until(client, job.id, lambda job: job.status == "running")
+    changed = Site(make_tiny_base(tmp_path, seed=1), site.registry, site.home)
+    with opened(changed) as client:
+        error = failure(client, job.id)
+        assert (error.code, "base.weights_digest" in error.message) == ("base_mismatch", True)
+
+
+def test_a_report_that_cannot_be_read_fails_the_job_and_frees_its_place(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs this when it starts, before the job takes standard output for itself.
+    (tmp_path / "sitecustomize.py").write_text("print('a library says hello', flush=True)\n")
+    with opened(site) as client:
+        with monkeypatch.context() as changed:
+            changed.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+            job = ask(client, site, num_epochs=1)
+            error = failure(client, job.id)
+        assert error.code == "job_report_unreadable"
+        assert "a library says hello" in error.message
+        until(client, ask(client, site, num_epochs=1).id, lambda job: job.status == "succeeded")
+
+
+def test_runs_and_rows_that_cannot_be_read_fail_their_jobs_and_free_the_place(site: Site) -> None:
+    with opened(site) as client:
+        done = ask(client, site, num_epochs=1)
+        until(client, done.id, lambda job: job.status == "succeeded")
+        begun = ask(client, site, num_epochs=200)
+        until(client, begun.id, lambda job: job.status == "running")
+    record = site.home.jobs / "jobs" / done.id / "job.json"
+    known = json.loads(record.read_bytes())
+    record.write_text(json.dumps({**known, "status": "running", "fine_tuned_model": None}))
+    (site.home.runs / done.id / "curve.csv").unlink()
+    shutil.rmtree(site.home.jobs / "jobs" / begun.id / "train")
+    with opened(site) as client:
+        assert "curve.csv" in failure(client, done.id).message
+        assert failure(client, begun.id).code == "invalid_data"
+        until(client, ask(client, site, num_epochs=1).id, lambda job: job.status == "succeeded")
