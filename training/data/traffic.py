@@ -141,14 +141,13 @@ def collect(rows: Iterable[Served], choice: Choice) -> Collected:
             taken.append(served.example(choice.answers))
         except InvalidData:
             found.left_out[LeftOut.UNUSABLE] += 1
-    found.examples = without_duplicates(taken, near=False)
+    found.examples = list(without_duplicates(taken, near=False))
     for example in found.examples:
         text = "\n".join(message["content"] for message in example.messages)
         found.personal.update(personal_data(text))
     if choice.redact:
-        found.examples = without_duplicates(
-            [_redacted(example) for example in found.examples], near=False
-        )
+        redacted = [_redacted(example) for example in found.examples]
+        found.examples = list(without_duplicates(redacted, near=False))
     found.left_out[LeftOut.DUPLICATE] = len(taken) - len(found.examples)
     return found
 

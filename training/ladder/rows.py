@@ -86,7 +86,7 @@ def rows_of(run: Run) -> list[Example]:
                 " --train FILE",
                 file=file.file_name,
             )
-    return rows
+    return list(rows)
 
 
 def _read(path: Path, columns: Columns) -> list[Example]:
