@@ -25,8 +25,14 @@ INLINE void spread(Pairs *to, const int8_t *q) {
     }
 }
 
+/* Keeps the compiler from adding products up first, for which it has no registers. */
+INLINE __m256i as_is(__m256i x) {
+    asm("" : "+x"(x));
+    return x;
+}
+
 INLINE __m256i add_pairs(__m256i acc, __m256i weights, __m256i pair) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(weights, pair));
+    return as_is(_mm256_add_epi32(acc, _mm256_madd_epi16(weights, pair)));
 }
 
 INLINE F16 f_of_whole(Whole a) {
@@ -73,7 +79,7 @@ INLINE void block8(Stream *from, const Activations *x, int row, int rows, const 
 
 /* Of weights of 4 bits the sum over a half group stays below 2^15: 8 times 2 * 15 * 127. */
 INLINE __m256i dot_small(__m256i acc, __m256i weights, __m256i x) {
-    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, x));
+    return as_is(_mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, x)));
 }
 
 INLINE __m256i four_bytes(const int8_t *x) {
