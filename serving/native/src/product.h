@@ -37,8 +37,6 @@ INLINE void shrink_block(const bf16 *a, const bf16 *x, int k, int rows, float sc
     }
 }
 
-INLINE int least(int a, int b) { return a < b ? a : b; }
-
 /* The whole of one group's shrink: rows first to end, ranks rank to rank + 16. */
 static void shrink(const Product *p, const LoraGroup *group, int first, int end, int rank) {
     const LoraLinear *lora = adapter_of(p, group);

@@ -1,5 +1,5 @@
 /* Sixteen lanes: one contract, kept with AVX-512, with AVX2, and in portable C. Included once per
- * instruction set. A lane's arithmetic is float32's, rounded to nearest; f_fma rounds once, but in portable C.
+ * instruction set. A lane's arithmetic is float32's; f_fma rounds once, but in portable C.
  *
  * F16: floats. f_keep: lanes first <= lane < end keep their value, the others become `other`.
  * f_scale2: a * 2^n for whole n above -126. f_round: to a whole number, halves to even.
