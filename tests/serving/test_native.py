@@ -151,6 +151,20 @@ def test_a_row_is_the_same_bits_whatever_runs_beside_it(
     assert torch.equal(mixed, torch.cat(alone))
 
 
+@pytest.mark.skipif(LEVELS[-1] < library.AVX512_VNNI, reason="this processor has no AVX-512")
+def test_avx2_computes_like_avx512_vnni_to_the_bit(
+    native: NativeLlama, prompts: list[list[int]]
+) -> None:
+    """The sums of int16 products lose nothing to those of int8, nor do two halves to a whole."""
+    adapters = [AdapterRows(1, 0, 5), AdapterRows(2, 5, 24)]
+    step = whole(prompts[:3], adapters)
+    found = []
+    for level in (library.AVX2, library.AVX512_VNNI):
+        use_level(native, level)
+        found.append(native.forward(step).logits.clone())
+    assert torch.equal(*found)
+
+
 @pytest.mark.skipif(LEVELS[-1] < library.AMX, reason="this processor has no AMX")
 @pytest.mark.parametrize("num_rows", [*range(1, 34), 64, 65, 127, 129])
 def test_tiles_of_amx_multiply_like_vectors_to_the_bit(

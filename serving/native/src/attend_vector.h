@@ -26,7 +26,7 @@ INLINE void score_page(const bf16 *keys, const bf16 *next, const Queries *of, in
 /* out (16 * vectors features from d on) = p · V over the pages. */
 INLINE void weigh_values(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
                          int first_page, int num_keys, const bf16 *p, int stride, int num, int d,
-                         int vectors, F16 out[QUERY_BLOCK][4]) {
+                         int vectors, F16 out[QUERY_BLOCK][VALUE_VECTORS]) {
     for (int i = 0; i < num; i++)
         for (int j = 0; j < vectors; j++) out[i][j] = f_zero();
     for (int page = first_page; page * PAGE < num_keys; page++) {
@@ -68,10 +68,11 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
         inverse[i] = 1.0f / f_sum(sum);
     }
     for (int at = 0; at < d;) {
-        F16 out[QUERY_BLOCK][4];
-        int vectors = d - at >= 64 ? 4 : 2;
-        if (vectors == 4)
-            weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at, 4, out);
+        F16 out[QUERY_BLOCK][VALUE_VECTORS];
+        int vectors = d - at >= 16 * VALUE_VECTORS ? VALUE_VECTORS : 2;
+        if (vectors == VALUE_VECTORS)
+            weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at,
+                         VALUE_VECTORS, out);
         else
             weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at, 2, out);
         for (int i = 0; i < num; i++)
@@ -89,6 +90,6 @@ static void attend_block(const Model *model, const Layer *layer, const int32_t *
     case 1: attend_some(model, layer, pages, kv_head, of, 1, scores, p, stride); break;
     case 2: attend_some(model, layer, pages, kv_head, of, 2, scores, p, stride); break;
     case 3: attend_some(model, layer, pages, kv_head, of, 3, scores, p, stride); break;
-    default: attend_some(model, layer, pages, kv_head, of, 4, scores, p, stride);
+    default: attend_some(model, layer, pages, kv_head, of, QUERY_BLOCK, scores, p, stride);
     }
 }

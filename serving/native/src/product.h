@@ -3,7 +3,7 @@
 
 #include "tile.h"
 
-enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, TILE_ROWS = 64 };
+enum { TILE_ROWS = 64 };
 
 /* What a product does with its tiles. */
 typedef struct {
@@ -48,9 +48,9 @@ static void shrink(const Product *p, const LoraGroup *group, int first, int end,
         int rows = end - row < SHRINK_BLOCK ? end - row : SHRINK_BLOCK;
         switch (rows) {
         case 1: shrink_block(a, x, k, 1, group->scale, low, p->low_width); break;
-        case 2: shrink_block(a, x, k, 2, group->scale, low, p->low_width); break;
-        case 3: shrink_block(a, x, k, 3, group->scale, low, p->low_width); break;
-        default: shrink_block(a, x, k, 4, group->scale, low, p->low_width);
+        case 2: shrink_block(a, x, k, least(2, SHRINK_BLOCK), group->scale, low, p->low_width); break;
+        case 3: shrink_block(a, x, k, least(3, SHRINK_BLOCK), group->scale, low, p->low_width); break;
+        default: shrink_block(a, x, k, SHRINK_BLOCK, group->scale, low, p->low_width);
         }
     }
 }

@@ -7,7 +7,7 @@
 #ifdef USE_AMX
 enum { QUERY_BLOCK = 16 };
 #else
-enum { QUERY_BLOCK = 4 };
+enum { QUERY_BLOCK = VECTOR_QUERIES };
 #endif
 
 INLINE bf16 *page_of(const Model *model, const Layer *layer, int page, int kv_head) {

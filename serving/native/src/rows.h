@@ -3,6 +3,8 @@
 
 #include "vectors.h"
 
+INLINE int least(int a, int b) { return a < b ? a : b; }
+
 /* A row's activations as the products want them. */
 typedef struct {
     int8_t *q;       /* (rows, k) */

@@ -1,45 +1,13 @@
-/* The product of some rows with one tile of a base's weights. Meanwhile the next tile's weights are
- * fetched, a share with each block of rows: its first block would wait for memory. */
+/* The product of some rows with one tile of a base's weights. */
 #pragma once
 
-#include "ahead.h"
+#ifdef USE_AVX2
+#include "blocks_avx2.h"
+#else
+#include "blocks_dot.h"
+#endif
 
-enum { ROW_BLOCK = 8, MATRIX_ROWS = 16, LEAST_MATRIX_ROWS = 4 };
-enum { LINES8 = GROUP / 4, LINES4 = 10 }; /* of 64 bytes, that a tile has a group */
-
-typedef struct {
-    const uint8_t *weight, *next;
-    Ahead *ahead;
-    int lines, lines_ahead; /* to be fetched a group: of the next tile, of what lies further ahead */
-} Stream;
-
-INLINE void fetch_group(Stream *s) {
-    for (int line = 0; line < s->lines; line++, s->next += LINE) fetch(s->next);
-    if (s->lines_ahead) fetch_some(s->ahead, s->lines_ahead);
-}
-
-INLINE void block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
-                   float *out) {
-    int num_groups = x->k / GROUP;
-    const uint8_t *w = from->weight;
-    const int8_t *q = x->q + (int64_t)row * x->k;
-    const float *s = x->scale + (int64_t)row * num_groups;
-    const int32_t *offset = x->offset + (int64_t)row * num_groups;
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int g = 0; g < num_groups; g++) {
-        I16 whole[ROW_BLOCK];
-        fetch_group(from);
-        for (int i = 0; i < rows; i++) whole[i] = i_all(offset[i * num_groups + g]);
-#pragma GCC unroll 4
-        for (int step = 0; step < GROUP / 4; step++, w += 64)
-            for (int i = 0; i < rows; i++)
-                whole[i] = dot4(whole[i], b_load(w), q + (int64_t)i * x->k + g * GROUP + step * 4);
-        for (int i = 0; i < rows; i++)
-            sum[i] = f_fma(f_of_int(whole[i]), f_all(s[i * num_groups + g]), sum[i]);
-    }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
-}
+enum { MATRIX_ROWS = 16, LEAST_MATRIX_ROWS = 4 };
 
 #ifdef USE_AMX
 /* As block8, up to MATRIX_ROWS rows: the same sums of integers, added up in the same order. Rows behind
@@ -65,50 +33,6 @@ INLINE void matrix_block8(Stream *from, const Activations *x, int row, int rows,
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
 }
 #endif
-
-INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
-    int num_groups = x->k / GROUP;
-    const uint8_t *w = from->weight;
-    const int8_t *q = x->q + (int64_t)row * x->k;
-    const float *s = x->scale + (int64_t)row * num_groups;
-    const float *lift = x->sum + (int64_t)row * num_groups * 2;
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int half = 0; half < 2 * num_groups; half++) {
-        I16 whole[ROW_BLOCK];
-        if (half % 2 == 0) fetch_group(from);
-        F16 step = load_bf16((const bf16 *)w), lowest = load_bf16((const bf16 *)w + TILE);
-        w += 64;
-        for (int i = 0; i < rows; i++) whole[i] = i_all(0);
-#pragma GCC unroll 4
-        for (int at = 0; at < HALF_GROUP; at += 8, w += 64) {
-            B64 both = b_load(w), low = b_low(both), high = b_high(both);
-            for (int i = 0; i < rows; i++) {
-                const int8_t *eight = q + (int64_t)i * x->k + half * HALF_GROUP + at;
-                whole[i] = dot4(dot4(whole[i], low, eight), high, eight + 4);
-            }
-        }
-        for (int i = 0; i < rows; i++) {
-            F16 scaled = f_mul(f_of_int(whole[i]), f_all(s[i * num_groups + half / 2]));
-            sum[i] = f_fma(scaled, step, sum[i]);
-            sum[i] = f_fma(f_all(lift[i * 2 * num_groups + half]), lowest, sum[i]);
-        }
-    }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);
-}
-
-/* The loops over rows are unrolled where their number is known. */
-#define FOR_EACH_COUNT(rows, call) \
-    switch (rows) {                \
-    case 1: call(1); break;        \
-    case 2: call(2); break;        \
-    case 3: call(3); break;        \
-    case 4: call(4); break;        \
-    case 5: call(5); break;        \
-    case 6: call(6); break;        \
-    case 7: call(7); break;        \
-    default: call(8);              \
-    }
 
 /* out (rows, TILE) = the product of `rows` rows with one tile's weights. */
 static void tile_product(const Linear *linear, int tile, const Activations *x, int row, int rows,

@@ -1,0 +1,139 @@
+/* The product of a block of rows with one tile's weights in 256-bit registers, which have no sums of four
+ * products that are exact for weights of 8 bits: the sums of integers are the same, made of int16. */
+#pragma once
+
+#include "stream.h"
+
+enum { ROW_BLOCK = 4 };
+
+/* Integers of sixteen lanes. */
+typedef struct {
+    __m256i low, high;
+} Whole;
+
+/* A group's activations as pairs of int16: of every four the first and third, and the second and fourth. */
+typedef struct {
+    int32_t even[GROUP / 4], odd[GROUP / 4];
+} Pairs;
+
+INLINE void spread(Pairs *to, const int8_t *q) {
+    for (int i = 0; i < 2; i++) {
+        __m256i bytes = load8(q + 32 * i);
+        __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+        _mm256_storeu_si256((__m256i *)(to->even + 8 * i), even);
+        _mm256_storeu_si256((__m256i *)(to->odd + 8 * i), _mm256_srai_epi16(bytes, 8));
+    }
+}
+
+/* Keeps the compiler from adding products up first, for which it has no registers. */
+INLINE __m256i as_is(__m256i x) {
+    asm("" : "+x"(x));
+    return x;
+}
+
+INLINE __m256i add_pairs(__m256i acc, __m256i weights, __m256i pair) {
+    return as_is(_mm256_add_epi32(acc, _mm256_madd_epi16(weights, pair)));
+}
+
+INLINE F16 f_of_whole(Whole a) {
+    return (F16){_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
+}
+
+INLINE void block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
+                   float *out) {
+    int num_groups = x->k / GROUP;
+    const uint8_t *w = from->weight;
+    const int8_t *q = x->q + (int64_t)row * x->k;
+    const float *s = x->scale + (int64_t)row * num_groups;
+    const int32_t *offset = x->offset + (int64_t)row * num_groups;
+    const __m256i byte = _mm256_set1_epi16(0xff);
+    F16 sum[ROW_BLOCK];
+    for (int i = 0; i < rows; i++) sum[i] = f_zero();
+    for (int g = 0; g < num_groups; g++) {
+        Pairs pairs[ROW_BLOCK];
+        Whole whole[ROW_BLOCK];
+        fetch_group(from);
+        for (int i = 0; i < rows; i++) {
+            spread(pairs + i, q + (int64_t)i * x->k + g * GROUP);
+            whole[i].low = whole[i].high = _mm256_set1_epi32(offset[i * num_groups + g]);
+        }
+#pragma GCC unroll 1
+        for (int step = 0; step < GROUP / 4; step++, w += 64) {
+            __m256i low = load8(w), high = load8(w + 32);
+            __m256i low_even = _mm256_and_si256(low, byte), low_odd = _mm256_srli_epi16(low, 8);
+            __m256i high_even = _mm256_and_si256(high, byte), high_odd = _mm256_srli_epi16(high, 8);
+            for (int i = 0; i < rows; i++) {
+                __m256i even = _mm256_set1_epi32(pairs[i].even[step]);
+                __m256i odd = _mm256_set1_epi32(pairs[i].odd[step]);
+                whole[i].low = add_pairs(whole[i].low, low_even, even);
+                whole[i].high = add_pairs(whole[i].high, high_even, even);
+                whole[i].low = add_pairs(whole[i].low, low_odd, odd);
+                whole[i].high = add_pairs(whole[i].high, high_odd, odd);
+            }
+        }
+        for (int i = 0; i < rows; i++)
+            sum[i] = f_fma(f_of_whole(whole[i]), f_all(s[i * num_groups + g]), sum[i]);
+    }
+    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
+}
+
+/* Of weights of 4 bits the sum over a half group stays below 2^15: 8 times 2 * 15 * 127. */
+INLINE __m256i dot_small(__m256i acc, __m256i weights, __m256i x) {
+    return as_is(_mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, x)));
+}
+
+INLINE __m256i four_bytes(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm256_set1_epi32(four);
+}
+
+INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
+    int num_groups = x->k / GROUP;
+    const uint8_t *w = from->weight;
+    const int8_t *q = x->q + (int64_t)row * x->k;
+    const float *s = x->scale + (int64_t)row * num_groups;
+    const float *lift = x->sum + (int64_t)row * num_groups * 2;
+    const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    F16 sum[ROW_BLOCK];
+    for (int i = 0; i < rows; i++) sum[i] = f_zero();
+    for (int half = 0; half < 2 * num_groups; half++) {
+        Whole small[ROW_BLOCK];
+        if (half % 2 == 0) fetch_group(from);
+        const bf16 *step = (const bf16 *)w;
+        w += 64;
+        for (int i = 0; i < rows; i++) small[i].low = small[i].high = _mm256_setzero_si256();
+#pragma GCC unroll 1
+        for (int at = 0; at < HALF_GROUP; at += 8, w += 64) {
+            __m256i low = load8(w), high = load8(w + 32);
+            __m256i low_first = _mm256_and_si256(low, fifteen);
+            __m256i high_first = _mm256_and_si256(high, fifteen);
+            __m256i low_second = _mm256_and_si256(_mm256_srli_epi16(low, 4), fifteen);
+            __m256i high_second = _mm256_and_si256(_mm256_srli_epi16(high, 4), fifteen);
+            for (int i = 0; i < rows; i++) {
+                const int8_t *eight = q + (int64_t)i * x->k + half * HALF_GROUP + at;
+                __m256i first = four_bytes(eight), second = four_bytes(eight + 4);
+                small[i].low = dot_small(small[i].low, low_first, first);
+                small[i].high = dot_small(small[i].high, high_first, first);
+                small[i].low = dot_small(small[i].low, low_second, second);
+                small[i].high = dot_small(small[i].high, high_second, second);
+            }
+        }
+        for (int i = 0; i < rows; i++) {
+            Whole whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
+            F16 scaled = f_mul(f_of_whole(whole), f_all(s[i * num_groups + half / 2]));
+            sum[i] = f_fma(scaled, load_bf16(step), sum[i]);
+            sum[i] = f_fma(f_all(lift[i * 2 * num_groups + half]), load_bf16(step + TILE), sum[i]);
+        }
+    }
+    for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);
+}
+
+/* The loops over rows are unrolled where their number is known. */
+#define FOR_EACH_COUNT(rows, call) \
+    switch (rows) {                \
+    case 1: call(1); break;        \
+    case 2: call(2); break;        \
+    case 3: call(3); break;        \
+    default: call(4);              \
+    }
