@@ -101,7 +101,7 @@ def is_nf4(module: torch.nn.Module) -> bool:
 def test_the_planned_activations_are_what_autograd_keeps_of_the_longest_pass(
     base: BaseDirectory, prompt: PromptFormat, method: str, words: int
 ) -> None:
-    spec = spec_of(method=method)
+    spec = spec_of(method=method, dtype="bfloat16")
     given = [{**row, "question": row["question"] * words} for row in counting(12)]
     rows = [tokenize(example, prompt, base.tokenizer) for example in examples_of(given)]
     longest = max(len(row.ids) for row in rows)

@@ -36,6 +36,7 @@ NUM_STEPS = 12  # 32 rows in batches of 8, three epochs
 KILLED_RUNS = """
 import os, signal, sys
 from pathlib import Path
+import torch
 from serving.base_model import BaseDirectory
 from training.prepare import prepare
 from training.progress import Silence
@@ -48,6 +49,7 @@ class KilledAfter(Silence):
         if step == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
 
+torch.set_num_threads(1)  # as here: float32 sums depend on it
 runs, spec_json, *steps = sys.argv[1:]
 spec = TrainingSpec.model_validate_json(spec_json)
 base = BaseDirectory(Path(spec.base), "tiny")
