@@ -36,7 +36,7 @@ class PreparedAdapter:
 class ModelRunner:
     """The model with the adapters in its slots, and the choosers of sequences that need one."""
 
-    def __init__(self, model: Model, *, probe_tolerance: float, max_probe_rows: int = 256) -> None:
+    def __init__(self, model: Model, *, probe_tolerance: float, max_probe_rows: int = 64) -> None:
         """Probes are replayed in steps of at most `max_probe_rows` tokens."""
         self._model = model
         self._max_probe_rows = min(max_probe_rows, model.max_rows)
