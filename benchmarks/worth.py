@@ -7,7 +7,8 @@ and snips (train_*_full.json, validate_*.json; Coucke et al. 2018, CC0: an utter
 and slots as JSON); they are not part of this project. Through the commands: `hotswap train` on all
 training rows or a seeded sample, then `hotswap ladder` on a sample of the test rows: the base as it
 is, with the answers described, with 8 examples, with the 8 most like the question, and the adapter.
-16 requests at a time. Exact match, F1 (of fields for JSON, of words otherwise) and loss, with 95 % intervals.
+16 requests at a time. Exact match, F1 (of fields for JSON, of words otherwise) and loss, with 95 %
+intervals.
 """
 
 from __future__ import annotations
