@@ -57,11 +57,9 @@ def sample(
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for part in ("train", "test"):
         found[part] = {name: [] for name in classes}
-        with (data / f"{part}.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["category"] in found[part]:
-                    example = {"question": row["text"].strip(), "answer": row["category"]}
-                    found[part][row["category"]].append(example)
+        for row in read_rows(data / f"{part}.csv"):
+            if row["answer"] in found[part]:
+                found[part][row["answer"]].append(row)
     train: list[dict[str, str]] = []
     test: list[dict[str, str]] = []
     for name in classes:
@@ -71,6 +69,15 @@ def sample(
         test += found["test"][name][:num_test]
     chance.shuffle(train)
     return train, test
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """All of train.csv or test.csv, `{"question": text, "answer": category}`."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [
+            {"question": row["text"].strip(), "answer": row["category"]}
+            for row in csv.DictReader(lines)
+        ]
 
 
 def write_rows(rows: list[dict[str, str]], file: Path) -> Path:

@@ -17,7 +17,6 @@ first loss in float32: where it is the same to 3 decimals, so are data and loss.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -28,16 +27,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.banking77 import SYSTEM_PROMPT, read_rows
 from benchmarks.machine import describe_machine
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
+from tests.training.rows import examples_of
 from training.data.dataset import Row, batches, tokenize
-from training.data.formats import Example, Place
 from training.optimizer import learning_rate
 from training.spec import TrainingSpec
 
 BASE = "smollm2-135m"
-SYSTEM_PROMPT = "Name the intent."
 NUM_VALIDATION = 200
 SCRIPTS = Path(__file__).parent / "peers"
 OURS = "hotswap"
@@ -126,20 +125,10 @@ def exact_job(job: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(file: Path, count: int, base: BaseDirectory) -> list[Row]:
     """`count` rows of the file, drawn with seed 0."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        known = list(csv.DictReader(lines))
+    known = read_rows(file)
     chosen = random.Random(0).sample(known, min(count, len(known)))
     prompt = base.prompt_format(system_prompt=SYSTEM_PROMPT)
-    examples = [
-        Example(
-            (
-                {"role": "user", "content": row["text"].strip()},
-                {"role": "assistant", "content": row["category"]},
-            ),
-            Place(file.name, number),
-        )
-        for number, row in enumerate(chosen, start=1)
-    ]
+    examples = examples_of(chosen, file.name)
     return [tokenize(example, prompt, base.tokenizer) for example in examples]
 
 

@@ -14,7 +14,6 @@ intervals.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -25,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.banking77 import SYSTEM_PROMPT, read_rows, write_rows
 from benchmarks.machine import describe_machine
 from benchmarks.server import HOTSWAP
 from registry.settings import read_home
+from tests.training.rows import snips as snips_rows
 from training.run import Run
 
 Rows = list[dict[str, str]]
@@ -56,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{describe_machine()}, load before {os.getloadavg()[0]:.1f}", flush=True)
     for name in arguments.tasks:
-        task = TASKS[name](arguments.data / name)
+        task = TASKS[name](arguments.data)
         with tempfile.TemporaryDirectory() as directory:
             climb(task, Path(directory), arguments)
 
@@ -66,7 +67,8 @@ def climb(task: Task, home: Path, arguments: argparse.Namespace) -> None:
     rows = task.train
     if arguments.train_rows is not None:
         rows = random.Random(0).sample(rows, min(arguments.train_rows, len(rows)))
-    train, test = _write(home / "train.jsonl", rows), _write(home / "test.jsonl", task.test)
+    train = write_rows(rows, home / "train.jsonl")
+    test = write_rows(task.test, home / "test.jsonl")
     (home / "described.txt").write_text(task.described)
     _hotswap(
         home, "train", train, "--system-prompt", task.system, "--dedup", "exact",
@@ -85,28 +87,19 @@ def climb(task: Task, home: Path, arguments: argparse.Namespace) -> None:
     print(f"\nVerdict: {found['verdict']['text']}\n", flush=True)
 
 
-def banking77(folder: Path) -> Task:
-    train, test = (_intents(folder / f"{part}.csv") for part in ("train", "test"))
+def banking77(data: Path) -> Task:
+    train, test = (read_rows(data / "banking77" / f"{part}.csv") for part in ("train", "test"))
     classes = ", ".join(sorted({row["answer"] for row in train}))
-    system = "Name the intent."
     described = (
         "A customer writes to a bank. Answer with the name of the message's intent, exactly as it"
         f" stands here and with nothing else. The intents: {classes}."
     )
-    return Task("banking77", system, described, "f1", 24, train, test)
+    return Task("banking77", SYSTEM_PROMPT, described, "f1", 24, train, test)
 
 
-def _intents(file: Path) -> Rows:
-    with file.open(encoding="utf-8", newline="") as lines:
-        return [
-            {"question": row["text"].strip(), "answer": row["category"]}
-            for row in csv.DictReader(lines)
-        ]
-
-
-def snips(folder: Path) -> Task:
-    train = list(_utterances(folder, "train_*_full.json"))
-    test = list(_utterances(folder, "validate_*.json"))
+def snips(data: Path) -> Task:
+    train = _utterances(data, "train_*_full.json")
+    test = _utterances(data, "validate_*.json")
     answers = [json.loads(row["answer"]) for row in train]
     intents = sorted({answer["intent"] for answer in answers})
     slots = {
@@ -122,18 +115,11 @@ def snips(folder: Path) -> Task:
     return Task("snips", system, described, "json_f1", 128, train, test)
 
 
-def _utterances(folder: Path, pattern: str) -> Iterator[dict[str, str]]:
-    for path in sorted(folder.glob(pattern)):
-        raw = path.read_bytes()
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError:  # one file is Latin-1
-            text = raw.decode("latin-1")
-        ((intent, utterances),) = json.loads(text).items()
-        for parts in (utterance["data"] for utterance in utterances):
-            slots = {part["entity"]: part["text"] for part in parts if "entity" in part}
-            answer = json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
-            yield {"question": "".join(part["text"] for part in parts), "answer": answer}
+def _utterances(data: Path, pattern: str) -> Rows:
+    return [
+        {"question": row.messages[0]["content"], "answer": row.answers[0]}
+        for row in snips_rows(data, pattern)
+    ]
 
 
 TASKS = {"banking77": banking77, "snips": snips}
@@ -149,11 +135,6 @@ def _table(task: Task, found: dict[str, Any]) -> Iterator[str]:
         tokens = f"{rung['prompt_tokens']:.0f} + {rung['answer_tokens']:.0f}"
         latency = f"{1000 * rung['median_latency_s']:.0f} ms"
         yield f"| {rung['label']} | {' | '.join(each)} | {tokens} | {latency} |"
-
-
-def _write(file: Path, rows: Rows) -> Path:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return file
 
 
 def _hotswap(home: Path, *arguments: str | Path) -> None:

@@ -1,8 +1,11 @@
-"""Small learnable tasks for the tiny base."""
+"""Small learnable tasks for the tiny base, and a real set."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
@@ -38,3 +41,28 @@ def examples_of(rows: Sequence[dict[str, str]], file: str = "rows.jsonl") -> lis
 
 def tokenized(count: int, prompt: PromptFormat, base: BaseDirectory) -> list[Row]:
     return [tokenize(e, prompt, base.tokenizer) for e in examples_of(counting(count))]
+
+
+def snips(folder: Path, pattern: str) -> list[Example]:
+    """Utterances with their intent and slots as JSON; one file is not UTF-8."""
+    found = []
+    for path in sorted((folder / "snips").glob(pattern)):
+        raw = path.read_bytes()
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")
+        ((intent, utterances),) = json.loads(text).items()
+        found += [
+            _utterance(intent, u["data"], Place(path.name, i)) for i, u in enumerate(utterances)
+        ]
+    return found
+
+
+def _utterance(intent: str, parts: list[dict[str, Any]], place: Place) -> Example:
+    slots = {part["entity"]: part["text"] for part in parts if "entity" in part}
+    answer = json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
+    asked = "".join(part["text"] for part in parts)
+    return Example(
+        ({"role": "user", "content": asked}, {"role": "assistant", "content": answer}), place
+    )

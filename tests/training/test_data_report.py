@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ from click.testing import CliRunner, Result
 from registry.settings import Home
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
-from tests.training.rows import examples_of
+from tests.training.rows import examples_of, snips
 from training.commands.check import check
 from training.data.checks import check_examples
-from training.data.formats import Example, Place, read_examples
+from training.data.formats import read_examples
 from training.data.near import jaccard
 from training.data.page import as_html
 from training.data.report import report_on
@@ -245,28 +244,3 @@ def test_snips_has_207_repeated_texts_and_eleven_leaks(real_data: Path) -> None:
     assert (len(train), len(validation)) == (13784, 700)
     found = Counter(finding.code for finding in check_examples(train, validation))
     assert (found["duplicate"] + found["contradiction"], found["leak"]) == (207, 11)
-
-
-def snips(folder: Path, pattern: str) -> list[Example]:
-    """Utterances with their intent and slots as JSON; one file is not UTF-8."""
-    found = []
-    for path in sorted((folder / "snips").glob(pattern)):
-        raw = path.read_bytes()
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            text = raw.decode("latin-1")
-        ((intent, utterances),) = json.loads(text).items()
-        found += [
-            _utterance(intent, u["data"], Place(path.name, i)) for i, u in enumerate(utterances)
-        ]
-    return found
-
-
-def _utterance(intent: str, parts: list[dict[str, Any]], place: Place) -> Example:
-    slots = {part["entity"]: part["text"] for part in parts if "entity" in part}
-    answer = json.dumps({"intent": intent, "slots": slots}, ensure_ascii=False)
-    asked = "".join(part["text"] for part in parts)
-    return Example(
-        ({"role": "user", "content": asked}, {"role": "assistant", "content": answer}), place
-    )

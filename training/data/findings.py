@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from registry.errors import InvalidData
 from training.data.formats import Place
@@ -63,9 +64,9 @@ def short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def listed(places: Sequence[Place], count: int) -> str:
-    """The first of `count` places, which may be in several files."""
-    return ", ".join(map(str, places[:_LISTED])) + _more(count)
+def listed(places: Iterable[Place], count: int) -> str:
+    """The first of `count` places, which may be in several files; no more of them are looked at."""
+    return ", ".join(map(str, islice(places, _LISTED))) + _more(count)
 
 
 def refuse(findings: Sequence[Finding]) -> None:

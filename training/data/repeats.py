@@ -125,7 +125,7 @@ class _Chain:
         self._trained = trained
         self._chain = ""
         if len(trained) > 2:
-            places = listed([rows.place(index) for index in trained[:10]], len(trained))
+            places = listed(map(rows.place, trained), len(trained))
             self._chain = f"of a chain of {len(trained)} near-duplicates ({places})"
 
     def finding(self, index: int) -> Finding:
@@ -134,7 +134,6 @@ class _Chain:
             text = f"nearly the input of {first}"
             return warning("near_duplicate", place, f"one {self._chain}" if self._chain else text)
         flatters = f"so {self._rows.role(index)} figures flatter"
-        which = self._chain or "of " + listed(
-            [self._rows.place(i) for i in self._trained], len(self._trained)
-        )
+        places = listed(map(self._rows.place, self._trained), len(self._trained))
+        which = self._chain or f"of {places}"
         return warning("near_leak", place, f"nearly an input {which}, trained on, {flatters}")

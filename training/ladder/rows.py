@@ -47,7 +47,7 @@ class LadderRows:
         """
         given = _read(data, columns)
         if train is not None:
-            trained: Sequence[Example] = _read(train, columns)
+            trained = _read(train, columns)
         elif run is not None:
             trained = rows_of(run)
         else:
@@ -65,7 +65,7 @@ class LadderRows:
         return cls(tuple(asked), tuple(trained), len(given) - len(kept))
 
 
-def rows_of(run: Run) -> list[Example]:
+def rows_of(run: Run) -> Sequence[Example]:
     """What the run was trained on, read and fixed again. Raises InvalidRequest when the files are
     gone, InvalidData when they have changed."""
     record = run.record
@@ -86,10 +86,10 @@ def rows_of(run: Run) -> list[Example]:
                 " --train FILE",
                 file=file.file_name,
             )
-    return list(rows)
+    return rows
 
 
-def _read(path: Path, columns: Columns) -> list[Example]:
+def _read(path: Path, columns: Columns) -> Sequence[Example]:
     examples = read_examples(path, columns=columns)
     if not examples:
         raise InvalidData(f"{path.name} has no rows", file=path.name)
