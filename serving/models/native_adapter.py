@@ -14,7 +14,7 @@ from serving.lora import LoraWeights, check_fit
 from serving.models.weights import FUSED, Shape
 from serving.native import layout
 from serving.native.layout import LINEARS, TILE
-from serving.native.packing import pack_expand, pack_shrink
+from serving.native.packing import pack_expand, pack_shrink, rounded_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _pack_alike(
         rank, start = rank + a.shape[1], start + b[0].numel()
         shrinks.append(a)
         expands.append(pack_expand(b).flatten(1))
-    width = -(-rank // TILE) * TILE
+    width = rounded_up(rank, TILE)
     for linear in linears:
         linear.width = width
     a = functional.pad(torch.cat(shrinks, 1), (0, 0, 0, width - rank))

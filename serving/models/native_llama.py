@@ -23,7 +23,7 @@ from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from serving.native import layout
 from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
 from serving.native.library import AMX, AVX2, AVX512_BF16, AVX512_VNNI, PORTABLE, Engine
-from serving.native.packing import PackedWeights
+from serving.native.packing import PackedWeights, rounded_up
 from serving.pages import PAGE, num_pages_of
 from serving.settings import MAX_STACKED
 
@@ -76,7 +76,7 @@ class NativeLlama:
             intermediate=shape.intermediate,
             max_rows=max_rows,
             max_keys=num_pages_of(self.max_positions) * PAGE,
-            max_width=_up(MAX_PARTS * _up(room.max_rank, 2), TILE),
+            max_width=rounded_up(MAX_PARTS * rounded_up(room.max_rank, 2), TILE),
             vocab=shape.vocab,
             eps=shape.eps,
             # Both halves of a head turn by the same angles.
@@ -126,12 +126,12 @@ class NativeLlama:
             bias=None if bias is None else self._address(bias.float()),
             bits=bits,
             k=num_in,
-            n=_up(num_out, TILE),
+            n=rounded_up(num_out, TILE),
             num_parts=len(parts),
         )
         end = 0
         for part, weight in enumerate(parts):
-            end += _up(weight.shape[0], TILE)
+            end += rounded_up(weight.shape[0], TILE)
             linear.part_end[part] = end // TILE
         return linear
 
@@ -230,7 +230,3 @@ def _segments(step: StepInput) -> ctypes.Array[layout.Segment]:
         to.pages = segment.pages.buffer_info()[0]
         to.start, to.end, to.position = segment.start, segment.end, segment.position
     return segments
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -95,3 +95,7 @@ def _pack_pairs(matrix: Tensor) -> Tensor:
     *some, num_rows, num_pairs = pairs.shape
     tiles = pairs.view(*some, num_rows // TILE, TILE, num_pairs).transpose(-2, -1).contiguous()
     return tiles.view(torch.bfloat16).view(*tiles.shape, 2)
+
+
+def rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
