@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine, fast_dtype
+from benchmarks.machine import describe_machine
 from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, installed, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
 from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
@@ -50,6 +50,7 @@ from benchmarks.workload import (
 )
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
+from training.spec import fast_dtype
 
 Run = Callable[[Case, Sequence[str]], float]
 # Nothing is guessed: random adapters repeat themselves, and guesses would be right too often.
