@@ -11,8 +11,9 @@ from registry.digests import Digest, hash_file
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
-from training.data.checks import Finding, Severity, check_examples, check_lengths
+from training.data.checks import check_examples, check_lengths
 from training.data.dataset import Row
+from training.data.findings import Finding, Severity
 from training.data.fixes import Applied, clean, even_out
 from training.data.formats import Example, read_examples
 from training.data.formats.records import parse_columns

@@ -7,7 +7,8 @@ from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, tokenized
-from training.data.checks import Finding, Severity, check_examples, check_lengths, refuse
+from training.data.checks import check_examples, check_lengths
+from training.data.findings import Finding, Severity, refuse
 from training.data.formats import Example, Place
 from training.data.rows import rendered
 from training.prepare import prepare

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from registry.errors import InvalidData
 from training.commands.data import data
-from training.data.checks import check_examples, refuse
+from training.data.checks import check_examples
+from training.data.findings import refuse
 from training.data.formats import read_examples
 from training.data.traffic import Answers, Choice, LeftOut, collect, iter_served, requests_in
 

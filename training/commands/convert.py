@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from registry.commands.parts import example
-from training.commands.rows import columns_option, format_option
+from training.commands.rows import columns_option, format_option, target_format_option
 from training.data.formats import iter_examples
-from training.data.formats.known import FORMATS
-from training.data.formats.writing import CSV, write_examples
+from training.data.formats.writing import write_examples
 
 
 @click.command(
@@ -21,13 +20,8 @@ from training.data.formats.writing import CSV, write_examples
 )
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option(
-    "--to",
-    "target_format",
-    type=click.Choice([*FORMATS, CSV]),
-    default="messages",
-    show_default=True,
-    help="The format of OUT: JSON lines, or CSV with the columns question and answer.",
+@target_format_option(
+    help="The format of OUT: JSON lines, or CSV with the columns question and answer."
 )
 @format_option
 @columns_option

@@ -13,10 +13,9 @@ from registry.commands.parts import example
 from registry.errors import InvalidRequest
 from registry.options import model_options
 from registry.settings import read_home
-from training.commands.rows import columns_option, format_option
+from training.commands.rows import columns_option, format_option, target_format_option
 from training.data.fixes import Fixes, clean, even_out
 from training.data.formats import Example, iter_examples
-from training.data.formats.known import FORMATS
 from training.data.formats.reading import format_of
 from training.data.formats.writing import CSV, write_examples
 from training.data.splitting import cut
@@ -24,10 +23,8 @@ from training.data.spool import Spool
 
 _PARTS = ("train", "validation", "test")
 
-_target_option = click.option(
-    "--to",
-    "target_format",
-    type=click.Choice([*FORMATS, CSV]),
+_target_option = target_format_option(
+    default=None,
     help="The format that is written; that of IN by default, JSON lines in place of CSV.",
 )
 _seed_option = click.option(

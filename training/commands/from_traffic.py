@@ -10,8 +10,8 @@ import click
 
 from registry.commands.parts import example, utc_time
 from registry.errors import InvalidData
-from training.data.formats.known import FORMATS
-from training.data.formats.writing import CSV, write_examples
+from training.commands.rows import target_format_option
+from training.data.formats.writing import write_examples
 from training.data.traffic import Answers, Choice, collect, iter_served
 
 _OWNER_ONLY = 0o600
@@ -52,14 +52,7 @@ _OWNER_ONLY = 0o600
     is_flag=True,
     help="Write [e-mail], [card] and [phone] in the place of personal data.",
 )
-@click.option(
-    "--to",
-    "target_format",
-    type=click.Choice([*FORMATS, CSV]),
-    default="messages",
-    show_default=True,
-    help="The format that is written.",
-)
+@target_format_option(help="The format that is written.")
 def from_traffic(
     logs: tuple[Path, ...],
     output: Path,

@@ -9,6 +9,7 @@ import click
 
 from training.data.formats.known import FORMATS
 from training.data.formats.records import parse_columns
+from training.data.formats.writing import CSV
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -21,6 +22,20 @@ def columns_option(function: CommandT) -> CommandT:
         callback=lambda _ctx, _param, text: None if text is None else parse_columns(text),
         help="Where the fields of a row stand when they have other names; others are left out.",
     )(function)
+
+
+def target_format_option(
+    *, help: str, default: str | None = "messages"
+) -> Callable[[CommandT], CommandT]:
+    """`--to`; without a default the command says what is written."""
+    return click.option(
+        "--to",
+        "target_format",
+        type=click.Choice([*FORMATS, CSV]),
+        default=default,
+        show_default=default is not None,
+        help=help,
+    )
 
 
 def format_option(function: CommandT) -> CommandT:

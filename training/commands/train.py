@@ -25,7 +25,7 @@ from training.spec import TrainingSpec
 if TYPE_CHECKING:
     from registry.bundles.bundle import Bundle
     from registry.manifest import Manifest
-    from training.data.checks import Finding
+    from training.data.findings import Finding
     from training.outcome import Outcome
 
 _LISTED = 5
@@ -131,7 +131,7 @@ def train(
 
     quiet_libraries()
     from registry.bundles.bundle import Bundle
-    from training.data.checks import refuse
+    from training.data.findings import refuse
     from training.interruption import StopSignals
     from training.prepare import prepare
     from training.processes import joined

@@ -42,7 +42,7 @@ def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     from serving.base_model import provide_base, quiet_libraries
 
     quiet_libraries()
-    from training.data.checks import refuse
+    from training.data.findings import refuse
     from training.grid import Grid
     from training.interruption import StopSignals
     from training.prepare import prepare

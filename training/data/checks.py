@@ -9,14 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from training.data.answers import check_answers
 from training.data.dataset import Row
-from training.data.findings import Finding, Severity, refuse
+from training.data.findings import Finding, Severity
 from training.data.formats import Example
 from training.data.hashes import Counts
 from training.data.repeats import check_repeats
 from training.data.statistics import Classes, answers_of
 from training.data.tidiness import check_tidiness
-
-__all__ = ["Finding", "Severity", "check_examples", "check_lengths", "refuse"]
 
 
 def check_examples(

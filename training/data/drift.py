@@ -17,8 +17,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from registry.errors import InvalidData
-from training.data.checks import Finding, Severity
 from training.data.distances import DISTANCES, Distance, Sample, Traits, ngrams
+from training.data.findings import Finding, Severity
 from training.data.formats import Example
 
 NUM_DRAWS = 20

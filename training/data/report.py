@@ -12,7 +12,8 @@ from typing import Any
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
-from training.data.checks import Finding, Severity, check_examples, check_lengths
+from training.data.checks import check_examples, check_lengths
+from training.data.findings import Finding, Severity
 from training.data.formats import Example
 from training.data.rows import rendered
 from training.data.statistics import Share, Statistics, describe

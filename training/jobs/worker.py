@@ -119,7 +119,7 @@ def _carry_out(order: Order, line: Line) -> None:
     import torch
 
     from serving.base_model import BaseDirectory, quiet_libraries
-    from training.data.checks import refuse
+    from training.data.findings import refuse
     from training.interruption import StopSignals
     from training.prepare import prepare
     from training.run import Run
