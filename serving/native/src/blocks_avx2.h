@@ -41,21 +41,18 @@ INLINE F16 f_of_whole(Whole a) {
 
 INLINE void block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
                    float *out) {
-    int num_groups = x->k / GROUP;
+    BlockRows of = rows_from(x, row);
     const uint8_t *w = from->weight;
-    const int8_t *q = x->q + (int64_t)row * x->k;
-    const float *s = x->scale + (int64_t)row * num_groups;
-    const int32_t *offset = x->offset + (int64_t)row * num_groups;
     const __m256i byte = _mm256_set1_epi16(0xff);
     F16 sum[ROW_BLOCK];
     for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int g = 0; g < num_groups; g++) {
+    for (int g = 0; g < of.num_groups; g++) {
         Pairs pairs[ROW_BLOCK];
         Whole whole[ROW_BLOCK];
         fetch_group(from);
         for (int i = 0; i < rows; i++) {
-            spread(pairs + i, q + (int64_t)i * x->k + g * GROUP);
-            whole[i].low = whole[i].high = _mm256_set1_epi32(offset[i * num_groups + g]);
+            spread(pairs + i, of.q + (int64_t)i * x->k + g * GROUP);
+            whole[i].low = whole[i].high = _mm256_set1_epi32(of.offset[i * of.num_groups + g]);
         }
 #pragma GCC unroll 1
         for (int step = 0; step < GROUP / 4; step++, w += 64) {
@@ -72,7 +69,7 @@ INLINE void block8(Stream *from, const Activations *x, int row, int rows, const 
             }
         }
         for (int i = 0; i < rows; i++)
-            sum[i] = f_fma(f_of_whole(whole[i]), f_all(s[i * num_groups + g]), sum[i]);
+            sum[i] = f_fma(f_of_whole(whole[i]), f_all(of.scale[i * of.num_groups + g]), sum[i]);
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
 }
@@ -89,15 +86,12 @@ INLINE __m256i four_bytes(const int8_t *x) {
 }
 
 INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
-    int num_groups = x->k / GROUP;
+    BlockRows of = rows_from(x, row);
     const uint8_t *w = from->weight;
-    const int8_t *q = x->q + (int64_t)row * x->k;
-    const float *s = x->scale + (int64_t)row * num_groups;
-    const float *lift = x->sum + (int64_t)row * num_groups * 2;
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     F16 sum[ROW_BLOCK];
     for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int half = 0; half < 2 * num_groups; half++) {
+    for (int half = 0; half < 2 * of.num_groups; half++) {
         Whole small[ROW_BLOCK];
         if (half % 2 == 0) fetch_group(from);
         const bf16 *step = (const bf16 *)w;
@@ -111,7 +105,7 @@ INLINE void block4(Stream *from, const Activations *x, int row, int rows, float 
             __m256i low_second = _mm256_and_si256(_mm256_srli_epi16(low, 4), fifteen);
             __m256i high_second = _mm256_and_si256(_mm256_srli_epi16(high, 4), fifteen);
             for (int i = 0; i < rows; i++) {
-                const int8_t *eight = q + (int64_t)i * x->k + half * HALF_GROUP + at;
+                const int8_t *eight = of.q + (int64_t)i * x->k + half * HALF_GROUP + at;
                 __m256i first = four_bytes(eight), second = four_bytes(eight + 4);
                 small[i].low = dot_small(small[i].low, low_first, first);
                 small[i].high = dot_small(small[i].high, high_first, first);
@@ -121,9 +115,9 @@ INLINE void block4(Stream *from, const Activations *x, int row, int rows, float 
         }
         for (int i = 0; i < rows; i++) {
             Whole whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
-            F16 scaled = f_mul(f_of_whole(whole), f_all(s[i * num_groups + half / 2]));
+            F16 scaled = f_mul(f_of_whole(whole), f_all(of.scale[i * of.num_groups + half / 2]));
             sum[i] = f_fma(scaled, load_bf16(step), sum[i]);
-            sum[i] = f_fma(f_all(lift[i * 2 * num_groups + half]), load_bf16(step + TILE), sum[i]);
+            sum[i] = f_fma(f_all(of.sum[i * 2 * of.num_groups + half]), load_bf16(step + TILE), sum[i]);
         }
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);

@@ -14,20 +14,17 @@ enum { MATRIX_ROWS = 16, LEAST_MATRIX_ROWS = 4 };
  * the last are computed and left out; `q` has room for them. */
 INLINE void matrix_block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
                           float *out) {
-    int num_groups = x->k / GROUP;
+    BlockRows of = rows_from(x, row);
     const uint8_t *w = from->weight;
-    const int8_t *q = x->q + (int64_t)row * x->k;
-    const float *s = x->scale + (int64_t)row * num_groups;
-    const int32_t *offset = x->offset + (int64_t)row * num_groups;
     F16 sum[MATRIX_ROWS];
     for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int g = 0; g < num_groups; g++, w += GROUP * TILE, q += GROUP) {
+    for (int g = 0; g < of.num_groups; g++, w += GROUP * TILE) {
         int32_t whole[MATRIX_ROWS * TILE] __attribute__((aligned(64)));
         fetch_group(from);
-        matrix_product(whole, q, x->k, w);
+        matrix_product(whole, of.q + g * GROUP, x->k, w);
         for (int i = 0; i < rows; i++) {
-            I16 exact = i_add(i_load(whole + i * TILE), i_all(offset[i * num_groups + g]));
-            sum[i] = f_fma(f_of_int(exact), f_all(s[i * num_groups + g]), sum[i]);
+            I16 exact = i_add(i_load(whole + i * TILE), i_all(of.offset[i * of.num_groups + g]));
+            sum[i] = f_fma(f_of_int(exact), f_all(of.scale[i * of.num_groups + g]), sum[i]);
         }
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
