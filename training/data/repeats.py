@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from training.data.findings import Finding, listed, warning
 from training.data.formats import Example, Place
 from training.data.hashes import first_equal, text_hash
+from training.data.lazy import LazySequence
 from training.data.near import key, near_groups
 from training.data.splitting import Questions
 
@@ -40,7 +40,7 @@ def input_key(example: Example) -> str:
     return "\n".join(f"{m['role']} {key(m['content'])}" for m in example.messages[:-1])
 
 
-class _Joined(Sequence[Example]):
+class _Joined(LazySequence[Example]):
     """The rows of all parts, one part behind the other."""
 
     def __init__(self, parts: Mapping[str, Sequence[Example]]) -> None:
@@ -55,13 +55,7 @@ class _Joined(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return chain(*self._parts)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Example:
         part = self._part(index)
         return self._parts[part][index - self._ends[part] + len(self._parts[part])]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import overload
 
 from training.data.classes import are_classes, label
 from training.data.formats import Example
+from training.data.lazy import LazySequence
 from training.data.near import near_groups
 
 
@@ -18,7 +18,7 @@ def alike(examples: Sequence[Example]) -> list[list[int]]:
     return sorted([*groups, *([row] for row in range(len(examples)) if row not in grouped)])
 
 
-class Questions(Sequence[str]):
+class Questions(LazySequence[str]):
     """What users say before the last answer of each row, read when it is asked for."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -30,13 +30,7 @@ class Questions(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return map(question_text, self._examples)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return Questions(self._examples[index])
+    def at(self, index: int) -> str:
         return question_text(self._examples[index])
 
 

@@ -6,18 +6,19 @@ import json
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self, overload
+from typing import Self
 
 from training.data.formats import Example, Place
+from training.data.lazy import LazySequence
 
 _WINDOW_BYTES = 1 << 20
 # Rows of so few characters are held: to read them ten times would take longer than to check them.
 _HELD_CHARACTERS = 1 << 22
 
 
-class Spool(Sequence[Example]):
+class Spool(LazySequence[Example]):
     """Invariant: the rows come back as they were given, in order. Memory: 8 bytes a row, and the
     first 2²² characters while there are no more.
 
@@ -73,19 +74,9 @@ class Spool(Sequence[Example]):
                 window, first = self._read(start, max(end - start, _WINDOW_BYTES)), start
             yield _decoded(window[start - first : end - first])
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Example:
         if self._held is not None:
             return self._held[index]
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(index)
         start, end = self._ends[index], self._ends[index + 1]
         return _decoded(self._read(start, end - start))
 
