@@ -5,22 +5,38 @@
 
 #include "rows.h"
 
-enum { LINE = 64, MAX_LINES_AHEAD = 1024 };
+enum { LINE = 64, MAX_RANGES = 512 };
 
-/* Lines to be fetched during the next tile. */
 typedef struct {
-    const char *line[MAX_LINES_AHEAD];
+    const char *start;
+    int64_t lines;
+} Range;
+
+/* What is to be fetched during the next strip, in this order; what does not fit is read without being
+ * fetched. */
+typedef struct {
+    Range range[MAX_RANGES];
     int num, at;
+    int64_t lines; /* of all ranges */
 } Ahead;
 
-/* Piece `part` of `parts` of some memory; what does not fit is read without being fetched. */
-INLINE void add_lines(Ahead *ahead, const void *start, int64_t bytes, int part, int parts) {
-    int64_t lines = (bytes + LINE - 1) / LINE, end = lines * (part + 1) / parts;
-    for (int64_t i = lines * part / parts; i < end && ahead->num < MAX_LINES_AHEAD; i++)
-        ahead->line[ahead->num++] = (const char *)start + i * LINE;
+INLINE void look_at_nothing(Ahead *ahead) { ahead->num = ahead->at = 0, ahead->lines = 0; }
+
+/* Pieces `first` to `end` of `parts` of some memory. */
+INLINE void add_pieces(Ahead *ahead, const void *start, int64_t bytes, int first, int end, int parts) {
+    int64_t lines = (bytes + LINE - 1) / LINE, from = lines * first / parts, to = lines * end / parts;
+    if (from == to || ahead->num == MAX_RANGES) return;
+    ahead->range[ahead->num++] = (Range){(const char *)start + from * LINE, to - from};
+    ahead->lines += to - from;
 }
 
-INLINE void fetch_some(Ahead *ahead, int num) {
-    int end = ahead->at + num < ahead->num ? ahead->at + num : ahead->num;
-    for (; ahead->at < end; ahead->at++) fetch_far(ahead->line[ahead->at]);
+INLINE void fetch_some(Ahead *ahead, int lines) {
+    while (lines > 0 && ahead->at < ahead->num) {
+        Range *range = ahead->range + ahead->at;
+        int64_t some = range->lines < lines ? range->lines : lines;
+        for (const char *end = range->start + some * LINE; range->start < end; range->start += LINE)
+            fetch_far(range->start);
+        lines -= some, range->lines -= some;
+        ahead->at += range->lines == 0;
+    }
 }

@@ -1,10 +1,8 @@
-/* The product of a block of rows with one tile's weights in 256-bit registers, which have no sums of four
+/* The products of a block of rows with a tile in 256-bit registers, which have no sums of four
  * products that are exact for weights of 8 bits: the sums of integers are the same, made of int16. */
 #pragma once
 
-#include "stream.h"
-
-enum { ROW_BLOCK = 4 };
+#include "ahead.h"
 
 /* Integers of sixteen lanes. */
 typedef struct {
@@ -39,39 +37,36 @@ INLINE F16 f_of_whole(Whole a) {
     return (F16){_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
 }
 
-INLINE void block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
-                   float *out) {
-    BlockRows of = rows_from(x, row);
-    const uint8_t *w = from->weight;
+INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
+                   int tiles, int g, float *out) {
+    (void)tile_bytes, (void)tiles;
+    int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i byte = _mm256_set1_epi16(0xff);
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int g = 0; g < of.num_groups; g++) {
-        Pairs pairs[ROW_BLOCK];
-        Whole whole[ROW_BLOCK];
-        fetch_group(from);
-        for (int i = 0; i < rows; i++) {
-            spread(pairs + i, of.q + (int64_t)i * x->k + g * GROUP);
-            whole[i].low = whole[i].high = _mm256_set1_epi32(of.offset[i * of.num_groups + g]);
-        }
-#pragma GCC unroll 1
-        for (int step = 0; step < GROUP / 4; step++, w += 64) {
-            __m256i low = load8(w), high = load8(w + 32);
-            __m256i low_even = _mm256_and_si256(low, byte), low_odd = _mm256_srli_epi16(low, 8);
-            __m256i high_even = _mm256_and_si256(high, byte), high_odd = _mm256_srli_epi16(high, 8);
-            for (int i = 0; i < rows; i++) {
-                __m256i even = _mm256_set1_epi32(pairs[i].even[step]);
-                __m256i odd = _mm256_set1_epi32(pairs[i].odd[step]);
-                whole[i].low = add_pairs(whole[i].low, low_even, even);
-                whole[i].high = add_pairs(whole[i].high, high_even, even);
-                whole[i].low = add_pairs(whole[i].low, low_odd, odd);
-                whole[i].high = add_pairs(whole[i].high, high_odd, odd);
-            }
-        }
-        for (int i = 0; i < rows; i++)
-            sum[i] = f_fma(f_of_whole(whole[i]), f_all(of.scale[i * of.num_groups + g]), sum[i]);
+    Pairs pairs[ROW_BLOCK];
+    Whole whole[ROW_BLOCK];
+    for (int i = 0; i < rows; i++) {
+        spread(pairs + i, x->q + (int64_t)(row + i) * x->k + g * GROUP);
+        whole[i].low = whole[i].high = _mm256_set1_epi32(x->offset[at + i * num_groups]);
     }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
+#pragma GCC unroll 1
+    for (int step = 0; step < GROUP / 4; step++, w += 64) {
+        __m256i low = load8(w), high = load8(w + 32);
+        __m256i low_even = _mm256_and_si256(low, byte), low_odd = _mm256_srli_epi16(low, 8);
+        __m256i high_even = _mm256_and_si256(high, byte), high_odd = _mm256_srli_epi16(high, 8);
+        for (int i = 0; i < rows; i++) {
+            __m256i even = _mm256_set1_epi32(pairs[i].even[step]);
+            __m256i odd = _mm256_set1_epi32(pairs[i].odd[step]);
+            whole[i].low = add_pairs(whole[i].low, low_even, even);
+            whole[i].high = add_pairs(whole[i].high, high_even, even);
+            whole[i].low = add_pairs(whole[i].low, low_odd, odd);
+            whole[i].high = add_pairs(whole[i].high, high_odd, odd);
+        }
+    }
+    for (int i = 0; i < rows; i++) {
+        F16 scale = f_all(x->scale[at + i * num_groups]);
+        float *sum = out_of(out, i, 0);
+        f_store(sum, f_fma(f_of_whole(whole[i]), scale, f_load(sum)));
+    }
 }
 
 /* Of weights of 4 bits the sum over a half group stays below 2^15: 8 times 2 * 15 * 127. */
@@ -85,15 +80,13 @@ INLINE __m256i four_bytes(const int8_t *x) {
     return _mm256_set1_epi32(four);
 }
 
-INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
-    BlockRows of = rows_from(x, row);
-    const uint8_t *w = from->weight;
+INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
+                   int tiles, int g, float *out) {
+    (void)tile_bytes, (void)tiles;
+    int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int half = 0; half < 2 * of.num_groups; half++) {
+    for (int half = 0; half < 2; half++) {
         Whole small[ROW_BLOCK];
-        if (half % 2 == 0) fetch_group(from);
         const bf16 *step = (const bf16 *)w;
         w += 64;
         for (int i = 0; i < rows; i++) small[i].low = small[i].high = _mm256_setzero_si256();
@@ -105,7 +98,8 @@ INLINE void block4(Stream *from, const Activations *x, int row, int rows, float 
             __m256i low_second = _mm256_and_si256(_mm256_srli_epi16(low, 4), fifteen);
             __m256i high_second = _mm256_and_si256(_mm256_srli_epi16(high, 4), fifteen);
             for (int i = 0; i < rows; i++) {
-                const int8_t *eight = of.q + (int64_t)i * x->k + half * HALF_GROUP + at;
+                const int8_t *eight =
+                    x->q + (int64_t)(row + i) * x->k + g * GROUP + half * HALF_GROUP + at;
                 __m256i first = four_bytes(eight), second = four_bytes(eight + 4);
                 small[i].low = dot_small(small[i].low, low_first, first);
                 small[i].high = dot_small(small[i].high, high_first, first);
@@ -115,19 +109,11 @@ INLINE void block4(Stream *from, const Activations *x, int row, int rows, float 
         }
         for (int i = 0; i < rows; i++) {
             Whole whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
-            F16 scaled = f_mul(f_of_whole(whole), f_all(of.scale[i * of.num_groups + half / 2]));
-            sum[i] = f_fma(scaled, load_bf16(step), sum[i]);
-            sum[i] = f_fma(f_all(of.sum[i * 2 * of.num_groups + half]), load_bf16(step + TILE), sum[i]);
+            float *sum = out_of(out, i, 0);
+            F16 scaled = f_mul(f_of_whole(whole), f_all(x->scale[at + i * num_groups]));
+            F16 stepped = f_fma(scaled, load_bf16(step), f_load(sum));
+            F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
+            f_store(sum, f_fma(all, load_bf16(step + TILE), stepped));
         }
     }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);
 }
-
-/* The loops over rows are unrolled where their number is known. */
-#define FOR_EACH_COUNT(rows, call) \
-    switch (rows) {                \
-    case 1: call(1); break;        \
-    case 2: call(2); break;        \
-    case 3: call(3); break;        \
-    default: call(4);              \
-    }

@@ -1,67 +1,83 @@
-/* The product of a block of rows with one tile's weights, where sums of four products are one instruction. */
+/* The products of a block of rows with the tiles of a strip, where sums of four products are one
+ * instruction. A register is loaded once a cycle and multiplied twice: each four activations are loaded
+ * once for all tiles, and each tile's weights once for all rows. */
 #pragma once
 
-#include "stream.h"
+#include "ahead.h"
 
-enum { ROW_BLOCK = 8 };
-
-INLINE void block8(Stream *from, const Activations *x, int row, int rows, const float *scale,
-                   float *out) {
-    BlockRows of = rows_from(x, row);
-    const uint8_t *w = from->weight;
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int g = 0; g < of.num_groups; g++) {
-        I16 whole[ROW_BLOCK];
-        fetch_group(from);
-        for (int i = 0; i < rows; i++) whole[i] = i_all(of.offset[i * of.num_groups + g]);
-#pragma GCC unroll 4
-        for (int step = 0; step < GROUP / 4; step++, w += 64)
-            for (int i = 0; i < rows; i++)
-                whole[i] = dot4(whole[i], b_load(w), of.q + (int64_t)i * x->k + g * GROUP + step * 4);
-        for (int i = 0; i < rows; i++)
-            sum[i] = f_fma(f_of_int(whole[i]), f_all(of.scale[i * of.num_groups + g]), sum[i]);
+INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
+                   int tiles, int g, float *out) {
+    const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP;
+    int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
+    I16 whole[ROW_BLOCK][STRIP8];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        I16 offset = i_all(x->offset[at + i * num_groups]);
+#pragma GCC unroll 3
+        for (int t = 0; t < tiles; t++) whole[i][t] = offset;
     }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(sum[i], f_load(scale)));
+#pragma GCC unroll UNROLLED
+    for (int step = 0; step < GROUP / 4; step++) {
+        B64 weights[STRIP8];
+#pragma GCC unroll 3
+        for (int t = 0; t < tiles; t++) weights[t] = b_load(w + t * tile_bytes + step * 64);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            Fours fours = fours_of(q + (int64_t)i * x->k + step * 4);
+#pragma GCC unroll 3
+            for (int t = 0; t < tiles; t++) whole[i][t] = dot4(whole[i][t], weights[t], fours);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        F16 scale = f_all(x->scale[at + i * num_groups]);
+#pragma GCC unroll 3
+        for (int t = 0; t < tiles; t++) {
+            float *sum = out_of(out, i, t);
+            f_store(sum, f_fma(f_of_int(whole[i][t]), scale, f_load(sum)));
+        }
+    }
 }
 
-INLINE void block4(Stream *from, const Activations *x, int row, int rows, float *out) {
-    BlockRows of = rows_from(x, row);
-    const uint8_t *w = from->weight;
-    F16 sum[ROW_BLOCK];
-    for (int i = 0; i < rows; i++) sum[i] = f_zero();
-    for (int half = 0; half < 2 * of.num_groups; half++) {
-        I16 whole[ROW_BLOCK];
-        if (half % 2 == 0) fetch_group(from);
-        F16 step = load_bf16((const bf16 *)w), lowest = load_bf16((const bf16 *)w + TILE);
-        w += 64;
-        for (int i = 0; i < rows; i++) whole[i] = i_all(0);
-#pragma GCC unroll 4
-        for (int at = 0; at < HALF_GROUP; at += 8, w += 64) {
-            B64 both = b_load(w), low = b_low(both), high = b_high(both);
+INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
+                   int tiles, int g, float *out) {
+    int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
+    for (int half = 0; half < 2; half++, w += HALF_BYTES4) {
+        const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP + half * HALF_GROUP;
+        I16 whole[ROW_BLOCK][STRIP4];
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+            for (int t = 0; t < tiles; t++) whole[i][t] = i_all(0);
+#pragma GCC unroll UNROLLED
+        for (int step = 0; step < HALF_GROUP / 8; step++) {
+            B64 low[STRIP4], high[STRIP4];
+#pragma GCC unroll 2
+            for (int t = 0; t < tiles; t++) {
+                B64 both = b_load(w + t * tile_bytes + LINE + step * 64);
+                low[t] = b_low(both), high[t] = b_high(both);
+            }
+#pragma GCC unroll 8
             for (int i = 0; i < rows; i++) {
-                const int8_t *eight = of.q + (int64_t)i * x->k + half * HALF_GROUP + at;
-                whole[i] = dot4(dot4(whole[i], low, eight), high, eight + 4);
+                const int8_t *eight = q + (int64_t)i * x->k + step * 8;
+                Fours first = fours_of(eight), second = fours_of(eight + 4);
+#pragma GCC unroll 2
+                for (int t = 0; t < tiles; t++)
+                    whole[i][t] = dot4(dot4(whole[i][t], low[t], first), high[t], second);
             }
         }
+#pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
-            F16 scaled = f_mul(f_of_int(whole[i]), f_all(of.scale[i * of.num_groups + half / 2]));
-            sum[i] = f_fma(scaled, step, sum[i]);
-            sum[i] = f_fma(f_all(of.sum[i * 2 * of.num_groups + half]), lowest, sum[i]);
+            F16 scale = f_all(x->scale[at + i * num_groups]);
+            F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
+#pragma GCC unroll 2
+            for (int t = 0; t < tiles; t++) {
+                const bf16 *step = (const bf16 *)(w + t * tile_bytes);
+                float *sum = out_of(out, i, t);
+                F16 scaled = f_mul(f_of_int(whole[i][t]), scale);
+                F16 stepped = f_fma(scaled, load_bf16(step), f_load(sum));
+                f_store(sum, f_fma(all, load_bf16(step + TILE), stepped));
+            }
         }
     }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);
 }
-
-/* The loops over rows are unrolled where their number is known. */
-#define FOR_EACH_COUNT(rows, call) \
-    switch (rows) {                \
-    case 1: call(1); break;        \
-    case 2: call(2); break;        \
-    case 3: call(3); break;        \
-    case 4: call(4); break;        \
-    case 5: call(5); break;        \
-    case 6: call(6); break;        \
-    case 7: call(7); break;        \
-    default: call(8);              \
-    }

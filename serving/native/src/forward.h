@@ -66,34 +66,39 @@ INLINE int num_tile_pieces(const Linear *linear, int num_rows) {
     return pieces_across(linear) * ((num_rows + PANEL - 1) / PANEL);
 }
 
-/* Piece `part` of `parts` of the A matrices of a product that comes later. */
-static void add_shrinks(Ahead *ahead, const Program *p, int layer, int index, int part, int parts) {
+/* Tiles first to end of a product fetch their share of the A matrices of a product that comes later. */
+static void add_shrinks(Ahead *ahead, const Program *p, int layer, int index, int first, int end,
+                        int num_tiles) {
     const Step *step = p->step;
     for (int g = 0; g < step->num_groups; g++) {
         const LoraLinear *lora = step->groups[g].adapter + layer * LINEARS + index;
         int64_t k = p->model->layers[layer].linear[index].k;
-        if (lora->a) add_lines(ahead, lora->a, k * lora->width * (int64_t)sizeof(bf16), part, parts);
+        if (lora->a)
+            add_pieces(ahead, lora->a, k * lora->width * (int64_t)sizeof(bf16), first, end, num_tiles);
     }
 }
 
-/* Piece `part` of `parts` of a layer's keys and values, by segments. */
-static void add_pages(Ahead *ahead, const Program *p, const Layer *layer, int part, int parts) {
+/* And of a layer's keys and values, by segments. */
+static void add_pages(Ahead *ahead, const Program *p, const Layer *layer, int first, int end,
+                      int num_tiles) {
     const Step *step = p->step;
     int64_t bytes = 4 * (int64_t)p->model->num_kv_heads * p->model->head_dim * PAGE;
-    int first = step->num_segments * part / parts, end = step->num_segments * (part + 1) / parts;
-    for (int i = first; i < end; i++) {
+    int last = step->num_segments * end / num_tiles;
+    for (int i = step->num_segments * first / num_tiles; i < last; i++) {
         const Segment *segment = step->segments + i;
         int num_keys = segment->position + segment->end - segment->start;
         for (int page = 0; page * PAGE < num_keys; page++)
-            add_lines(ahead, page_of(p->model, layer, segment->pages[page], 0), bytes, 0, 1);
+            add_pieces(ahead, page_of(p->model, layer, segment->pages[page], 0), bytes, 0, 1, 1);
     }
 }
 
-/* What follows the product `index` of a layer: part of it is fetched with each tile. */
-static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int part, int parts) {
-    if (index == QKV) add_pages(ahead, p, p->model->layers + layer, part, parts);
-    else if (index < DOWN) add_shrinks(ahead, p, layer, index + 1, part, parts);
-    else if (layer + 1 < p->model->num_layers) add_shrinks(ahead, p, layer + 1, QKV, part, parts);
+/* What follows the product `index` of a layer: its tiles first to end fetch their part of it. */
+static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int first, int end,
+                       int num_tiles) {
+    if (index == QKV) add_pages(ahead, p, p->model->layers + layer, first, end, num_tiles);
+    else if (index < DOWN) add_shrinks(ahead, p, layer, index + 1, first, end, num_tiles);
+    else if (layer + 1 < p->model->num_layers)
+        add_shrinks(ahead, p, layer + 1, QKV, first, end, num_tiles);
 }
 
 static void finish_piece(const Program *p, const Product *work, int piece, int num_rows) {
@@ -102,17 +107,20 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
     int end = row + PANEL < num_rows ? row + PANEL : num_rows;
     int last = first + TILES_A_PIECE < num_tiles ? first + TILES_A_PIECE : num_tiles;
     int looks_ahead = num_rows <= MAX_ROWS_AHEAD && work->index != HEAD;
-    Ahead ahead;
-    ahead.num = ahead.at = 0;
-    if (looks_ahead) add_expand_weights(&ahead, work, first);
-    fetch_some(&ahead, ahead.num);
-    for (int tile = first; tile < last; tile++) {
-        ahead.num = ahead.at = 0;
-        if (looks_ahead) {
-            if (tile + 1 < last) add_expand_weights(&ahead, work, tile + 1);
-            look_ahead(&ahead, p, work->layer, work->index, tile, num_tiles);
-        }
-        finish_tile(work, tile, row, end, &ahead);
+    int64_t bytes = tile_bytes(work->linear);
+    for (int tile = first, tiles; tile < last; tile += tiles) {
+        tiles = tiles_from(work->linear, tile, last);
+        Ahead ahead;
+        look_at_nothing(&ahead);
+        if (looks_ahead) add_expand_weights(&ahead, work, tile, tiles);
+        /* The piece after this one is another thread's, if all take as long. */
+        int next = tile + tiles < last ? last - tile - tiles : TILES_A_PIECE;
+        int from = tile + tiles < last ? tile + tiles : last + TILES_A_PIECE * (pool_size(p->pool) - 1);
+        if (from < num_tiles && num_rows > ROW_BLOCK) /* with fewer, memory is all that is waited for */
+            add_pieces(&ahead, work->linear->weight + from * bytes, least(next, tiles) * bytes, 0, 1, 1);
+        if (looks_ahead)
+            look_ahead(&ahead, p, work->layer, work->index, tile, tile + tiles, num_tiles);
+        finish_strip(work, tile, tiles, row, end, &ahead);
     }
 }
 
@@ -129,8 +137,8 @@ static void product(Program *p, int layer, int index, float *y, int adds) {
         const LoraGroup *group = step->groups + g;
         const LoraLinear *lora = adapter_of(&work, group);
         if (!lora->a) continue;
-        for (int row = group->start; row < group->end; row += TILE_ROWS) {
-            int end = row + TILE_ROWS < group->end ? row + TILE_ROWS : group->end;
+        for (int row = group->start; row < group->end; row += MAX_ROWS) {
+            int end = row + MAX_ROWS < group->end ? row + MAX_ROWS : group->end;
             for (int rank = 0; rank < lora->width; rank += TILE, first++)
                 if (piece == first) {
                     shrink(&work, group, row, end, rank);

@@ -1,9 +1,7 @@
 /* One linear layer of the base with its adapters: int8 product, shrink, expand, what follows. */
 #pragma once
 
-#include "tile.h"
-
-enum { TILE_ROWS = 64 };
+#include "strip.h"
 
 /* What a product does with its tiles. */
 typedef struct {
@@ -95,13 +93,15 @@ static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *
     if (rows) expand_rows(b, num_pairs, low, low_width, 1, out);
 }
 
-/* B of a tile, for all adapters of the step. */
-INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile) {
-    int part = part_of(p->linear, tile);
-    for (int g = 0; g < p->num_groups; g++) {
-        const LoraLinear *lora = adapter_of(p, p->groups + g);
-        const bf16 *b = expand_weights(p->linear, lora, tile, part);
-        if (b) add_lines(ahead, b, (int64_t)lora->num_pairs[part] * LINE, 0, 1);
+/* B of a strip's tiles, for all adapters of the step. */
+INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile, int tiles) {
+    for (int end = tile + tiles; tile < end; tile++) {
+        int part = part_of(p->linear, tile);
+        for (int g = 0; g < p->num_groups; g++) {
+            const LoraLinear *lora = adapter_of(p, p->groups + g);
+            const bf16 *b = expand_weights(p->linear, lora, tile, part);
+            if (b) add_pieces(ahead, b, (int64_t)lora->num_pairs[part] * LINE, 0, 1, 1);
+        }
     }
 }
 
@@ -123,20 +123,29 @@ INLINE void apply_adapters(const Product *p, int tile, int part, int first, int 
     }
 }
 
-/* Rows first to end of one tile: base, adapters, bias, and where the result goes. */
-static void finish_tile(const Product *p, int tile, int first_row, int end_row, Ahead *ahead) {
+/* Rows first to end of one tile, of which out (rows, TILE) has the integers' sums: scale, adapters, bias,
+ * and where the result goes. */
+static void finish_tile(const Product *p, int tile, int first, int end, float *out) {
     const Linear *linear = p->linear;
-    float out[TILE_ROWS * TILE] __attribute__((aligned(64)));
-    int part = part_of(linear, tile);
     F16 bias = linear->bias ? f_load(linear->bias + tile * TILE) : f_zero();
-    for (int first = first_row; first < end_row; first += TILE_ROWS) {
-        int end = first + TILE_ROWS < end_row ? first + TILE_ROWS : end_row;
-        tile_product(linear, tile, p->x, first, end - first, out, ahead);
-        if (p->num_groups) apply_adapters(p, tile, part, first, end, out);
-        for (int row = first; row < end; row++) {
-            float *y = p->y + (int64_t)row * linear->n + tile * TILE;
-            F16 value = f_add(f_load(out + (row - first) * TILE), bias);
-            f_store(y, p->adds ? f_add(f_load(y), value) : value);
-        }
+    if (linear->scale) {
+        F16 scale = f_load(linear->scale + tile * TILE);
+        for (int i = 0; i < end - first; i++) f_store(out + i * TILE, f_mul(f_load(out + i * TILE), scale));
+    }
+    if (p->num_groups) apply_adapters(p, tile, part_of(linear, tile), first, end, out);
+    for (int row = first; row < end; row++) {
+        float *y = p->y + (int64_t)row * linear->n + tile * TILE;
+        F16 value = f_add(f_load(out + (row - first) * TILE), bias);
+        f_store(y, p->adds ? f_add(f_load(y), value) : value);
+    }
+}
+
+/* Rows first to end of a strip's tiles. */
+static void finish_strip(const Product *p, int tile, int tiles, int first_row, int end_row, Ahead *ahead) {
+    float out[MAX_STRIP * MAX_ROWS * TILE] __attribute__((aligned(64)));
+    for (int first = first_row; first < end_row; first += MAX_ROWS) {
+        int end = least(first + MAX_ROWS, end_row);
+        strip_product(p->linear, tile, tiles, p->x, first, end - first, out, ahead);
+        for (int t = 0; t < tiles; t++) finish_tile(p, tile + t, first, end, out_of(out, 0, t));
     }
 }

@@ -15,6 +15,11 @@ typedef struct {
     int32_t k;       /* of the current product; also the stride */
 } Activations;
 
+enum { MAX_ROWS = 64, MAX_STRIP = 3 }; /* rows and tiles of a strip's products */
+
+/* Where a row's sums with a tile of the strip stand. */
+INLINE float *out_of(float *out, int row, int tile) { return out + (tile * MAX_ROWS + row) * TILE; }
+
 /* Symmetric int8 with one scale a group: q = round(x / s), s = max |x| / 127. */
 INLINE void quantize_row(const Activations *to, int row, const float *x, int with_narrow) {
     int num_groups = to->k / GROUP;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 enum { TILE = 16, GROUP = 64, HALF_GROUP = 32, PAGE = 16, MAX_PARTS = 3, LINEARS = 4 };
+enum { HALF_BYTES4 = 5 * 64 }; /* that a half group of a tile takes with weights of 4 bits */
 enum { QKV, O, GATE_UP, DOWN, HEAD };
 
 typedef uint16_t bf16;

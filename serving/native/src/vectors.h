@@ -8,10 +8,11 @@
  * fetch: into the core's nearest cache; fetch_far: into the next.
  *
  * For blocks_dot.h only (AVX2 has blocks_avx2.h). I16: int32. B64: unsigned bytes; b_low, b_high: the low
- * and the high halves of each. dot4: acc + the sum of 4 products, weights times the 4 signed bytes at x.
+ * and the high halves of each. Fours: 4 signed bytes for every lane. dot4: acc + the sum of 4 products.
  *
- * How much is computed at once is as much as the registers hold: SHRINK_BLOCK and EXPAND_BLOCK rows of
- * an adapter's products, in attention VECTOR_QUERIES queries and 16 * VALUE_VECTORS features. */
+ * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or STRIP4 tiles
+ * of the base's products, SHRINK_BLOCK and EXPAND_BLOCK rows of an adapter's, in attention VECTOR_QUERIES
+ * queries and 16 * VALUE_VECTORS features. UNROLLED steps of blocks_dot.h are written out. */
 #pragma once
 
 #include <math.h>

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1 };
 enum { SHRINK_BLOCK = 1, EXPAND_BLOCK = 2, VECTOR_QUERIES = 3, VALUE_VECTORS = 2 };
 
 typedef struct {

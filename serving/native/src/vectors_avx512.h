@@ -3,11 +3,13 @@
 
 #include <immintrin.h>
 
+enum { ROW_BLOCK = 8, STRIP8 = 3, STRIP4 = 2, UNROLLED = 16 };
 enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, VALUE_VECTORS = 4 };
 
 typedef __m512 F16;
 typedef __m512i I16;
 typedef __m512i B64;
+typedef __m512i Fours;
 typedef int32_t __attribute__((may_alias, aligned(1))) Four;
 
 INLINE F16 f_zero(void) { return _mm512_setzero_ps(); }
@@ -37,11 +39,13 @@ INLINE I16 i_all(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE B64 b_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 INLINE B64 b_low(B64 a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 INLINE B64 b_high(B64 a) { return b_low(_mm512_srli_epi16(a, 4)); }
-INLINE I16 dot4(I16 acc, B64 weights, const int8_t *x) {
-    /* The compiler would broadcast through a general register, which takes twice as long. */
-    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Four *)x));
-    return acc;
+/* The compiler would broadcast through a general register, which takes twice as long. */
+INLINE Fours fours_of(const void *x) {
+    Fours fours;
+    asm("vpbroadcastd %1, %0" : "=v"(fours) : "m"(*(const Four *)x));
+    return fours;
 }
+INLINE I16 dot4(I16 acc, B64 weights, Fours x) { return _mm512_dpbusd_epi32(acc, weights, x); }
 #ifdef USE_BF16
 INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
     I16 weights = _mm512_loadu_si512(w);
@@ -53,7 +57,7 @@ INLINE void store_bf16(bf16 *p, F16 x) {
 }
 #else
 INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
-    I16 weights = _mm512_loadu_si512(w), pair = _mm512_set1_epi32(*(const Four *)x);
+    I16 weights = _mm512_loadu_si512(w), pair = fours_of(x);
     I16 odd = _mm512_set1_epi32((int)0xffff0000);
     acc = f_fma((F16)_mm512_slli_epi32(weights, 16), (F16)_mm512_slli_epi32(pair, 16), acc);
     return f_fma((F16)_mm512_and_si512(weights, odd), (F16)_mm512_and_si512(pair, odd), acc);

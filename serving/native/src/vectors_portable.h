@@ -1,11 +1,13 @@
 /* For any processor; the compiler fits it to what it is told to compile for. */
 #pragma once
 
+enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, UNROLLED = 1 };
 enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, VALUE_VECTORS = 4 };
 
 typedef float F16 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
 typedef uint8_t B64 __attribute__((vector_size(64)));
+typedef const int8_t *Fours;
 
 INLINE F16 f_all(float x) { return x - (F16){}; }
 INLINE F16 f_zero(void) { return (F16){}; }
@@ -52,7 +54,8 @@ INLINE I16 i_all(int32_t x) { return x - (I16){}; }
 INLINE B64 b_load(const uint8_t *p) { B64 x; memcpy(&x, p, 64); return x; }
 INLINE B64 b_low(B64 a) { return a & 15; }
 INLINE B64 b_high(B64 a) { return a >> 4; }
-INLINE I16 dot4(I16 acc, B64 w, const int8_t *x) {
+INLINE Fours fours_of(const void *x) { return x; }
+INLINE I16 dot4(I16 acc, B64 w, Fours x) {
     for (int i = 0; i < 16; i++)
         acc[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] + w[4 * i + 3] * x[3];
     return acc;
