@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -62,6 +63,7 @@ class World:
         self.tmp_path = tmp_path
         self.num_catalogs = 0
         self.opened: list[Registry] = []
+        self.other_catalog = Catalog(f"sqlite:///{tmp_path}/other.sqlite")
         self.registry = self.open(self.store)
         self.bundles = {seed: read_bundle(tmp_path / f"bundle{seed}", seed) for seed in (1, 2)}
 
@@ -103,6 +105,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield made
     for registry in made.opened:
         registry.close()
+    made.other_catalog.close()
 
 
 def test_unreferenced_blob_is_condemned_then_deleted_after_the_grace_period(world: World) -> None:
@@ -311,19 +314,16 @@ def _purged_version(world: World) -> None:
 
 def push_over(store: object, world: World) -> None:
     """A push through a registry of its own, as another process would do it."""
-    catalog = Catalog("sqlite://")
-    try:
-        registry = Registry(  # type: ignore[arg-type]
-            store,
-            catalog,
-            freshness_s=0,
-            now=world.clock,
-            capabilities=store.measure("probe"),
-            tasks=OneByOne(),
-        )
-        push(registry, NAME, *world.bundles[1], by="bob", alias="prod")
-    finally:
-        catalog.close()
+    world.other_catalog.bind(str(uuid4()))  # which empties it
+    registry = Registry(  # type: ignore[arg-type]
+        store,
+        world.other_catalog,
+        freshness_s=0,
+        now=world.clock,
+        capabilities=store.measure("probe"),
+        tasks=OneByOne(),
+    )
+    push(registry, NAME, *world.bundles[1], by="bob", alias="prod")
 
 
 def damage_of(store: MemoryStore) -> IntegrityReport:

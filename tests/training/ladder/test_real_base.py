@@ -31,7 +31,7 @@ def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     files = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     for path, rows in zip(
-        files, runpy.run_path(str(GENERATE))["make_rows"](160, 48, seed=7), strict=True
+        files, runpy.run_path(str(GENERATE))["make_rows"](160, 24, seed=7), strict=True
     ):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--base", base.path, "--epochs", 1, "--batch-size", 8)
@@ -42,7 +42,8 @@ def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = CliRunner().invoke(
         ladder,
         [str(a) for a in (files[1], "--run", run, "--base", base.path, "--k", 8,
-                          "--system", "Turn the order into JSON.", "--concurrency", 16)],
+                          "--system", "Turn the order into JSON.", "--concurrency", 24,
+                          "--max-tokens", 64)],
     )  # fmt: skip
 
     assert result.exit_code == 0, (result.output, result.exception)
