@@ -95,13 +95,15 @@ static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *
 
 /* B of a strip's tiles, for all adapters of the step. */
 INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile, int tiles) {
-    for (int end = tile + tiles; tile < end; tile++) {
-        int part = part_of(p->linear, tile);
+    for (int end = tile + tiles; tile < end;) {
+        int part = part_of(p->linear, tile), last = least(p->linear->part_end[part], end);
         for (int g = 0; g < p->num_groups; g++) {
             const LoraLinear *lora = adapter_of(p, p->groups + g);
             const bf16 *b = expand_weights(p->linear, lora, tile, part);
-            if (b) add_pieces(ahead, b, (int64_t)lora->num_pairs[part] * LINE, 0, 1, 1);
+            int64_t bytes = (int64_t)lora->num_pairs[part] * LINE * (last - tile);
+            if (b) add_pieces(ahead, b, bytes, 0, 1, 1);
         }
+        tile = last;
     }
 }
 
