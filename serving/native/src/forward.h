@@ -101,23 +101,30 @@ static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int
         add_shrinks(ahead, p, layer + 1, QKV, first, end, num_tiles);
 }
 
+/* The strip that this thread takes when it has finished the one that ends at tile `end`, of a piece that
+ * ends at `last`: behind that comes another thread's piece, if all take as long. */
+static void add_next_strip(Ahead *ahead, const Program *p, const Linear *linear, int end, int last) {
+    int num_tiles = linear->n / TILE;
+    int from = end < last ? end : last + TILES_A_PIECE * (pool_size(p->pool) - 1);
+    int until = end < last ? last : least(from + TILES_A_PIECE, num_tiles);
+    if (from >= until) return;
+    int64_t bytes = tile_bytes(linear);
+    add_pieces(ahead, linear->weight + from * bytes, tiles_from(linear, from, until) * bytes, 0, 1, 1);
+}
+
 static void finish_piece(const Program *p, const Product *work, int piece, int num_rows) {
-    int num_tiles = work->linear->n / TILE, across = pieces_across(work->linear);
+    const Linear *linear = work->linear;
+    int num_tiles = linear->n / TILE, across = pieces_across(linear);
     int first = piece % across * TILES_A_PIECE, row = piece / across * PANEL;
-    int end = row + PANEL < num_rows ? row + PANEL : num_rows;
-    int last = first + TILES_A_PIECE < num_tiles ? first + TILES_A_PIECE : num_tiles;
+    int end = least(row + PANEL, num_rows), last = least(first + TILES_A_PIECE, num_tiles);
     int looks_ahead = num_rows <= MAX_ROWS_AHEAD && work->index != HEAD;
-    int64_t bytes = tile_bytes(work->linear);
     for (int tile = first, tiles; tile < last; tile += tiles) {
-        tiles = tiles_from(work->linear, tile, last);
+        tiles = tiles_from(linear, tile, last);
         Ahead ahead;
         look_at_nothing(&ahead);
         if (looks_ahead) add_expand_weights(&ahead, work, tile, tiles);
-        /* The piece after this one is another thread's, if all take as long. */
-        int next = tile + tiles < last ? last - tile - tiles : TILES_A_PIECE;
-        int from = tile + tiles < last ? tile + tiles : last + TILES_A_PIECE * (pool_size(p->pool) - 1);
-        if (from < num_tiles && num_rows > ROW_BLOCK) /* with fewer, memory is all that is waited for */
-            add_pieces(&ahead, work->linear->weight + from * bytes, least(next, tiles) * bytes, 0, 1, 1);
+        if (num_rows > ROW_BLOCK) /* with fewer, memory is all that is waited for */
+            add_next_strip(&ahead, p, linear, tile + tiles, last);
         if (looks_ahead)
             look_ahead(&ahead, p, work->layer, work->index, tile, tile + tiles, num_tiles);
         finish_strip(work, tile, tiles, row, end, &ahead);
