@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -59,22 +60,21 @@ def test_appenders_of_two_registries_share_one_dense_log(
         assert len({event.record_key for event in events}) == 26
 
 
-def move_over(store: SteppedStore, alias: str) -> None:
+def move_over(store: SteppedStore, catalog: Catalog, alias: str) -> None:
     """A move through a registry of its own, as another process would make it."""
-    catalog = Catalog("sqlite://")
-    try:
-        registry = Registry(store, catalog, freshness_s=0, tasks=OneByOne())
-        registry.move_alias(NAME, alias, 1, by="ann")
-    finally:
-        catalog.close()
+    catalog.bind(str(uuid4()))  # which empties it
+    registry = Registry(store, catalog, freshness_s=0, tasks=OneByOne())
+    registry.move_alias(NAME, alias, 1, by="ann")
 
 
-def race(template: MemoryStore, num_first: int, num_second: int) -> tuple[int, int]:
+def race(
+    template: MemoryStore, catalogs: Sequence[Catalog], num_first: int, num_second: int
+) -> tuple[int, int]:
     """One schedule of two moves: the first takes some steps, the second some, the first ends, the
     second ends. Both are told once. How many steps were taken of those that were asked for."""
     store = template.copy()
-    one = Actor(store, lambda stepped: move_over(stepped, "one"))
-    two = Actor(store, lambda stepped: move_over(stepped, "two"))
+    one = Actor(store, lambda stepped: move_over(stepped, catalogs[0], "one"))
+    two = Actor(store, lambda stepped: move_over(stepped, catalogs[1], "two"))
     taken = one.advance(num_first), two.advance(num_second)
     one.finish()
     two.finish()
@@ -92,9 +92,10 @@ def test_two_moves_are_each_told_once_at_every_pair_of_switch_points(tmp_path: P
     pusher = Registry(template, catalog, tasks=OneByOne())  # type: ignore[arg-type]
     push_version(pusher, tmp_path, 1)
     catalog.close()
+    catalogs = [Catalog(f"sqlite:///{tmp_path}/catalog{i}.sqlite") for i in range(2)]
     num_first = num_second = num_schedules = 0
     while True:
-        first_taken, second_taken = race(template, num_first, num_second)
+        first_taken, second_taken = race(template, catalogs, num_first, num_second)
         num_schedules += 1
         if second_taken == num_second:
             num_second += 1
@@ -103,6 +104,8 @@ def test_two_moves_are_each_told_once_at_every_pair_of_switch_points(tmp_path: P
         else:
             break
     assert num_schedules > 100
+    for catalog in catalogs:
+        catalog.close()
 
 
 def test_events_that_a_crash_left_out_are_appended_at_the_next_start(
