@@ -30,6 +30,10 @@ INLINE void add_pieces(Ahead *ahead, const void *start, int64_t bytes, int first
     ahead->lines += to - from;
 }
 
+INLINE void add_all(Ahead *ahead, const void *start, int64_t bytes) {
+    add_pieces(ahead, start, bytes, 0, 1, 1);
+}
+
 INLINE void fetch_some(Ahead *ahead, int lines) {
     while (lines > 0 && ahead->at < ahead->num) {
         Range *range = ahead->range + ahead->at;

@@ -88,7 +88,7 @@ static void add_pages(Ahead *ahead, const Program *p, const Layer *layer, int fi
         const Segment *segment = step->segments + i;
         int num_keys = segment->position + segment->end - segment->start;
         for (int page = 0; page * PAGE < num_keys; page++)
-            add_pieces(ahead, page_of(p->model, layer, segment->pages[page], 0), bytes, 0, 1, 1);
+            add_all(ahead, page_of(p->model, layer, segment->pages[page], 0), bytes);
     }
 }
 
@@ -109,7 +109,7 @@ static void add_next_strip(Ahead *ahead, const Program *p, const Linear *linear,
     int until = end < last ? last : least(from + TILES_A_PIECE, num_tiles);
     if (from >= until) return;
     int64_t bytes = tile_bytes(linear);
-    add_pieces(ahead, linear->weight + from * bytes, tiles_from(linear, from, until) * bytes, 0, 1, 1);
+    add_all(ahead, linear->weight + from * bytes, tiles_from(linear, from, until) * bytes);
 }
 
 static void finish_piece(const Program *p, const Product *work, int piece, int num_rows) {

@@ -101,7 +101,7 @@ INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile, int til
             const LoraLinear *lora = adapter_of(p, p->groups + g);
             const bf16 *b = expand_weights(p->linear, lora, tile, part);
             int64_t bytes = (int64_t)lora->num_pairs[part] * LINE * (last - tile);
-            if (b) add_pieces(ahead, b, bytes, 0, 1, 1);
+            if (b) add_all(ahead, b, bytes);
         }
         tile = last;
     }
@@ -144,7 +144,7 @@ static void finish_tile(const Product *p, int tile, int first, int end, float *o
 
 /* Rows first to end of a strip's tiles. */
 static void finish_strip(const Product *p, int tile, int tiles, int first_row, int end_row, Ahead *ahead) {
-    float out[MAX_STRIP * MAX_ROWS * TILE] __attribute__((aligned(64)));
+    float out[STRIP8 * MAX_ROWS * TILE] __attribute__((aligned(64)));
     for (int first = first_row; first < end_row; first += MAX_ROWS) {
         int end = least(first + MAX_ROWS, end_row);
         strip_product(p->linear, tile, tiles, p->x, first, end - first, out, ahead);

@@ -15,7 +15,7 @@ typedef struct {
     int32_t k;       /* of the current product; also the stride */
 } Activations;
 
-enum { MAX_ROWS = 64, MAX_STRIP = 3 }; /* rows and tiles of a strip's products */
+enum { MAX_ROWS = 64 }; /* of a strip's products */
 
 /* Where a row's sums with a tile of the strip stand. */
 INLINE float *out_of(float *out, int row, int tile) { return out + (tile * MAX_ROWS + row) * TILE; }

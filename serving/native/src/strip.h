@@ -14,9 +14,12 @@ INLINE int64_t tile_bytes(const Linear *linear) {
     return linear->k / GROUP * (linear->bits == 4 ? 2 * HALF_BYTES4 : GROUP * TILE);
 }
 
-/* As many tiles as registers hold, or one. */
+/* As many tiles as registers hold. */
+INLINE int whole_strip(const Linear *linear) { return linear->bits == 4 ? STRIP4 : STRIP8; }
+
+/* The tiles of the strip from `tile` on: a whole one, or one tile. */
 INLINE int tiles_from(const Linear *linear, int tile, int end) {
-    int most = HAS_MATRIX && linear->bits == 8 ? 1 : linear->bits == 4 ? STRIP4 : STRIP8;
+    int most = HAS_MATRIX && linear->bits == 8 ? 1 : whole_strip(linear);
     return tile + most <= end ? most : 1;
 }
 
@@ -59,7 +62,6 @@ INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int r
 INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x, int row,
                          int rows, int first, int end, float *out, Ahead *ahead, int lines) {
     int64_t bytes = tile_bytes(linear);
-    int strip = linear->bits == 4 ? STRIP4 : STRIP8;
 #define GROUPS(block, group_bytes, rows, tiles)                                \
     for (int g = first; g < end; g++) {                                        \
         fetch_some(ahead, lines);                                              \
@@ -67,14 +69,14 @@ INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, cons
     }
     if (linear->bits == 4) {
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, STRIP4)
-        if (tiles == strip) FOR_EACH_COUNT(rows, CALL)
+        if (tiles == whole_strip(linear)) FOR_EACH_COUNT(rows, CALL)
 #undef CALL
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, 1)
         else FOR_EACH_COUNT(rows, CALL)
 #undef CALL
     } else {
 #define CALL(rows) GROUPS(block8, GROUP * TILE, rows, STRIP8)
-        if (tiles == strip) FOR_EACH_COUNT(rows, CALL)
+        if (tiles == whole_strip(linear)) FOR_EACH_COUNT(rows, CALL)
 #undef CALL
 #define CALL(rows) GROUPS(block8, GROUP * TILE, rows, 1)
         else FOR_EACH_COUNT(rows, CALL)
