@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import runpy
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ from benchmarks.workload import (
 )
 from registry.settings import read_home
 from serving.base_model import provide_base
+from tests.training.rows import orders
 
-GENERATE = Path(__file__).parents[1] / "examples" / "orders" / "generate.py"
 NUM_ROWS, WAIT_S, NUM_ALONE = 4000, 600, 8
 CASES = (
     Case("16 adapters mixed", [index % NUM_ADAPTERS for index in range(64)]),
@@ -73,7 +73,7 @@ class Job:
 
     def __init__(self, client: OpenAI, file: Path) -> None:
         self._client = client
-        rows, _ = runpy.run_path(str(GENERATE))["make_rows"](NUM_ROWS, 1, seed=1)
+        rows, _ = orders(NUM_ROWS, 1, seed=1)
         file.write_text("".join(json.dumps(_chat(row)) + "\n" for row in rows))
         uploaded = client.files.create(file=file, purpose="fine-tune")
         self._id = client.fine_tuning.jobs.create(model=BASE, training_file=uploaded.id).id
@@ -101,7 +101,7 @@ class Job:
         before = self.num_steps()
         self._wait(lambda: self.num_steps() > before)
 
-    def _wait(self, is_so: Any) -> None:
+    def _wait(self, is_so: Callable[[], bool]) -> None:
         end = time.monotonic() + WAIT_S
         while not is_so():
             if time.monotonic() > end:

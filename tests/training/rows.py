@@ -1,8 +1,9 @@
-"""Small learnable tasks for the tiny base, and a real set."""
+"""Small learnable tasks for the tiny base, the example's, and a real set."""
 
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from serving.base_model import BaseDirectory
 from training.data.dataset import Row, tokenize
 from training.data.formats import Example, Place
 
+GENERATE_ORDERS = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
 WORDS = ("one", "two", "three", "four", "five")
 
 
@@ -41,6 +43,11 @@ def examples_of(rows: Sequence[dict[str, str]], file: str = "rows.jsonl") -> lis
 
 def tokenized(count: int, prompt: PromptFormat, base: BaseDirectory) -> list[Row]:
     return [tokenize(e, prompt, base.tokenizer) for e in examples_of(counting(count))]
+
+
+def orders(num_train: int, num_heldout: int, seed: int) -> tuple[list[dict[str, str]], ...]:
+    """Training and held-out rows of the example's task."""
+    return runpy.run_path(str(GENERATE_ORDERS))["make_rows"](num_train, num_heldout, seed=seed)
 
 
 def snips(folder: Path, pattern: str) -> list[Example]:

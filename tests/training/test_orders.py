@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-GENERATE = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
+from tests.training.rows import GENERATE_ORDERS
 
 Rows = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
 def example() -> dict[str, Any]:
-    return runpy.run_path(str(GENERATE))
+    return runpy.run_path(str(GENERATE_ORDERS))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_script_writes_both_files(tmp_path: Path, monkeypatch: pytest.Monkey
     arguments = ["generate.py", str(tmp_path / "orders"), "--train", "8", "--heldout", "4"]
     monkeypatch.setattr("sys.argv", arguments)
 
-    runpy.run_path(str(GENERATE), run_name="__main__")
+    runpy.run_path(str(GENERATE_ORDERS), run_name="__main__")
 
     lines = {p.name: len(p.read_text().splitlines()) for p in (tmp_path / "orders").iterdir()}
     assert lines == {"train.jsonl": 8, "heldout.jsonl": 4}

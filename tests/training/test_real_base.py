@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,11 @@ import pytest
 from registry.errors import BaseNotFound
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
-from tests.training.rows import examples_of
+from tests.training.rows import examples_of, orders
 from training.data.dataset import tokenize
 from training.finetune import finetune
 from training.progress import Silence
 from training.spec import TrainingSpec
-
-GENERATE = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +24,7 @@ def real_base() -> BaseDirectory:
 
 @pytest.mark.real
 def test_a_few_steps_teach_the_real_base_the_form_of_an_order(real_base: BaseDirectory) -> None:
-    rows, heldout = runpy.run_path(str(GENERATE))["make_rows"](48, 16, seed=7)
+    rows, heldout = orders(48, 16, seed=7)
     prompt = real_base.prompt_format(system_prompt="Order to JSON.")
     train, validation = (
         [tokenize(e, prompt, real_base.tokenizer) for e in examples_of(part)]

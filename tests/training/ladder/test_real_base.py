@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 from registry.errors import BaseNotFound
 from registry.settings import read_home
 from serving.base_model import provide_base
+from tests.training.rows import orders
 from training.commands.ladder import ladder
 from training.commands.train import train
 
@@ -19,8 +19,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
 ]
-
-GENERATE = Path(__file__).parents[3] / "examples" / "orders" / "generate.py"
 
 
 def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +28,7 @@ def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytest.skip(error.message)
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
     files = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
-    for path, rows in zip(
-        files, runpy.run_path(str(GENERATE))["make_rows"](160, 24, seed=7), strict=True
-    ):
+    for path, rows in zip(files, orders(160, 24, seed=7), strict=True):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--base", base.path, "--epochs", 1, "--batch-size", 8)
     trained = CliRunner().invoke(train, [str(a) for a in (files[0], *options)])
