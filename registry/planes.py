@@ -27,6 +27,8 @@ class Surroundings:
     base_path: Path
     base_id: str
     base_revision: str | None = None
+    is_busy: Callable[[], bool] = lambda: False
+    """Whether it has requests to answer. Callable from any thread."""
 
 
 PlaneMaker = Callable[[Surroundings], Plane | None]

@@ -131,7 +131,14 @@ class Serving:
     def surroundings(self, home: Home) -> Surroundings:
         """What planes of other packages need to know of this one."""
         base = self.base
-        return Surroundings(self.registry, home, base.path, base.model_id, base.revision)
+        return Surroundings(
+            self.registry,
+            home,
+            base.path,
+            base.model_id,
+            base.revision,
+            is_busy=self.engine.is_busy,
+        )
 
     def plane(self) -> Plane:
         @asynccontextmanager

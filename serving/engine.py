@@ -133,6 +133,11 @@ class Engine(Generic[AdapterT]):
         with self._wakeup:
             self._notify()
 
+    def is_busy(self) -> bool:
+        """Whether a request runs or waits. Callable from any thread."""
+        scheduler = self._scheduler
+        return bool(scheduler.running or scheduler.num_waiting or self._inbox)
+
     def health(self) -> dict[str, object]:
         return {
             "running": len(self._scheduler.running),

@@ -22,5 +22,8 @@ class TrainingSettings(Settings):
     """Threads that one job computes on; half of the cores by default."""
     job_niceness: int = Field(19, ge=0, le=19)
     """How far jobs stand back behind serving for the processor: 19 leaves them what is idle."""
+    job_share: float = Field(0.1, ge=0, le=1)
+    """The part of the time that a job runs while requests are answered; without them it runs on. 1
+    never stops it; 0 leaves it only the time between requests."""
     max_file_mb: int = Field(512, ge=1)
     """The largest file that can be uploaded."""

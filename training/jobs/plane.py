@@ -15,6 +15,7 @@ from registry.errors import BaseMismatch
 from registry.planes import Surroundings
 from registry.settings import read_section
 from training.jobs.api import jobs_router
+from training.jobs.busy import BusyWatch
 from training.jobs.files import Files
 from training.jobs.files_api import files_router
 from training.jobs.job import Job
@@ -38,13 +39,16 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
     publication = Publication(around.registry, around.home.runs, files, read_signing_key(None))
     orders = _Orders(around, settings, store, publication)
     queue = JobQueue(store, orders, publication, settings.max_running_jobs)
+    watch = BusyWatch(around.is_busy, queue.stand_back)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await run_in_threadpool(queue.start)
+        watch.start()
         try:
             yield
         finally:
+            watch.stop()
             await run_in_threadpool(queue.stop)
 
     router = APIRouter()
@@ -93,5 +97,6 @@ class _Orders:
             run=self._publication.run(job),
             num_threads=settings.job_threads,
             niceness=settings.job_niceness,
+            share=settings.job_share,
             only_check=only_check,
         )

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
+from training.jobs.guard import BUSY, IDLE
 from training.jobs.reports import Order, Report, parse_report
 
 _END_TIMEOUT_S = 20
@@ -38,8 +39,17 @@ class JobProcess:
             )
         self._on_report = on_report
         self._on_end = on_end
+        self._input = Lock()  # the order is its first line
+        self._is_ordered = self._is_told_busy = False
         self._thread = Thread(target=self._listen, args=(order,), name="hotswap-job")
         self._thread.start()
+
+    def stand_back(self, is_busy: bool) -> None:
+        """Say whether requests are answered, during which it runs for its share of the time."""
+        with self._input:
+            if self._is_ordered and is_busy != self._is_told_busy:
+                self._is_told_busy = is_busy
+                self._write(BUSY if is_busy else IDLE)
 
     def stop(self) -> None:
         """Ask it to end, which it does after the step that it is in."""
@@ -64,13 +74,18 @@ class JobProcess:
         self._on_end(self._process.returncode, problem)
 
     def _hear(self, order: Order) -> None:
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(order.model_dump_json().encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:  # it ended at once; its status says so
-            pass
+        with self._input:
+            self._write(order.model_dump_json().encode() + b"\n")
+            self._is_ordered = True
         for line in self._process.stdout:
             if line.endswith(b"\n"):  # else it was ended in the middle of a report
                 self._on_report(parse_report(line))
+
+    def _write(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):  # it has ended, and its input may be closed
+            pass

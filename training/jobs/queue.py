@@ -99,6 +99,12 @@ class JobQueue:
             self._start_next()
             return job
 
+    def stand_back(self, is_busy: bool) -> None:
+        """Tell every process whether requests are answered."""
+        with self._lock:
+            for process in self._processes.values():
+                process.stand_back(is_busy)
+
     def health(self) -> dict[str, Any]:
         statuses = [job.status for job in self._store.all()]
         return {

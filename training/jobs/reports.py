@@ -26,6 +26,8 @@ class Order(_Record):
     """The run's directory: made when it is not there, gone on with when it is."""
     num_threads: int
     niceness: int
+    share: float
+    """The part of the time that it runs while the server answers requests."""
     only_check: bool
     """Whether to end when the data has been checked."""
 

@@ -1,7 +1,7 @@
 """The process of one job: reads an Order, checks the data, trains, and reports line by line.
 
 It knows neither the registry nor HTTP: what it makes lies in the run's directory, and the server
-does the rest. It ends when the server does. Started as `python -m training.jobs.worker`.
+does the rest. It works under a `guard`. Started as `python -m training.jobs.worker`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from registry.errors import BaseMismatch, HotswapError
+from training.jobs.guard import run_guarded
 from training.jobs.reports import (
     Checked,
     Done,
@@ -82,10 +83,12 @@ class Reports:
 
 
 def main() -> None:
-    line = Line()
     order = Order.model_validate_json(sys.stdin.buffer.readline())
-    is_done = threading.Event()
-    threading.Thread(target=_end_with_the_server, args=(is_done,), daemon=True).start()
+    run_guarded(partial(_work, order), sys.stdin.buffer, order.share)
+
+
+def _work(order: Order) -> None:
+    line = Line()
     os.nice(order.niceness)
     try:
         _carry_out(order, line)
@@ -95,16 +98,6 @@ def main() -> None:
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}; the server's directory of the job has the log"
         line.send(Failed(code=HotswapError.code, message=text))
-    is_done.set()  # the server lets go of both ends as soon as `line` is closed
-
-
-def _end_with_the_server(is_done: threading.Event) -> None:
-    """The server holds the other end of standard input open for as long as it lives. Read past
-    Python's buffer, whose lock a thread must not hold when the interpreter ends."""
-    while os.read(0, 1):
-        continue
-    if not is_done.is_set():
-        os._exit(1)
 
 
 def _carry_out(order: Order, line: Line) -> None:
