@@ -27,7 +27,7 @@ from serving.native.packing import PackedWeights, rounded_up
 from serving.pages import PAGE, num_pages_of
 from serving.settings import MAX_STACKED
 
-KEY_PRICE = {PORTABLE: 3.5, AVX2: 2.0, AVX512_VNNI: 3.5, AVX512_BF16: 3.5, AMX: 1.1}
+KEY_PRICE = {PORTABLE: 3.5, AVX2: 1.3, AVX512_VNNI: 2.2, AVX512_BF16: 3.5, AMX: 1.1}
 """How many times as long a product takes in attention as one with a weight, by instruction set:
 measured with prompts of 512 tokens at positions 0 and 3,584 (`benchmarks/step.py`)."""
 

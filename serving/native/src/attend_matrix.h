@@ -115,7 +115,7 @@ static void sum_values(const Model *model, const Layer *layer, const int32_t *pa
 
 /* softmax(q · K) · V of up to QUERY_BLOCK queries, for which `scores` and `p` have room. */
 static void attend_block(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         const Queries *of, float *scores, bf16 *p) {
+                         const Queries *of, float *scores, Narrow *p) {
     int d = model->head_dim;
     Span span = span_of(of);
     bf16 queries[QUERY_BLOCK * 256] __attribute__((aligned(64)));

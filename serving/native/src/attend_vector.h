@@ -3,29 +3,34 @@
 
 #include "queries.h"
 
-/* Scores of a page's keys; the next page, keys and values, is fetched meanwhile. */
-INLINE void score_page(const bf16 *keys, const bf16 *next, const Queries *of, int num, int half,
-                       int token, float *scores, int stride, F16 *top) {
-    F16 sum[QUERY_BLOCK][2], lowest = f_all(-INFINITY);
-    for (int i = 0; i < num; i++) sum[i][0] = sum[i][1] = f_zero();
-    for (int d = 0; d < half; d += 2, keys += 4 * PAGE, next += 8 * PAGE) {
-        for (int line = 0; line < 4; line++) fetch(next + 2 * PAGE * line);
-        for (int i = 0; i < num; i++) {
-            sum[i][0] = dot2(sum[i][0], keys, of->q[i] + 2 * d);
-            sum[i][1] = dot2(sum[i][1], keys + 2 * PAGE, of->q[i] + 2 * d + 2);
+/* Scores of the keys of `pages` pages; as many that follow, keys and values, are fetched meanwhile. */
+INLINE void score_pages(const bf16 *const *keys, const bf16 *const *next, int pages, const Queries *of, int num,
+                        int half, int token, float *scores, int stride, F16 *top) {
+    F16 sum[QUERY_BLOCK][SCORE_PAGES][2], lowest = f_all(-INFINITY);
+    for (int i = 0; i < num; i++)
+        for (int page = 0; page < pages; page++) sum[i][page][0] = sum[i][page][1] = f_zero();
+    for (int d = 0; d < half; d += 2) {
+        for (int page = 0; page < pages; page++)
+            for (int line = 0; line < 4; line++) fetch(next[page] + d * 4 * PAGE + 2 * PAGE * line);
+        for (int j = 0; j < 2; j++)
+            for (int i = 0; i < num; i++)
+                for (int page = 0; page < pages; page++)
+                    sum[i][page][j] = dot2(sum[i][page][j], keys[page] + (d + j) * 2 * PAGE,
+                                           of->q[i] + 2 * (d + j));
+    }
+    for (int i = 0; i < num; i++)
+        for (int page = 0; page < pages; page++) {
+            F16 score = f_add(sum[i][page][0], sum[i][page][1]);
+            int at = token + page * PAGE;
+            score = f_keep(score, of->first[i] - at, of->end[i] - at, lowest);
+            f_store(scores + (int64_t)i * stride + at, score);
+            top[i] = f_max(top[i], score);
         }
-    }
-    for (int i = 0; i < num; i++) {
-        F16 score = f_add(sum[i][0], sum[i][1]);
-        score = f_keep(score, of->first[i] - token, of->end[i] - token, lowest);
-        f_store(scores + (int64_t)i * stride + token, score);
-        top[i] = f_max(top[i], score);
-    }
 }
 
 /* out (16 * vectors features from d on) = p · V over the pages. */
 INLINE void weigh_values(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         int first_page, int num_keys, const bf16 *p, int stride, int num, int d,
+                         int first_page, int num_keys, const Narrow *p, int stride, int num, int d,
                          int vectors, F16 out[QUERY_BLOCK][VALUE_VECTORS]) {
     for (int i = 0; i < num; i++)
         for (int j = 0; j < vectors; j++) out[i][j] = f_zero();
@@ -41,7 +46,7 @@ INLINE void weigh_values(const Model *model, const Layer *layer, const int32_t *
 }
 
 INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         const Queries *of, int num, float *scores, bf16 *p, int stride) {
+                         const Queries *of, int num, float *scores, Narrow *p, int stride) {
     int first = of->first[0], num_keys = of->end[0], d = model->head_dim;
     for (int i = 1; i < num; i++) {
         if (of->first[i] < first) first = of->first[i];
@@ -51,19 +56,23 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
     F16 top[QUERY_BLOCK];
     float inverse[QUERY_BLOCK];
     for (int i = 0; i < num; i++) top[i] = f_all(-INFINITY);
-    for (int page = first_page; page * PAGE < num_keys; page++) {
-        int next = (page + 1) * PAGE < num_keys ? page + 1 : page;
-        score_page(page_of(model, layer, pages[page], kv_head),
-                   page_of(model, layer, pages[next], kv_head), of, num, d / 2, page * PAGE,
-                   scores, stride, top);
+    for (int page = first_page, end = (num_keys + PAGE - 1) / PAGE; page < end; page += SCORE_PAGES) {
+        const bf16 *keys[SCORE_PAGES], *next[SCORE_PAGES];
+        for (int j = 0; j < SCORE_PAGES; j++) {
+            keys[j] = page_of(model, layer, pages[least(page + j, end - 1)], kv_head);
+            next[j] = page_of(model, layer, pages[least(page + SCORE_PAGES + j, end - 1)], kv_head);
+        }
+#define CALL(some) score_pages(keys, next, some, of, num, d / 2, page * PAGE, scores, stride, top)
+        FOR_COUNT(end - page, SCORE_PAGES, CALL)
+#undef CALL
     }
     for (int i = 0; i < num; i++) {
         F16 highest = f_all(-f_top(top[i])), sum = f_zero();
         for (int t = first_page * PAGE; t < num_keys; t += PAGE) {
             F16 e = f_exp(f_add(f_load(scores + (int64_t)i * stride + t), highest));
             e = f_keep(e, of->first[i] - t, of->end[i] - t, f_zero());
-            store_bf16(p + (int64_t)i * stride + t, e);
-            sum = f_add(sum, load_bf16(p + (int64_t)i * stride + t));
+            store_narrow(p + (int64_t)i * stride + t, e);
+            sum = f_add(sum, load_narrow(p + (int64_t)i * stride + t));
         }
         inverse[i] = 1.0f / f_sum(sum);
     }
@@ -84,12 +93,9 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
 
 /* softmax(q · K) · V of up to QUERY_BLOCK queries, for which `scores` and `p` have room. */
 static void attend_block(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         const Queries *of, float *scores, bf16 *p) {
+                         const Queries *of, float *scores, Narrow *p) {
     int stride = model->max_keys;
-    switch (of->num) { /* the loops over queries are unrolled */
-    case 1: attend_some(model, layer, pages, kv_head, of, 1, scores, p, stride); break;
-    case 2: attend_some(model, layer, pages, kv_head, of, 2, scores, p, stride); break;
-    case 3: attend_some(model, layer, pages, kv_head, of, 3, scores, p, stride); break;
-    default: attend_some(model, layer, pages, kv_head, of, QUERY_BLOCK, scores, p, stride);
-    }
+#define CALL(num) attend_some(model, layer, pages, kv_head, of, num, scores, p, stride)
+    FOR_COUNT(of->num, QUERY_BLOCK, CALL)
+#undef CALL
 }

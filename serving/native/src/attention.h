@@ -18,10 +18,10 @@ INLINE void rotate(float *head, const float *rotary, int half) {
     }
 }
 
-/* Rotate a row's queries (to bf16, scaled) and keys, and put keys and values into the cache.
+/* Rotate a row's queries (narrow, scaled) and keys, and put keys and values into the cache.
  * The rows of one page must be done in order by one thread. */
 static void place_row(const Model *model, const Layer *layer, const Segment *segment, int row,
-                      float *qkv, bf16 *queries) {
+                      float *qkv, Narrow *queries) {
     int d = model->head_dim, half = d / 2, position = segment->position + row - segment->start;
     const float *rotary = model->rotary + (int64_t)position * d;
     float scale = 1.0f / sqrtf((float)d);
@@ -30,7 +30,7 @@ static void place_row(const Model *model, const Layer *layer, const Segment *seg
         if (layer->q_norm) rms_norm(q, q, layer->q_norm, d, model->eps);
         rotate(q, rotary, half);
         for (int i = 0; i < d; i += 16)
-            store_bf16(queries + h * d + i, f_mul(f_load(q + i), f_all(scale)));
+            store_narrow(queries + h * d + i, f_mul(f_load(q + i), f_all(scale)));
     }
     int at = position % PAGE;
     float *keys = qkv + model->num_heads * d, *values = keys + model->num_kv_heads * d;
@@ -52,7 +52,7 @@ static void place_row(const Model *model, const Layer *layer, const Segment *seg
 
 /* Rows first to end of a segment for one kv head and the query heads that share it. */
 static void attend(const Model *model, const Layer *layer, const Segment *segment, int kv_head,
-                   int first, int end, const bf16 *queries, float *out, float *scores, bf16 *p) {
+                   int first, int end, const Narrow *queries, float *out, float *scores, Narrow *p) {
     int d = model->head_dim, shared = model->num_heads / model->num_kv_heads;
     int num = (end - first) * shared;
     for (int at = 0; at < num; at += QUERY_BLOCK) {

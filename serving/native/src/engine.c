@@ -11,6 +11,7 @@
 #include "program.h"
 
 enum { VERSION = 4, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { NARROW_BYTES = 4 }; /* at most */
 enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 
 struct Engine {
@@ -36,14 +37,14 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     s->scale = room(rows * k / GROUP, 4);
     s->offset = room(rows * k / GROUP, 4);
     s->sum = room(rows * k / HALF_GROUP, 4);
-    s->narrow = room(rows * k, 2);
-    s->queries = room(rows * heads, 2);
-    s->low = room((int64_t)max_entries * m->max_width, 2);
+    s->narrow = room(rows * k, NARROW_BYTES);
+    s->queries = room(rows * heads, NARROW_BYTES);
+    s->low = room((int64_t)max_entries * m->max_width, NARROW_BYTES);
     s->normed = room(rows * m->hidden, 4);
     s->wide = room(rows * wide, 4);
     s->attended = room(rows * heads, 4);
     s->scores = room(scratch, 4);
-    s->weights = room(scratch, 2);
+    s->weights = room(scratch, NARROW_BYTES);
     s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AT_END;
     s->taken = room(s->num_phases, sizeof(Taken));
     return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->normed &&

@@ -6,7 +6,7 @@
 #include "product.h"
 #include "program.h"
 
-enum { ROWS_A_PIECE = 4, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16, MAX_ROWS_AHEAD = 64 };
+enum { ROWS_A_PIECE = 4, SHRINK_ROWS = 16, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16, MAX_ROWS_AHEAD = 64 };
 
 /* The next piece of the current phase, or one that is past its end. */
 INLINE int take(Program *p) { return atomic_fetch_add(&p->space->taken[p->phase].count, 1); }
@@ -131,37 +131,42 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
     }
 }
 
+/* The rows and ranks of an adapter's shrink that are one piece. Ranks side by side share what is loaded of x;
+ * a single group's are shared out. */
+INLINE int ranks_a_piece(const Step *step, const LoraLinear *lora, int num_rows) {
+    return step->num_groups > 1 || num_rows > SHRINK_ROWS ? lora->width : TILE;
+}
+
+INLINE int num_shrinks(const Step *step, const LoraLinear *lora, const LoraGroup *group) {
+    int rows = group->end - group->start, ranks = ranks_a_piece(step, lora, rows);
+    return lora->a ? (rows + SHRINK_ROWS - 1) / SHRINK_ROWS * (lora->width / ranks) : 0;
+}
+
 /* Shrinks are the first pieces, tiles the rest. A tile's adapters wait for all shrinks. */
 static void product(Program *p, int layer, int index, float *y, int adds) {
     const Step *step = p->step;
     const Linear *linear = &p->model->layers[layer].linear[index];
     Activations x = activations(p->space, linear->k);
-    Product work = {linear, step->groups, step->num_groups, layer, index, &x,
-                    p->space->low, step->low_width, y, adds};
     Taken *taken = &p->space->taken[p->phase];
-    int piece = take(p), first = 0;
+    Product work = {linear, step->groups, step->num_groups, layer, index, &x,
+                    p->space->low, step->low_width, y, adds, &taken->done, 0};
+    int piece = take(p);
     for (int g = 0; g < step->num_groups; g++) {
         const LoraGroup *group = step->groups + g;
         const LoraLinear *lora = adapter_of(&work, group);
-        if (!lora->a) continue;
-        for (int row = group->start; row < group->end; row += MAX_ROWS) {
-            int end = row + MAX_ROWS < group->end ? row + MAX_ROWS : group->end;
-            for (int rank = 0; rank < lora->width; rank += TILE, first++)
-                if (piece == first) {
-                    shrink(&work, group, row, end, rank);
-                    atomic_fetch_add_explicit(&taken->done, 1, memory_order_release);
-                    piece = take(p);
-                }
+        int first = work.num_shrinks, ranks = ranks_a_piece(step, lora, group->end - group->start);
+        work.num_shrinks += num_shrinks(step, lora, group);
+        for (; piece < work.num_shrinks; piece = take(p)) {
+            int across = lora->width / ranks, number = piece - first;
+            int row = group->start + number / across * SHRINK_ROWS;
+            shrink(&work, group, row, least(row + SHRINK_ROWS, group->end), number % across * ranks,
+                   ranks / TILE);
+            atomic_fetch_add_explicit(&taken->done, 1, memory_order_release);
         }
     }
-    int is_shrunk = first == 0;
-    for (; piece - first < num_tile_pieces(linear, step->num_rows); piece = take(p)) {
-        while (!is_shrunk) {
-            is_shrunk = atomic_load_explicit(&taken->done, memory_order_acquire) == first;
-            if (!is_shrunk) pool_relax();
-        }
-        finish_piece(p, &work, piece - first, step->num_rows);
-    }
+    int num_pieces = work.num_shrinks + num_tile_pieces(linear, step->num_rows);
+    for (; piece < num_pieces; piece = take(p))
+        finish_piece(p, &work, piece - work.num_shrinks, step->num_rows);
     next_phase(p);
 }
 
@@ -178,7 +183,7 @@ static void place_keys(Program *p, const Layer *layer) {
             if (piece == number) {
                 for (int r = row; r < end; r++)
                     place_row(model, layer, segment, r, p->space->wide + (int64_t)r * width,
-                              p->space->queries + (int64_t)r * model->num_heads * model->head_dim);
+                              (Narrow *)p->space->queries + (int64_t)r * model->num_heads * model->head_dim);
                 piece = take(p);
             }
             row = end;
@@ -199,7 +204,7 @@ static void attention(Program *p, const Layer *layer, int thread) {
             for (int head = 0; head < model->num_kv_heads; head++, number++)
                 if (piece == number) {
                     attend(model, layer, segment, head, row, end, s->queries, s->attended,
-                           s->scores + scratch, s->weights + scratch);
+                           s->scores + scratch, (Narrow *)s->weights + scratch);
                     piece = take(p);
                 }
         }

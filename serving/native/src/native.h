@@ -14,7 +14,7 @@ typedef struct {
     int8_t *q;
     float *scale;
     int32_t *offset;
-    bf16 *narrow, *queries, *low, *weights;
+    void *narrow, *queries, *low, *weights; /* Narrow, which instruction sets have each their own of */
     float *sum, *normed, *wide, *attended, *scores;
     Taken *taken;
     int num_phases;

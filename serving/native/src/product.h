@@ -1,6 +1,7 @@
 /* One linear layer of the base with its adapters: int8 product, shrink, expand, what follows. */
 #pragma once
 
+#include "pool.h"
 #include "strip.h"
 
 /* What a product does with its tiles. */
@@ -9,47 +10,54 @@ typedef struct {
     const LoraGroup *groups;
     int num_groups, layer, index; /* index: which of the layer's LINEARS */
     const Activations *x;
-    bf16 *low; /* (entries, low_width): what shrink left for each row of each group */
+    Narrow *low; /* (entries, low_width): what shrink left for each row of each group */
     int low_width;
     float *y; /* (rows, n) */
     int adds; /* y += instead of y = */
+    const _Atomic int *shrinks_done;
+    int num_shrinks; /* must be done before an adapter is applied */
 } Product;
 
 INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
     return group->adapter + p->layer * LINEARS + p->index;
 }
 
-/* low = x · A for up to SHRINK_BLOCK rows and 16 ranks; four interleaved sums a row. */
-INLINE void shrink_block(const bf16 *a, const bf16 *x, int k, int rows, float scale, bf16 *low,
+/* low = x · A for up to SHRINK_BLOCK rows and `tiles` times 16 ranks; two interleaved sums each. */
+INLINE void shrink_block(const bf16 *a, const Narrow *x, int k, int rows, int tiles, float scale, Narrow *low,
                          int low_width) {
-    F16 sum[SHRINK_BLOCK][4];
+    F16 sum[SHRINK_BLOCK][SHRINK_TILES][2];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < 4; j++) sum[i][j] = f_zero();
-    for (int at = 0; at < k; at += 8, a += 8 * TILE)
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < 4; j++)
-                sum[i][j] = dot2(sum[i][j], a + j * 2 * TILE, x + (int64_t)i * k + at + 2 * j);
-    for (int i = 0; i < rows; i++) {
-        F16 all = f_add(f_add(sum[i][0], sum[i][1]), f_add(sum[i][2], sum[i][3]));
-        store_bf16(low + (int64_t)i * low_width, f_mul(all, f_all(scale)));
+        for (int t = 0; t < tiles; t++) sum[i][t][0] = sum[i][t][1] = f_zero();
+    for (int at = 0; at < k; at += 4)
+        for (int j = 0; j < 2; j++)
+            for (int i = 0; i < rows; i++)
+                for (int t = 0; t < tiles; t++)
+                    sum[i][t][j] = dot2(sum[i][t][j], a + (int64_t)t * k * TILE + (at + 2 * j) * TILE,
+                                        x + (int64_t)i * k + at + 2 * j);
+    for (int i = 0; i < rows; i++)
+        for (int t = 0; t < tiles; t++)
+            store_narrow(low + (int64_t)i * low_width + t * TILE,
+                         f_mul(f_add(sum[i][t][0], sum[i][t][1]), f_all(scale)));
+}
+
+/* Rows first to end of one group, `tiles` times 16 ranks from `rank` on. */
+INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, int end, int rank, int tiles) {
+    int k = p->linear->k;
+    const bf16 *a = adapter_of(p, group)->a + (int64_t)rank * k;
+    for (int row = first; row < end; row += SHRINK_BLOCK) {
+        const Narrow *x = p->x->narrow + (int64_t)row * k;
+        Narrow *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + rank;
+#define CALL(rows) shrink_block(a, x, k, rows, tiles, group->scale, low, p->low_width)
+        FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
+#undef CALL
     }
 }
 
-/* The whole of one group's shrink: rows first to end, ranks rank to rank + 16. */
-static void shrink(const Product *p, const LoraGroup *group, int first, int end, int rank) {
-    const LoraLinear *lora = adapter_of(p, group);
-    int k = p->linear->k;
-    const bf16 *a = lora->a + (int64_t)rank * k;
-    for (int row = first; row < end; row += SHRINK_BLOCK) {
-        const bf16 *x = p->x->narrow + (int64_t)row * k;
-        bf16 *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + rank;
-        int rows = end - row < SHRINK_BLOCK ? end - row : SHRINK_BLOCK;
-        switch (rows) {
-        case 1: shrink_block(a, x, k, 1, group->scale, low, p->low_width); break;
-        case 2: shrink_block(a, x, k, least(2, SHRINK_BLOCK), group->scale, low, p->low_width); break;
-        case 3: shrink_block(a, x, k, least(3, SHRINK_BLOCK), group->scale, low, p->low_width); break;
-        default: shrink_block(a, x, k, SHRINK_BLOCK, group->scale, low, p->low_width);
-        }
+static void shrink(const Product *p, const LoraGroup *group, int first, int end, int rank, int tiles) {
+    for (; tiles > 0; tiles -= SHRINK_TILES, rank += SHRINK_TILES * TILE) {
+#define CALL(tiles) shrink_tiles(p, group, first, end, rank, tiles)
+        FOR_COUNT(tiles, SHRINK_TILES, CALL)
+#undef CALL
     }
 }
 
@@ -66,31 +74,44 @@ INLINE const bf16 *expand_weights(const Linear *linear, const LoraLinear *lora, 
     return lora->b + lora->b_start[part] + (int64_t)(tile - first) * lora->num_pairs[part] * 2 * TILE;
 }
 
-/* out (rows, TILE) += low · B, two interleaved sums a row. */
-INLINE void expand_rows(const bf16 *b, int num_pairs, const bf16 *low, int low_width, int rows,
+/* out (tiles, MAX_ROWS, TILE) += low · B, two interleaved sums a row and tile. */
+INLINE void expand_rows(const bf16 *b, int num_pairs, const Narrow *low, int low_width, int rows, int tiles,
                         float *out) {
-    F16 even[EXPAND_BLOCK], odd[EXPAND_BLOCK];
-    for (int i = 0; i < rows; i++) even[i] = f_load(out + i * TILE), odd[i] = f_zero();
+    F16 even[EXPAND_BLOCK][STRIP8], odd[EXPAND_BLOCK][STRIP8];
+    int64_t tile_size = (int64_t)num_pairs * 2 * TILE;
+    for (int i = 0; i < rows; i++)
+        for (int t = 0; t < tiles; t++) even[i][t] = f_load(out_of(out, i, t)), odd[i][t] = f_zero();
     for (int j = 0; j < num_pairs; j += 2, b += 4 * TILE) {
-        for (int i = 0; i < rows; i++) even[i] = dot2(even[i], b, low + i * low_width + 2 * j);
+        for (int i = 0; i < rows; i++)
+            for (int t = 0; t < tiles; t++)
+                even[i][t] = dot2(even[i][t], b + t * tile_size, low + i * low_width + 2 * j);
         if (j + 1 < num_pairs)
             for (int i = 0; i < rows; i++)
-                odd[i] = dot2(odd[i], b + 2 * TILE, low + i * low_width + 2 * j + 2);
+                for (int t = 0; t < tiles; t++)
+                    odd[i][t] = dot2(odd[i][t], b + t * tile_size + 2 * TILE, low + i * low_width + 2 * j + 2);
     }
-    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_add(even[i], odd[i]));
+    for (int i = 0; i < rows; i++)
+        for (int t = 0; t < tiles; t++) f_store(out_of(out, i, t), f_add(even[i][t], odd[i][t]));
 }
 
-static void expand(const LoraLinear *lora, const bf16 *b, int part, const bf16 *low, int low_width,
-                   int rows, float *out) {
+INLINE void expand_tiles(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low, int low_width,
+                         int rows, int tiles, float *out) {
     int num_pairs = lora->num_pairs[part];
     low += lora->rank_start[part];
     for (; rows >= EXPAND_BLOCK; rows -= EXPAND_BLOCK) {
-        expand_rows(b, num_pairs, low, low_width, EXPAND_BLOCK, out);
+        expand_rows(b, num_pairs, low, low_width, EXPAND_BLOCK, tiles, out);
         low += EXPAND_BLOCK * low_width, out += EXPAND_BLOCK * TILE;
     }
     for (; rows >= 2; rows -= 2, low += 2 * low_width, out += 2 * TILE)
-        expand_rows(b, num_pairs, low, low_width, 2, out);
-    if (rows) expand_rows(b, num_pairs, low, low_width, 1, out);
+        expand_rows(b, num_pairs, low, low_width, 2, tiles, out);
+    if (rows) expand_rows(b, num_pairs, low, low_width, 1, tiles, out);
+}
+
+static void expand(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low, int low_width,
+                   int rows, int tiles, float *out) {
+#define CALL(tiles) expand_tiles(lora, b, part, low, low_width, rows, tiles, out)
+    FOR_COUNT(tiles, STRIP8, CALL)
+#undef CALL
 }
 
 /* B of a strip's tiles, for all adapters of the step. */
@@ -107,7 +128,8 @@ INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile, int til
     }
 }
 
-INLINE void apply_adapters(const Product *p, int tile, int part, int first, int end, float *out) {
+/* To rows first to end of some tiles of one part. */
+INLINE void apply_adapters(const Product *p, int tile, int tiles, int part, int first, int end, float *out) {
     for (int g = 0; g < p->num_groups; g++) {
         const LoraGroup *group = p->groups + g;
         int from = group->start > first ? group->start : first;
@@ -115,26 +137,31 @@ INLINE void apply_adapters(const Product *p, int tile, int part, int first, int 
         if (from >= to) continue;
         const LoraLinear *lora = adapter_of(p, group);
         const bf16 *b = expand_weights(p->linear, lora, tile, part);
-        const bf16 *low = p->low + (int64_t)(group->low + from - group->start) * p->low_width;
-        float *rows = out + (from - first) * TILE;
-        if (b) expand(lora, b, part, low, p->low_width, to - from, rows);
+        const Narrow *low = p->low + (int64_t)(group->low + from - group->start) * p->low_width;
+        float *rows = out_of(out, from - first, 0);
+        if (b) expand(lora, b, part, low, p->low_width, to - from, tiles, rows);
         if (lora->magnitude)
-            for (int i = 0; i < to - from; i++)
-                f_store(rows + i * TILE,
-                        f_mul(f_load(rows + i * TILE), f_load(lora->magnitude + tile * TILE)));
+            for (int t = 0; t < tiles; t++)
+                for (int i = 0; i < to - from; i++) {
+                    float *sum = out_of(rows, i, t);
+                    f_store(sum, f_mul(f_load(sum), f_load(lora->magnitude + (tile + t) * TILE)));
+                }
     }
 }
 
-/* Rows first to end of one tile, of which out (rows, TILE) has the integers' sums: scale, adapters, bias,
- * and where the result goes. */
-static void finish_tile(const Product *p, int tile, int first, int end, float *out) {
+INLINE void wait_for_shrinks(const Product *p) {
+    while (atomic_load_explicit(p->shrinks_done, memory_order_acquire) != p->num_shrinks) pool_relax();
+}
+
+INLINE void scale_tile(const Linear *linear, int tile, int rows, float *out) {
+    F16 scale = f_load(linear->scale + tile * TILE);
+    for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(f_load(out + i * TILE), scale));
+}
+
+/* Bias, and where the result goes. */
+INLINE void put_tile(const Product *p, int tile, int first, int end, const float *out) {
     const Linear *linear = p->linear;
     F16 bias = linear->bias ? f_load(linear->bias + tile * TILE) : f_zero();
-    if (linear->scale) {
-        F16 scale = f_load(linear->scale + tile * TILE);
-        for (int i = 0; i < end - first; i++) f_store(out + i * TILE, f_mul(f_load(out + i * TILE), scale));
-    }
-    if (p->num_groups) apply_adapters(p, tile, part_of(linear, tile), first, end, out);
     for (int row = first; row < end; row++) {
         float *y = p->y + (int64_t)row * linear->n + tile * TILE;
         F16 value = f_add(f_load(out + (row - first) * TILE), bias);
@@ -145,9 +172,18 @@ static void finish_tile(const Product *p, int tile, int first, int end, float *o
 /* Rows first to end of a strip's tiles. */
 static void finish_strip(const Product *p, int tile, int tiles, int first_row, int end_row, Ahead *ahead) {
     float out[STRIP8 * MAX_ROWS * TILE] __attribute__((aligned(64)));
+    const Linear *linear = p->linear;
     for (int first = first_row; first < end_row; first += MAX_ROWS) {
         int end = least(first + MAX_ROWS, end_row);
-        strip_product(p->linear, tile, tiles, p->x, first, end - first, out, ahead);
-        for (int t = 0; t < tiles; t++) finish_tile(p, tile + t, first, end, out_of(out, 0, t));
+        strip_product(linear, tile, tiles, p->x, first, end - first, out, ahead);
+        if (linear->scale)
+            for (int t = 0; t < tiles; t++) scale_tile(linear, tile + t, end - first, out_of(out, 0, t));
+        if (p->num_groups) wait_for_shrinks(p);
+        for (int t = 0, same; p->num_groups && t < tiles; t += same) {
+            int part = part_of(linear, tile + t);
+            same = least(linear->part_end[part] - tile, tiles) - t;
+            apply_adapters(p, tile + t, same, part, first, end, out_of(out, 0, t));
+        }
+        for (int t = 0; t < tiles; t++) put_tile(p, tile + t, first, end, out_of(out, 0, t));
     }
 }

@@ -17,7 +17,7 @@ INLINE bf16 *page_of(const Model *model, const Layer *layer, int page, int kv_he
 
 /* Up to QUERY_BLOCK queries (row, head) that read the same keys. */
 typedef struct {
-    const bf16 *q[QUERY_BLOCK];
+    const Narrow *q[QUERY_BLOCK];
     float *out[QUERY_BLOCK];
     int first[QUERY_BLOCK], end[QUERY_BLOCK]; /* the keys each may see */
     int num;

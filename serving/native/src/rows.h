@@ -5,13 +5,26 @@
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
+/* Loops over a few rows are unrolled where their number is known: `call` with it, at most `most` or 8. */
+#define FOR_COUNT(number, most, call)         \
+    switch (least(number, most)) {            \
+    case 1: call(1); break;                   \
+    case 2: call(least(2, most)); break;      \
+    case 3: call(least(3, most)); break;      \
+    case 4: call(least(4, most)); break;      \
+    case 5: call(least(5, most)); break;      \
+    case 6: call(least(6, most)); break;      \
+    case 7: call(least(7, most)); break;      \
+    default: call(least(8, most));            \
+    }
+
 /* A row's activations as the products want them. */
 typedef struct {
     int8_t *q;       /* (rows, k) */
     float *scale;    /* (rows, k / GROUP) */
     int32_t *offset; /* (rows, k / GROUP): -128 times the sum of q, for weights stored + 128 */
     float *sum;      /* (rows, k / HALF_GROUP): the sum of what q stands for, for weights of 4 bits */
-    bf16 *narrow;    /* (rows, k): for the adapters */
+    Narrow *narrow;  /* (rows, k): for the adapters */
     int32_t k;       /* of the current product; also the stride */
 } Activations;
 
@@ -24,13 +37,13 @@ INLINE float *out_of(float *out, int row, int tile) { return out + (tile * MAX_R
 INLINE void quantize_row(const Activations *to, int row, const float *x, int with_narrow) {
     int num_groups = to->k / GROUP;
     int8_t *q = to->q + (int64_t)row * to->k;
-    bf16 *narrow = to->narrow + (int64_t)row * to->k;
+    Narrow *narrow = to->narrow + (int64_t)row * to->k;
     for (int g = 0; g < num_groups; g++, x += GROUP, q += GROUP, narrow += GROUP) {
         F16 part[4], top = f_zero();
         for (int i = 0; i < 4; i++) {
             part[i] = f_load(x + 16 * i);
             top = f_max(top, f_abs(part[i]));
-            if (with_narrow) store_bf16(narrow + 16 * i, part[i]);
+            if (with_narrow) store_narrow(narrow + 16 * i, part[i]);
         }
         float scale = f_top(top) / 127.0f;
         F16 inverse = f_all(scale > 0 ? 1.0f / scale : 0.0f);

@@ -45,19 +45,6 @@ INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int r
 }
 #endif
 
-/* The loops over rows are unrolled where their number is known. */
-#define FOR_EACH_COUNT(rows, call)                      \
-    switch (rows) {                                     \
-    case 1: call(1); break;                             \
-    case 2: call(2); break;                             \
-    case 3: call(3); break;                             \
-    case 4: call(4); break;                             \
-    case 5: call(least(5, ROW_BLOCK)); break;           \
-    case 6: call(least(6, ROW_BLOCK)); break;           \
-    case 7: call(least(7, ROW_BLOCK)); break;           \
-    default: call(ROW_BLOCK);                           \
-    }
-
 /* Adds groups first to end of the products of at most ROW_BLOCK rows. */
 INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x, int row,
                          int rows, int first, int end, float *out, Ahead *ahead, int lines) {
@@ -69,17 +56,17 @@ INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, cons
     }
     if (linear->bits == 4) {
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, STRIP4)
-        if (tiles == whole_strip(linear)) FOR_EACH_COUNT(rows, CALL)
+        if (tiles == whole_strip(linear)) FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, 1)
-        else FOR_EACH_COUNT(rows, CALL)
+        else FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
     } else {
 #define CALL(rows) GROUPS(block8, GROUP * TILE, rows, STRIP8)
-        if (tiles == whole_strip(linear)) FOR_EACH_COUNT(rows, CALL)
+        if (tiles == whole_strip(linear)) FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
 #define CALL(rows) GROUPS(block8, GROUP * TILE, rows, 1)
-        else FOR_EACH_COUNT(rows, CALL)
+        else FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
     }
 #undef GROUPS

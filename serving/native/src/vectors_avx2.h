@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1 };
-enum { SHRINK_BLOCK = 1, EXPAND_BLOCK = 2, VECTOR_QUERIES = 3, VALUE_VECTORS = 2 };
+enum { SHRINK_BLOCK = 2, SHRINK_TILES = 1, EXPAND_BLOCK = 2, VECTOR_QUERIES = 3, SCORE_PAGES = 1, VALUE_VECTORS = 2 };
 
 typedef struct {
     __m256 low, high;
@@ -82,31 +82,31 @@ INLINE __m256 first_of_pairs(__m256i pairs) {
 INLINE __m256 second_of_pairs(__m256i pairs) {
     return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
 }
-INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
-    int32_t both;
-    memcpy(&both, x, 4);
-    __m256i pair = _mm256_set1_epi32(both), low = load8(w), high = load8(w + 16);
-    F16 first = {first_of_pairs(pair), first_of_pairs(pair)};
-    F16 second = {second_of_pairs(pair), second_of_pairs(pair)};
-    acc = f_fma((F16){first_of_pairs(low), first_of_pairs(high)}, first, acc);
-    return f_fma((F16){second_of_pairs(low), second_of_pairs(high)}, second, acc);
+typedef float Narrow;
+INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
+    __m256i low = load8(w), high = load8(w + 16);
+    acc = f_fma((F16){first_of_pairs(low), first_of_pairs(high)}, f_all(x[0]), acc);
+    return f_fma((F16){second_of_pairs(low), second_of_pairs(high)}, f_all(x[1]), acc);
 }
-INLINE __m256i bf16_half(__m256 x) {
+INLINE __m256i bf16_half(__m256 x) { /* in the high halves, with what follows in the low ones */
     __m256i bits = _mm256_castps_si256(x);
     __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     __m256i near = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
     __m256i is_number = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_ORD_Q));
-    near = _mm256_blendv_epi8(_mm256_set1_epi32(0x7fc00000), near, is_number);
-    return _mm256_srli_epi32(near, 16);
+    return _mm256_blendv_epi8(_mm256_set1_epi32(0x7fc00000), near, is_number);
 }
 /* What packs halves of 128 bits gives, in the order of its operands. */
 INLINE __m256i in_order(__m256i packed) {
     return _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
 }
 INLINE void store_bf16(bf16 *p, F16 x) {
-    __m256i narrow = _mm256_packus_epi32(bf16_half(x.low), bf16_half(x.high));
-    _mm256_storeu_si256((__m256i *)p, in_order(narrow));
+    __m256i low = _mm256_srli_epi32(bf16_half(x.low), 16), high = _mm256_srli_epi32(bf16_half(x.high), 16);
+    _mm256_storeu_si256((__m256i *)p, in_order(_mm256_packus_epi32(low, high)));
 }
+INLINE void store_narrow(Narrow *p, F16 x) {
+    f_store(p, (F16){second_of_pairs(bf16_half(x.low)), second_of_pairs(bf16_half(x.high))});
+}
+INLINE F16 load_narrow(const Narrow *p) { return f_load(p); }
 INLINE F16 load_bf16(const bf16 *p) {
     const __m128i *half = (const __m128i *)p;
     return (F16){first_of_pairs(_mm256_cvtepu16_epi32(_mm_loadu_si128(half))),

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 enum { ROW_BLOCK = 8, STRIP8 = 3, STRIP4 = 2, UNROLLED = 16 };
-enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, VALUE_VECTORS = 4 };
+enum { SHRINK_BLOCK = 4, SHRINK_TILES = 3, EXPAND_BLOCK = 4, VECTOR_QUERIES = 6, SCORE_PAGES = 2, VALUE_VECTORS = 4 };
 
 typedef __m512 F16;
 typedef __m512i I16;
@@ -47,7 +47,8 @@ INLINE Fours fours_of(const void *x) {
 }
 INLINE I16 dot4(I16 acc, B64 weights, Fours x) { return _mm512_dpbusd_epi32(acc, weights, x); }
 #ifdef USE_BF16
-INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
+typedef bf16 Narrow;
+INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     I16 weights = _mm512_loadu_si512(w);
     asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Four *)x));
     return acc;
@@ -55,25 +56,36 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
 INLINE void store_bf16(bf16 *p, F16 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }
+INLINE void store_narrow(Narrow *p, F16 x) { store_bf16(p, x); }
 #else
-INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
-    I16 weights = _mm512_loadu_si512(w), pair = fours_of(x);
-    I16 odd = _mm512_set1_epi32((int)0xffff0000);
-    acc = f_fma((F16)_mm512_slli_epi32(weights, 16), (F16)_mm512_slli_epi32(pair, 16), acc);
-    return f_fma((F16)_mm512_and_si512(weights, odd), (F16)_mm512_and_si512(pair, odd), acc);
+typedef float Narrow;
+INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
+    I16 weights = _mm512_loadu_si512(w), odd = _mm512_set1_epi32((int)0xffff0000);
+    acc = f_fma((F16)_mm512_slli_epi32(weights, 16), f_all(x[0]), acc);
+    return f_fma((F16)_mm512_and_si512(weights, odd), f_all(x[1]), acc);
 }
-INLINE void store_bf16(bf16 *p, F16 x) { /* round to nearest even */
+INLINE I16 bf16_of(F16 x) { /* to nearest even; in the high halves, with what follows in the low ones */
     I16 bits = (I16)x, last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     I16 near = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
     __mmask16 is_number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
-    near = _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc00000), is_number, near);
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(near, 16)));
+    return _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc00000), is_number, near);
+}
+INLINE void store_bf16(bf16 *p, F16 x) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_of(x), 16)));
+}
+INLINE void store_narrow(Narrow *p, F16 x) {
+    f_store(p, (F16)_mm512_and_si512(bf16_of(x), _mm512_set1_epi32((int)0xffff0000)));
 }
 #endif
 INLINE F16 load_bf16(const bf16 *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+#ifdef USE_BF16
+INLINE F16 load_narrow(const Narrow *p) { return load_bf16(p); }
+#else
+INLINE F16 load_narrow(const Narrow *p) { return f_load(p); }
+#endif
 INLINE int32_t store_int8(int8_t *p, F16 x) {
     __m512i whole = _mm512_cvtps_epi32(x);
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(whole));

@@ -2,7 +2,7 @@
 #pragma once
 
 enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, UNROLLED = 1 };
-enum { SHRINK_BLOCK = 4, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, VALUE_VECTORS = 4 };
+enum { SHRINK_BLOCK = 4, SHRINK_TILES = 1, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, SCORE_PAGES = 1, VALUE_VECTORS = 4 };
 
 typedef float F16 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
@@ -66,12 +66,13 @@ INLINE float wide(bf16 x) {
     memcpy(&value, &bits, 4);
     return value;
 }
-INLINE F16 dot2(F16 acc, const bf16 *w, const bf16 *x) {
+typedef float Narrow;
+INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     uint32_t pair[16];
     memcpy(pair, w, 64);
     I16 even, odd;
     for (int i = 0; i < 16; i++) even[i] = (int32_t)(pair[i] << 16), odd[i] = (int32_t)(pair[i] & 0xffff0000u);
-    return acc + (F16)even * wide(x[0]) + (F16)odd * wide(x[1]);
+    return acc + (F16)even * x[0] + (F16)odd * x[1];
 }
 INLINE void store_bf16(bf16 *p, F16 x) { /* round to nearest even */
     for (int i = 0; i < 16; i++) {
@@ -86,6 +87,12 @@ INLINE F16 load_bf16(const bf16 *p) {
     for (int i = 0; i < 16; i++) x[i] = wide(p[i]);
     return x;
 }
+INLINE void store_narrow(Narrow *p, F16 x) {
+    bf16 narrow[16];
+    store_bf16(narrow, x);
+    f_store(p, load_bf16(narrow));
+}
+INLINE F16 load_narrow(const Narrow *p) { return f_load(p); }
 INLINE int32_t store_int8(int8_t *p, F16 x) {
     int32_t sum = 0;
     for (int i = 0; i < 16; i++) sum += p[i] = (int8_t)x[i];
