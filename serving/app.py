@@ -18,6 +18,7 @@ from registry.tomlfile import read_toml
 from serving.adapter_cache import AdapterCache
 from serving.api import serving_router
 from serving.base_model import BaseDirectory, provide_base
+from serving.deliveries import Deliveries
 from serving.engine import Engine
 from serving.follower import Follower
 from serving.inference import Inference
@@ -72,12 +73,14 @@ class Serving:
             size_of=lambda adapter: adapter.num_bytes,
             prepare_thread=_use_one_thread,
         )
+        deliveries = Deliveries()
         self.engine: Engine[PreparedAdapter] = Engine(
             self._runner,
             self.adapters,
             _limits(settings, model),
             max_loras=model.room.num_slots,
             max_num_waiting=settings.max_num_waiting,
+            after_step=deliveries.hand_over,
         )
         self.adapters.on_arrival = self.engine.wake
         versions = VersionTable(
@@ -95,6 +98,7 @@ class Serving:
             base=self.base,
             resolver=resolver,
             engine=self.engine,
+            deliveries=deliveries,
             max_model_len=min(model.max_positions, settings.kv_cache_tokens // PAGE * PAGE),
             default_max_tokens=settings.default_max_tokens,
             request_log=self.request_log,

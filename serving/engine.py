@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from registry.digests import Digest
@@ -81,12 +81,16 @@ class Engine(Generic[AdapterT]):
         *,
         max_loras: int,
         max_num_waiting: int = 4096,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """`after_step` is called on the engine's thread when a step's Deltas have been delivered,
+        and when others have that no step gave."""
         self._runner = runner
         self._adapters = adapters
         self._scheduler = Scheduler(limits)
         self._slots = SlotTable(max_loras)
         self._max_num_waiting = max_num_waiting
+        self._after_step = after_step
         self._wakeup = threading.Condition()
         self._inbox: deque[Sequence] = deque()
         self._aborted: deque[Sequence] = deque()
@@ -154,11 +158,14 @@ class Engine(Generic[AdapterT]):
     def _run(self) -> None:
         self._runner.attach()
         while self._take_in():
-            if not self._step():
+            has_run = self._step()
+            self._after_step()
+            if not has_run:
                 with self._wakeup:
                     self._wakeup.wait_for(lambda: self._is_awake or self._is_stopping)
         for sequence in (*self._scheduler.running, *self._scheduler.waiting, *self._inbox):
             self._finish(sequence, Delta(finish_reason=FinishReason.ABORT))
+        self._after_step()
 
     def _take_in(self) -> bool:
         """Move what other threads left into the scheduler; False when it is time to end."""

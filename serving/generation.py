@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from functools import partial
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from registry.digests import Digest
 from registry.errors import HotswapError, Unavailable
+from serving.deliveries import Deliveries
 from serving.sequence import Delta, FinishReason, Logprobs, SamplingParams, Sequence
 
 
@@ -98,6 +100,7 @@ class Generation:
         samplings: list[SamplingParams],
         stop_strings: list[str],
         abort: Callable[[Sequence], None],
+        deliveries: Deliveries,
     ) -> None:
         """One answer for each of `samplings`; `adapters` and their scales apply in their order.
 
@@ -106,6 +109,7 @@ class Generation:
         self._queue: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._abort = abort
+        self._deliveries = deliveries
         self.prompt_ids = prompt_ids
         self.sequences = [
             Sequence(prompt_ids, tuple(adapters), sampling, self._receiver(index))
@@ -136,7 +140,7 @@ class Generation:
 
     def _receiver(self, index: int) -> Callable[[Delta], None]:
         def deliver(delta: Delta) -> None:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
+            self._deliveries.add(self._loop, partial(self._queue.put_nowait, (index, delta)))
 
         return deliver
 

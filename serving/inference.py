@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from registry.errors import ContextLengthExceeded, InvalidPrompt, InvalidRequest
 from serving.base_model import BaseDirectory
+from serving.deliveries import Deliveries
 from serving.engine import Engine
 from serving.generation import Generation
 from serving.request_log import RequestLog
@@ -27,6 +28,7 @@ class Inference:
     base: BaseDirectory
     resolver: Resolver
     engine: Engine[Any]
+    deliveries: Deliveries
     max_model_len: int
     default_max_tokens: int
     request_log: RequestLog | None = None
@@ -80,6 +82,7 @@ class Inference:
             samplings=[replace(params, seed=seed) for seed in seeds],
             stop_strings=request.stop_strings,
             abort=self.engine.abort,
+            deliveries=self.deliveries,
         )
         try:
             for sequence in generation.sequences:
