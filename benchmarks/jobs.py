@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from openai import OpenAI
 
 from benchmarks.machine import describe_machine
@@ -56,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         (home / "bases").symlink_to(read_home().bases)
-        with server(home) as url:
+        with server(home, ["--num-speculative-tokens", "0"]) as url:
             made = [random_adapter(base, home / f"a{i}", i) for i in range(NUM_ADAPTERS)]
             push_adapters(base, url, made)
             with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
@@ -81,8 +82,7 @@ class Job:
 
     def pause(self) -> None:
         self._client.fine_tuning.jobs.pause(self._id)
-        # A status that the client's types do not know.
-        self._wait(lambda: str(self._client.fine_tuning.jobs.retrieve(self._id).status) == "paused")
+        self._wait(lambda: self._num_processes() == 0)  # it ends after its step
 
     def resume(self) -> None:
         self._client.fine_tuning.jobs.resume(self._id)
@@ -90,6 +90,10 @@ class Job:
 
     def cancel(self) -> None:
         self._client.fine_tuning.jobs.cancel(self._id)
+
+    def _num_processes(self) -> int:
+        health = httpx.get(str(self._client.base_url).replace("/v1/", "/health")).json()
+        return int(health["jobs"]["running"])
 
     def num_steps(self) -> int:
         """Steps that it has told of."""

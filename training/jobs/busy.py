@@ -12,7 +12,8 @@ LINGER_S = 1.0
 
 
 class BusyWatch:
-    """Calls `tell` at every look, from a thread of its own, so that what began in between hears."""
+    """Calls `tell` at every look, from a thread of its own, so that what began in between hears;
+    and at the end, when there are no requests any more."""
 
     def __init__(self, is_busy: Callable[[], bool], tell: Callable[[bool], None]) -> None:
         self._is_busy = is_busy
@@ -26,6 +27,7 @@ class BusyWatch:
     def stop(self) -> None:
         self._is_ending.set()
         self._thread.join()
+        self._tell(False)
 
     def _watch(self) -> None:
         until = 0.0

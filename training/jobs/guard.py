@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 def run_guarded(work: Callable[[], None], told: BinaryIO, share: float) -> None:
     """Run `work` in an inner process, from which this returns; the outer one ends with its status.
 
-    `told` gives BUSY and IDLE, and its end is the server's. A termination signal is passed on.
+    `told` gives BUSY and IDLE, and its end is the server's. SIGTERM is passed on.
     """
     outer = os.getpid()
     inner = os.fork()
@@ -39,8 +39,8 @@ def run_guarded(work: Callable[[], None], told: BinaryIO, share: float) -> None:
 
 
 class Guard:
-    """Invariant: the inner process is stopped only while the server is busy, and never once it was
-    asked to end."""
+    """Invariant: the inner process is stopped only while the server is busy, and never for longer
+    than PERIOD_S; also one that was asked to end, whose step may take long."""
 
     def __init__(self, inner: int, share: float) -> None:
         self._inner = os.pidfd_open(inner)  # never another process, even when this one has ended
@@ -48,7 +48,6 @@ class Guard:
         self._share = share
         self._changed = Condition()
         self._is_busy = False
-        self._is_ending = False
 
     def watch(self, told: BinaryIO) -> NoReturn:
         """This process ends as the inner one does."""
@@ -65,9 +64,6 @@ class Guard:
         os._exit(code)
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
-        self._is_ending = True
-        with self._changed:
-            self._changed.notify()
         self._send(signal.Signals(number))
 
     def _listen(self, told: BinaryIO) -> None:
@@ -80,17 +76,14 @@ class Guard:
     def _pace(self) -> None:
         with self._changed:
             while True:
-                self._changed.wait_for(self._must_stand_back)
+                self._changed.wait_for(lambda: self._is_busy)
                 self._send(signal.SIGSTOP)
                 self._wait_while_busy((1 - self._share) * PERIOD_S)
                 self._send(signal.SIGCONT)
                 self._wait_while_busy(self._share * PERIOD_S)
 
-    def _must_stand_back(self) -> bool:
-        return self._is_busy and not self._is_ending
-
     def _wait_while_busy(self, seconds: float) -> None:
-        self._changed.wait_for(lambda: not self._must_stand_back(), seconds)
+        self._changed.wait_for(lambda: not self._is_busy, seconds)
 
     def _send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it has just ended
