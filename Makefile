@@ -15,8 +15,10 @@ export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
 demo: $(VENV)/.training
 	$(BIN)/python examples/demo.py
 
+# On the real base tests use all cores, and would only slow each other down.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m real
+	$(BIN)/python -m pytest -m "not real" --numprocesses auto --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

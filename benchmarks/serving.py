@@ -13,12 +13,13 @@ meanwhile. Figures are medians over the rounds, shares those of the rounds' own 
 
 Our figures are over HTTP with the client on the same cores, and so are those of llama.cpp's native
 build, the other peers' from calls within their process. We answer 64 requests a case, peers one
-full batch of 32: no ragged end for them.
+full batch of 32: no ragged end for them. "One request" is four, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -81,7 +82,9 @@ class Contender:
         if self.failed is not None:
             return
         try:
-            seconds = self.run(case, prompts[: len(case.adapters)])
+            seconds, rest = 0.0, iter(prompts)
+            for turn in case.turns():
+                seconds += self.run(turn, list(itertools.islice(rest, len(turn.adapters))))
             self.rates[case.name].append(case.counted_tokens / seconds)
         except PeerFailed as error:
             self.failed = str(error)

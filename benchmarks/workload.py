@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -26,7 +26,7 @@ from serving.base_model import BaseDirectory
 
 BASE = "smollm2-135m"
 NUM_ADAPTERS = 16
-CONCURRENCY = 32
+CONCURRENCY, NUM_ALONE = 32, 4
 PROMPT_TOKENS, NEW_TOKENS = 73, 64
 LONG_PROMPT_TOKENS = 512
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,7 +34,8 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class Case:
-    """Requests that are sent together; `adapters` has an adapter's number, or None, for each."""
+    """Requests of which `concurrency` are sent at a time; `adapters` has an adapter's number, or
+    None, for each."""
 
     name: str
     adapters: Sequence[int | None]
@@ -48,6 +49,12 @@ class Case:
         each = self.prompt_tokens if self.new_tokens == 1 else self.new_tokens
         return each * len(self.adapters)
 
+    def turns(self) -> list[Case]:
+        """The case as cases whose requests may all be sent at once."""
+        if self.concurrency > 1:
+            return [self]
+        return [replace(self, adapters=[adapter]) for adapter in self.adapters]
+
 
 def cases(num_requests: int) -> list[Case]:
     mixed = [index % NUM_ADAPTERS for index in range(num_requests)]
@@ -55,7 +62,7 @@ def cases(num_requests: int) -> list[Case]:
         Case("base only", [None] * num_requests),
         Case("one adapter", [0] * num_requests),
         Case("16 adapters mixed", mixed),
-        Case("one request, one adapter", [0], concurrency=1),
+        Case("one request, one adapter", [0] * NUM_ALONE, concurrency=1),
         Case("prompts of 512 tokens, 8 adapters", mixed[:8], LONG_PROMPT_TOKENS, 1, 8),
     ]
 
