@@ -1,6 +1,7 @@
 """What each quantization of the base costs in quality: against its own weights in float32.
 
-    python -m benchmarks.quality [--tokens 8192] [--banking77 DIRECTORY] [--json FILE]
+    python -m benchmarks.quality [--tokens 8192] [--banking77 DIRECTORY] [--only int8 int4]
+        [--json FILE]
 
 Running text: the prose of Python's own reference (`pydoc_data.topics`, on every machine), in
 windows of 512 tokens. For each next token the mean KL from the float32 base's distribution (nats),
@@ -41,7 +42,10 @@ NUM_TEST = 40
 REFERENCE = "float32"
 
 
-def _variants() -> dict[str, dict[str, str]]:
+Variants = dict[str, dict[str, str]]
+
+
+def _variants() -> Variants:
     """Options of serving by the name of what they choose; the reference comes first."""
     found = {REFERENCE: {"quantization": "none", "dtype": "float32", "kernels": "torch"}}
     for quantization in sorted(Quantization, key=lambda q: q is not Quantization.NONE):
@@ -79,12 +83,15 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, default=8192, help="length of the running text")
     parser.add_argument("--banking77", type=Path, help="the data set's directory")
+    parser.add_argument("--only", nargs="+", choices=_variants(), help="and float32 beside them")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     base = provide_base(BASE, read_home().bases)
-    figures: dict[str, dict[str, float]] = text_quality(base, arguments.tokens)
+    wanted = (REFERENCE, *(arguments.only or _variants()))
+    variants = {name: options for name, options in _variants().items() if name in wanted}
+    figures: dict[str, dict[str, float]] = text_quality(base, variants, arguments.tokens)
     if arguments.banking77:
-        for name, found in task_quality(arguments.banking77).items():
+        for name, found in task_quality(arguments.banking77, variants).items():
             figures[name] |= found
     machine = describe_machine()
     print(f"{machine}\n\n{table(figures)}")
@@ -93,8 +100,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def text_quality(base: BaseDirectory, num_tokens: int) -> dict[str, dict[str, float]]:
-    models = {name: load(base, options) for name, options in _variants().items()}
+def text_quality(
+    base: BaseDirectory, variants: Variants, num_tokens: int
+) -> dict[str, dict[str, float]]:
+    models = {name: load(base, options) for name, options in variants.items()}
     sums = {name: TextQuality() for name in models}
     for window in running_text(base).split(WINDOW)[: num_tokens // WINDOW]:
         expected = log_probabilities(models[REFERENCE], window)
@@ -128,7 +137,7 @@ def log_probabilities(model: Model, window: Tensor) -> Tensor:
     return model.forward(step).logits.float().log_softmax(-1)
 
 
-def task_quality(data: Path) -> dict[str, dict[str, float]]:
+def task_quality(data: Path, variants: Variants) -> dict[str, dict[str, float]]:
     """Exact match of one adapter under each quantization of the base."""
     found: dict[str, list[bool]] = {}
     train, test = sample(data, num_test=NUM_TEST)
@@ -138,7 +147,7 @@ def task_quality(data: Path) -> dict[str, dict[str, float]]:
         rows = write_rows(train, home / "train.jsonl")
         with server(home) as url:
             train_and_push(rows, home, url)
-        for name, options in _variants().items():
+        for name, options in variants.items():
             chosen = [part for key, value in options.items() for part in (f"--{key}", value)]
             with server(home, chosen) as url:
                 found[name] = marks(url, "bench/banking", test)
