@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from serving.base_model import BaseDirectory
 from serving.lora import LoraRoom, LoraWeights, dora_factor
@@ -64,7 +63,11 @@ class NativeLlama:
         self.max_rows = max_rows
         self.modules = shape.modules
         self.spare_pages = spare_pages_of(num_pages, self.max_positions)
-        self._embedding = weights.embedding
+        embedding = weights.embedding
+        if embedding.dtype != torch.bfloat16:
+            embedding = embedding.float()
+        self._num_embedded = len(embedding)
+        self._logits = torch.empty(0, 0)
         layers = (layout.Layer * shape.num_layers)()
         for index in range(shape.num_layers):
             self._fill_layer(layers[index], weights, index, self.spare_pages.stop)
@@ -79,6 +82,7 @@ class NativeLlama:
             max_width=rounded_up(MAX_PARTS * rounded_up(room.max_rank, 2), TILE),
             vocab=shape.vocab,
             eps=shape.eps,
+            **{f"embedding{8 * embedding.itemsize}": self._address(embedding)},
             # Both halves of a head turn by the same angles.
             rotary=self._address(rotary[..., : shape.head_dim // 2].float()),
             layers=layers,
@@ -162,19 +166,20 @@ class NativeLlama:
     @torch.inference_mode()
     def forward(self, step: StepInput) -> StepOutput:
         num_rows, num_wanted = len(step.token_ids), len(step.wanted)
-        _require_room(step, self.max_rows)
-        x = functional.embedding(torch.tensor(step.token_ids), self._embedding).float()
-        logits = torch.empty(num_wanted, self._model.head.n)
+        _require_room(step, self.max_rows, self._num_embedded)
+        if num_wanted > len(self._logits):
+            self._logits = torch.empty(num_wanted, self._model.head.n)
+        token_ids = (ctypes.c_int32 * num_rows)(*step.token_ids)
         best = (ctypes.c_int32 * num_wanted)()
         wanted = (ctypes.c_int32 * num_wanted)(*step.wanted)
         groups, low_width = self._groups(step)
         self._engine.step(
             layout.Step(
-                x=x.data_ptr(),
+                token_ids=ctypes.addressof(token_ids),
                 segments=_segments(step),
                 groups=groups,
                 wanted=ctypes.addressof(wanted),
-                logits=logits.data_ptr(),
+                logits=self._logits.data_ptr(),
                 best=ctypes.addressof(best),
                 num_rows=num_rows,
                 num_segments=len(step.segments),
@@ -183,7 +188,7 @@ class NativeLlama:
                 low_width=low_width,
             )
         )
-        return StepOutput(logits[:, : self._shape.vocab], list(best))
+        return StepOutput(self._logits[:num_wanted, : self._shape.vocab], list(best))
 
     def _groups(self, step: StepInput) -> tuple[ctypes.Array[layout.LoraGroup], int]:
         """What the step's adapters do, and the widest of their layers."""
@@ -210,15 +215,17 @@ def unsupported(shape: Shape) -> str | None:
     return None
 
 
-def _require_room(step: StepInput, max_rows: int) -> None:
-    """The kernels write wherever they are told to: raises ValueError for a step that is too large
-    or whose pages do not cover its rows."""
+def _require_room(step: StepInput, max_rows: int, num_embedded: int) -> None:
+    """The kernels read and write wherever they are told to: raises ValueError for a step that is
+    too large, whose pages do not cover its rows, or with a token that the base does not have."""
     num_entries = sum(rows.end - rows.start for rows in step.adapters)
     if len(step.token_ids) > max_rows or num_entries > MAX_STACKED * max_rows:
         raise ValueError(
             f"{len(step.token_ids)} rows with {num_entries} adapters between them in one step; "
             f"at most {max_rows} rows and {MAX_STACKED} adapters for each"
         )
+    if not 0 <= min(step.token_ids) <= max(step.token_ids) < num_embedded:
+        raise ValueError(f"token ids {step.token_ids}; the base's are 0 to {num_embedded - 1}")
     for segment in step.segments:
         if len(segment.pages) < num_pages_of(segment.position + segment.end - segment.start):
             raise ValueError(f"{len(segment.pages)} pages do not cover the rows of {segment}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 4
+VERSION = 5
 TILE = 16
 """Output columns that are computed together."""
 GROUP = 64
@@ -68,6 +68,8 @@ class Model(Structure):
         ("max_width", c_int32),
         ("vocab", c_int32),
         ("eps", c_float),
+        ("embedding16", c_void_p),
+        ("embedding32", c_void_p),
         ("rotary", c_void_p),
         ("layers", POINTER(Layer)),
         ("norm", c_void_p),
@@ -96,7 +98,7 @@ class Segment(Structure):
 
 class Step(Structure):
     _fields_ = (
-        ("x", c_void_p),
+        ("token_ids", c_void_p),
         ("segments", POINTER(Segment)),
         ("groups", POINTER(LoraGroup)),
         ("wanted", c_void_p),

@@ -244,6 +244,10 @@ def test_a_step_that_would_write_elsewhere_is_refused(native: NativeLlama) -> No
         native.forward(whole([[5] * 257], []))
     with pytest.raises(ValueError, match="8 pages do not cover"):
         native.forward(whole([[5] * 129], []))
+    num_words = native._num_embedded
+    for wrong in (-1, num_words):
+        with pytest.raises(ValueError, match=f"the base's are 0 to {num_words - 1}"):
+            native.forward(whole([[5, wrong]], []))
 
 
 def test_an_adapter_of_another_width_is_refused(native: NativeLlama) -> None:

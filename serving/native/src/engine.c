@@ -10,7 +10,7 @@
 
 #include "program.h"
 
-enum { VERSION = 4, PHASES_A_LAYER = 10, PHASES_AT_END = 4 };
+enum { VERSION = 5, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
 enum { NARROW_BYTES = 4 }; /* at most */
 enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 
@@ -40,14 +40,15 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     s->narrow = room(rows * k, NARROW_BYTES);
     s->queries = room(rows * heads, NARROW_BYTES);
     s->low = room((int64_t)max_entries * m->max_width, NARROW_BYTES);
+    s->x = room(rows * m->hidden, 4);
     s->normed = room(rows * m->hidden, 4);
     s->wide = room(rows * wide, 4);
     s->attended = room(rows * heads, 4);
     s->scores = room(scratch, 4);
     s->weights = room(scratch, NARROW_BYTES);
-    s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AT_END;
+    s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AROUND;
     s->taken = room(s->num_phases, sizeof(Taken));
-    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->normed &&
+    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->x && s->normed &&
            s->wide && s->attended && s->scores && s->weights && s->taken;
 }
 
@@ -65,7 +66,7 @@ Engine *engine_new(const Model *model, int max_entries, int num_threads) {
 
 void engine_free(Engine *engine) {
     Workspace *s = &engine->space;
-    void *all[] = {s->sum,  s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
+    void *all[] = {s->x, s->sum, s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
                    s->wide, s->attended, s->scores, s->weights, s->normed,  s->taken};
     for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     if (engine->pool) pool_free(engine->pool);

@@ -28,13 +28,26 @@ INLINE int next_row(Program *p, int row) {
 #define FOR_EACH_ROW(p, row) \
     for (int row = next_row(p, -1); row < (p)->step->num_rows; row = next_row(p, row))
 
+static void embed(Program *p) {
+    const Model *model = p->model;
+    int n = model->hidden;
+    FOR_EACH_ROW(p, row) {
+        float *x = p->space->x + (int64_t)row * n;
+        int64_t at = (int64_t)p->step->token_ids[row] * n;
+        for (int i = 0; i < n; i += 16)
+            f_store(x + i, model->embedding16 ? load_bf16(model->embedding16 + at + i)
+                                              : f_load(model->embedding32 + at + i));
+    }
+    next_phase(p);
+}
+
 static void norm_and_quantize(Program *p, const float *weight) {
     const Model *model = p->model;
     int n = model->hidden;
     Activations to = activations(p->space, n);
     FOR_EACH_ROW(p, row) {
         float *normed = p->space->normed + (int64_t)row * n;
-        rms_norm(normed, p->step->x + (int64_t)row * n, weight, n, model->eps);
+        rms_norm(normed, p->space->x + (int64_t)row * n, weight, n, model->eps);
         quantize_row(&to, row, normed, p->step->num_groups > 0);
     }
     next_phase(p);
@@ -219,7 +232,7 @@ static void logits(Program *p) {
     Activations x = activations(p->space, n);
     for (int piece; (piece = take(p)) < step->num_wanted;) {
         float *normed = p->space->normed + (int64_t)piece * n;
-        rms_norm(normed, step->x + (int64_t)step->wanted[piece] * n, model->norm, n, model->eps);
+        rms_norm(normed, p->space->x + (int64_t)step->wanted[piece] * n, model->norm, n, model->eps);
         quantize_row(&x, piece, normed, 0);
     }
     next_phase(p);
@@ -238,6 +251,7 @@ static void run_step(void *context, int thread) {
     Workspace *s = p->space;
     int width = model->num_heads * model->head_dim;
     matrix_begin();
+    embed(p);
     for (int l = 0; l < model->num_layers; l++) {
         const Layer *layer = model->layers + l;
         norm_and_quantize(p, layer->attention_norm);
@@ -245,11 +259,11 @@ static void run_step(void *context, int thread) {
         place_keys(p, layer);
         attention(p, layer, thread);
         quantize_rows(p, s->attended, width);
-        product(p, l, O, p->step->x, 1);
+        product(p, l, O, p->space->x, 1);
         norm_and_quantize(p, layer->mlp_norm);
         product(p, l, GATE_UP, s->wide, 0);
         gate_and_quantize(p);
-        product(p, l, DOWN, p->step->x, 1);
+        product(p, l, DOWN, p->space->x, 1);
     }
     if (p->step->num_wanted) logits(p);
     matrix_end();

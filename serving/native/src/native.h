@@ -15,6 +15,7 @@ typedef struct {
     float *scale;
     int32_t *offset;
     void *narrow, *queries, *low, *weights; /* Narrow, which instruction sets have each their own of */
+    float *x; /* (rows, hidden): what the layers add to */
     float *sum, *normed, *wide, *attended, *scores;
     Taken *taken;
     int num_phases;

@@ -49,6 +49,8 @@ typedef struct {
     int32_t max_width; /* of LoraLinear */
     int32_t vocab;     /* head.n is this, rounded up to a TILE */
     float eps;
+    const bf16 *embedding16; /* (vocab, hidden), or null: it is float */
+    const float *embedding32;
     const float *rotary; /* [positions][2][head_dim / 2]: cos, sin */
     const Layer *layers;
     const float *norm; /* (hidden) */
@@ -68,7 +70,7 @@ typedef struct { /* consecutive tokens of one sequence from `position` on */
 } Segment;
 
 typedef struct {
-    float *x; /* (num_rows, hidden): the embedded tokens; overwritten */
+    const int32_t *token_ids; /* (num_rows) */
     const Segment *segments;
     const LoraGroup *groups; /* a row's groups apply in their order here */
     const int32_t *wanted;   /* rows whose logits are asked for */
