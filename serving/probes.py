@@ -104,27 +104,34 @@ class _Piece:
 def _steps(
     spare_pages: Sequence[int], slot: int, probes: Sequence[Probe], max_rows: int
 ) -> Iterator[StepInput]:
-    """All tokens of the probes, at most `max_rows` a step; probes share a step where they fit.
+    """All tokens of the probes, at most `max_rows` a step; probes share a step where they fit, and
+    the full pages in which they begin like the first, as prompts of one template do.
 
-    Each probe has pages of its own until the spare ones are used up; then they are used again.
+    Other pages are each probe's own until the spare ones are used up; then they are used again.
     """
     pieces: list[_Piece] = []
     num_rows = num_used = 0
+    first: _Piece | None = None
     for probe in probes:
         length = len(probe.token_ids)
         num_pages = num_pages_of(length)
+        num_shared = 0 if first is None else _num_shared_pages(first.probe, probe)
         if num_pages > len(spare_pages):
             raise ProbeMismatch(
                 f"the adapter has a probe of {length} tokens; this server replays up to "
                 f"{len(spare_pages) * PAGE}"
             )
-        if num_used + num_pages > len(spare_pages):
+        if num_used + num_pages - num_shared > len(spare_pages):
             if pieces:
                 yield _pack(slot, pieces)
             pieces, num_rows, num_used = [], 0, 0
-        pages = array("i", spare_pages[num_used : num_used + num_pages])
-        num_used += num_pages
-        start = 0
+            first, num_shared = None, 0
+        pages = array("i", spare_pages[num_used : num_used + num_pages - num_shared])
+        num_used += len(pages)
+        if first is None:
+            first = _Piece(probe, pages, 0, length)
+        pages = first.pages[:num_shared] + pages
+        start = num_shared * PAGE
         while start < length:
             end = min(length, start + max_rows - num_rows)
             pieces.append(_Piece(probe, pages, start, end))
@@ -135,6 +142,13 @@ def _steps(
                 pieces, num_rows = [], 0
     if pieces:
         yield _pack(slot, pieces)
+
+
+def _num_shared_pages(first: Probe, probe: Probe) -> int:
+    """Full pages in which a probe begins like the first; none with a token that is answered."""
+    most = min(first.num_prompt_tokens, probe.num_prompt_tokens) - 1
+    pairs = zip(first.token_ids[:most], probe.token_ids[:most], strict=True)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), most) // PAGE
 
 
 def _pack(slot: int, pieces: Sequence[_Piece]) -> StepInput:

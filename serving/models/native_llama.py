@@ -67,7 +67,6 @@ class NativeLlama:
         if embedding.dtype != torch.bfloat16:
             embedding = embedding.float()
         self._num_embedded = len(embedding)
-        self._logits = torch.empty(0, 0)
         layers = (layout.Layer * shape.num_layers)()
         for index in range(shape.num_layers):
             self._fill_layer(layers[index], weights, index, self.spare_pages.stop)
@@ -90,6 +89,7 @@ class NativeLlama:
             head=self._linear([weights.head], None, 8),
         )
         self._kept.append(layers)
+        self._logits = torch.empty(0, self._model.head.n)
         self._engine = Engine(
             self._model, max_entries=MAX_STACKED * max_rows, num_threads=num_threads
         )

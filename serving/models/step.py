@@ -30,6 +30,7 @@ class Segment:
     """Rows `start` to `end` of the step: consecutive tokens of one sequence from `position` on.
 
     Keys and values of the sequence lie in `pages` (int32), PAGE tokens each, up to the last row's.
+    A segment may read pages that one before it in the same step writes.
     """
 
     start: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -11,16 +12,16 @@ import torch
 
 from registry.errors import ProbeMismatch
 from registry.manifest import BundleMetadata, Probe, TopTokens
-from registry.prompts import PromptFormat
+from registry.prompts import Message, PromptFormat
 from registry.registry import Registry
 from serving.app import Serving
 from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights
 from serving.models import StepInput, StepOutput
-from serving.pages import num_pages_of
+from serving.pages import PAGE, num_pages_of
 from serving.probes import check_text, disagreement
 from serving.runner import ModelRunner
-from serving.settings import PROBE_TOLERANCES, Quantization
+from serving.settings import PROBE_TOLERANCES, Kernels, Quantization
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
 from tests.serving.test_engine import TIMEOUT_S, Inbox
@@ -33,14 +34,16 @@ QUESTIONS = ("order two pizza", "one large pizza", "help")
 
 @pytest.fixture(scope="module")
 def prompts(tiny_base: BaseDirectory) -> tuple[ProbePrompt, ...]:
+    return prompts_of(tiny_base)
+
+
+def prompts_of(base: BaseDirectory, *system: Message) -> tuple[ProbePrompt, ...]:
+    answer: Message = {"role": "assistant", "content": '{"item": 2}'}
     examples = [
-        Example(
-            ({"role": "user", "content": q}, {"role": "assistant", "content": '{"item": 2}'}),
-            Place("rows.jsonl", line),
-        )
+        Example((*system, {"role": "user", "content": q}, answer), Place("rows.jsonl", line))
         for line, q in enumerate(QUESTIONS, start=1)
     ]
-    return probe_prompts(examples, tiny_base.prompt_format(), tiny_base.tokenizer)
+    return probe_prompts(examples, base.prompt_format(), base.tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,45 @@ def test_probes_agree_however_they_share_steps_and_pages(
     monkeypatch.setattr(model, "spare_pages", all_pages[: num_pages_of(longest) - 1])
     with pytest.raises(ProbeMismatch, match="this server replays up to"):
         disagreement_of(runner, weights, probes)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "quantization", "bound"),
+    [
+        (Kernels.TORCH, Quantization.NONE, 1e-4),
+        (Kernels.NATIVE, Quantization.INT8, TOLERANCE),
+    ],
+)
+def test_the_pages_in_which_probes_begin_alike_are_computed_once(
+    make_runner: MakeRunner,
+    tiny_base: BaseDirectory,
+    adapter_dirs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: Kernels,
+    quantization: Quantization,
+    bound: float,
+) -> None:
+    runner = make_runner(kernels, quantization)
+    system: Message = {"role": "system", "content": "one two three four five six seven " * 4}
+    prompts = prompts_of(tiny_base, system)
+    probes = record_probes(load_with_peft(tiny_base, adapter_dirs[0]), prompts)
+    model, rows = runner._model, list[int]()
+    forward = model.forward
+
+    def recorded(step: StepInput) -> StepOutput:
+        rows.append(len(step.token_ids))
+        return forward(step)
+
+    monkeypatch.setattr(model, "forward", recorded)
+    weights = load_adapter(adapter_dirs[0])
+    assert disagreement_of(runner, weights, probes, model.max_rows) < bound
+    num_shared = 0
+    for probe in probes[1:]:
+        pairs = zip(probes[0].token_ids, probe.token_ids, strict=False)
+        num_alike = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        num_shared += num_alike // PAGE * PAGE
+    assert num_shared >= 2 * PAGE
+    assert sum(rows) == sum(len(probe.token_ids) for probe in probes) - num_shared
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 2.0])
@@ -158,11 +200,13 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = serving._runner._model
-    forward, steps = model.forward, []
+    forward, steps, replayed = model.forward, list[str](), list[int]()
 
     def recorded(step: StepInput) -> StepOutput:
         is_replay = step.segments[0].pages[0] in model.spare_pages
         steps.append("replay" if is_replay else "stream")
+        if is_replay:
+            replayed.extend(step.token_ids)
         return forward(step)
 
     monkeypatch.setattr(model, "forward", recorded)
@@ -182,8 +226,7 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
         assert not running.sequence.is_finished
     finally:
         serving.stop()
-    num_tokens = sum(len(probe.token_ids) for probe in probes)
-    assert steps.count("replay") == -(-num_tokens // serving._runner._max_probe_rows) > 3
+    assert steps.count("replay") == -(-len(replayed) // serving._runner._max_probe_rows) > 3
     assert ("replay", "replay") not in set(pairwise(steps))
 
 
