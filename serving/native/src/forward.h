@@ -6,7 +6,8 @@
 #include "product.h"
 #include "program.h"
 
-enum { ROWS_A_PIECE = 4, SHRINK_ROWS = 16, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16, MAX_ROWS_AHEAD = 64 };
+enum { ROWS_A_PIECE = 4, SHRINK_ROWS = 16, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16 };
+enum { MAX_ROWS_AHEAD = 64 };
 
 /* The next piece of the current phase, or one that is past its end. */
 INLINE int take(Program *p) { return atomic_fetch_add(&p->space->taken[p->phase].count, 1); }
@@ -144,8 +145,8 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
     }
 }
 
-/* The rows and ranks of an adapter's shrink that are one piece. Ranks side by side share what is loaded of x;
- * a single group's are shared out. */
+/* A piece of a shrink is SHRINK_ROWS rows and so many ranks. Ranks side by side share what is loaded of x; a
+ * single group's few rows are shared out by their ranks. */
 INLINE int ranks_a_piece(const Step *step, const LoraLinear *lora, int num_rows) {
     return step->num_groups > 1 || num_rows > SHRINK_ROWS ? lora->width : TILE;
 }

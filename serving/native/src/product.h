@@ -153,6 +153,16 @@ INLINE void wait_for_shrinks(const Product *p) {
     while (atomic_load_explicit(p->shrinks_done, memory_order_acquire) != p->num_shrinks) pool_relax();
 }
 
+/* To rows first to end of a strip's tiles, part by part. */
+INLINE void adapt_strip(const Product *p, int tile, int tiles, int first, int end, float *out) {
+    wait_for_shrinks(p);
+    for (int t = 0, same; t < tiles; t += same) {
+        int part = part_of(p->linear, tile + t);
+        same = least(p->linear->part_end[part] - tile, tiles) - t;
+        apply_adapters(p, tile + t, same, part, first, end, out_of(out, 0, t));
+    }
+}
+
 INLINE void scale_tile(const Linear *linear, int tile, int rows, float *out) {
     F16 scale = f_load(linear->scale + tile * TILE);
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, f_mul(f_load(out + i * TILE), scale));
@@ -178,12 +188,7 @@ static void finish_strip(const Product *p, int tile, int tiles, int first_row, i
         strip_product(linear, tile, tiles, p->x, first, end - first, out, ahead);
         if (linear->scale)
             for (int t = 0; t < tiles; t++) scale_tile(linear, tile + t, end - first, out_of(out, 0, t));
-        if (p->num_groups) wait_for_shrinks(p);
-        for (int t = 0, same; p->num_groups && t < tiles; t += same) {
-            int part = part_of(linear, tile + t);
-            same = least(linear->part_end[part] - tile, tiles) - t;
-            apply_adapters(p, tile + t, same, part, first, end, out_of(out, 0, t));
-        }
+        if (p->num_groups) adapt_strip(p, tile, tiles, first, end, out);
         for (int t = 0; t < tiles; t++) put_tile(p, tile + t, first, end, out_of(out, 0, t));
     }
 }

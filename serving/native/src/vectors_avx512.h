@@ -46,6 +46,10 @@ INLINE Fours fours_of(const void *x) {
     return fours;
 }
 INLINE I16 dot4(I16 acc, B64 weights, Fours x) { return _mm512_dpbusd_epi32(acc, weights, x); }
+INLINE F16 load_bf16(const bf16 *p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 #ifdef USE_BF16
 typedef bf16 Narrow;
 INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
@@ -57,6 +61,7 @@ INLINE void store_bf16(bf16 *p, F16 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }
 INLINE void store_narrow(Narrow *p, F16 x) { store_bf16(p, x); }
+INLINE F16 load_narrow(const Narrow *p) { return load_bf16(p); }
 #else
 typedef float Narrow;
 INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
@@ -76,14 +81,6 @@ INLINE void store_bf16(bf16 *p, F16 x) {
 INLINE void store_narrow(Narrow *p, F16 x) {
     f_store(p, (F16)_mm512_and_si512(bf16_of(x), _mm512_set1_epi32((int)0xffff0000)));
 }
-#endif
-INLINE F16 load_bf16(const bf16 *p) {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-#ifdef USE_BF16
-INLINE F16 load_narrow(const Narrow *p) { return load_bf16(p); }
-#else
 INLINE F16 load_narrow(const Narrow *p) { return f_load(p); }
 #endif
 INLINE int32_t store_int8(int8_t *p, F16 x) {
