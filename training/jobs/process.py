@@ -39,15 +39,16 @@ class JobProcess:
             )
         self._on_report = on_report
         self._on_end = on_end
-        self._input = Lock()  # the order is its first line
-        self._is_ordered = self._is_told_busy = False
-        self._thread = Thread(target=self._listen, args=(order,), name="hotswap-job")
+        self._input = Lock()
+        self._is_told_busy = False
+        self._write(order.model_dump_json().encode() + b"\n")
+        self._thread = Thread(target=self._listen, name="hotswap-job")
         self._thread.start()
 
     def stand_back(self, is_busy: bool) -> None:
         """Say whether requests are answered, during which it runs for its share of the time."""
         with self._input:
-            if self._is_ordered and is_busy != self._is_told_busy:
+            if is_busy != self._is_told_busy:
                 self._is_told_busy = is_busy
                 self._write(BUSY if is_busy else IDLE)
 
@@ -63,21 +64,18 @@ class JobProcess:
             self._process.kill()
         self._thread.join()
 
-    def _listen(self, order: Order) -> None:
+    def _listen(self) -> None:
         problem: Exception | None = None
         with self._process:
             try:
-                self._hear(order)
+                self._hear()
             except Exception as error:  # whatever it is, the job must not keep its place
                 problem = error
                 self._process.kill()
         self._on_end(self._process.returncode, problem)
 
-    def _hear(self, order: Order) -> None:
+    def _hear(self) -> None:
         assert self._process.stdout is not None
-        with self._input:
-            self._write(order.model_dump_json().encode() + b"\n")
-            self._is_ordered = True
         for line in self._process.stdout:
             if line.endswith(b"\n"):  # else it was ended in the middle of a report
                 self._on_report(parse_report(line))
