@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.s3 import s3_store
 from benchmarks.server import server
 from benchmarks.workload import BASE, PROMPT_TOKENS, Prompts, model_name, random_adapter
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=12)
     parser.add_argument("--json", type=Path, help="write every single time to this file")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"machine": describe_machine(), "load_before": os.getloadavg()[0]}
+    found: dict[str, Any] = {"machine": describe_machine(), "cores_in_use": cores_in_use()}
     with tempfile.TemporaryDirectory() as directory:
         for kind, home, variables in stores(Path(directory)):
             found[kind] = measure(home, variables, arguments.adapters)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.server import server
 from benchmarks.workload import (
     BASE,
@@ -51,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    print(f"{describe_machine()}; load before: {os.getloadavg()[0]:.1f}")
+    print(f"{describe_machine()}; {cores_in_use():.1f} in use before")
     base = provide_base(BASE, read_home().bases)
     prompts = Prompts(base)
     with tempfile.TemporaryDirectory() as directory:

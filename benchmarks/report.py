@@ -13,7 +13,7 @@ SCALING_PLOT = PLOT.with_name("scaling.svg")
 OURS = "Hotswap"
 OURS_INT4 = "Hotswap int4"
 BASE_CASE = "base only"
-BUSY = 0.5
+BUSY = 0.1
 SECTION = re.compile(
     r"(?<=<!-- serving: written by benchmarks.serving -->\n).*?(?=<!-- end -->)", re.S
 )
@@ -63,10 +63,8 @@ def _is_comparable(case: str) -> bool:
 def notes(figures: Figures) -> str:
     """The machine, everyone's settings, and what must be known about the run."""
     lines = [f"Measured on {figures['machine']}; medians of {figures['rounds']}."]
-    if figures["load_before"] > BUSY:
-        lines.append(
-            f"Preliminary: the machine was busy otherwise (load {figures['load_before']:.1f})."
-        )
+    if (in_use := figures["cores_in_use"]) > BUSY:
+        lines.append(f"Preliminary: others kept {in_use:.1f} cores busy when it began.")
     settings = [f"{text}" for name, text in figures["settings"].items() if name in figures["rates"]]
     lines.append(f"Settings: {'; '.join(settings)}.")
     for name, reason in figures["failed"].items():

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
 import statistics
@@ -29,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.report import draw_series
 from benchmarks.server import memory_mb, server_process
 from benchmarks.workload import (
@@ -100,7 +99,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     base = provide_base(BASE, read_home().bases)
-    load = os.getloadavg()[0]
+    in_use = cores_in_use()
     series: dict[str, Any] = {}
     wanted = set(arguments.only or SERIES.values())
     if "adapters" in wanted:
@@ -109,7 +108,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         series["rank of 16 adapters"] = by_rank(base, arguments)
     if wanted & {"concurrency", "prompt tokens"}:
         series |= by_load(base, arguments, wanted)
-    return {"machine": describe_machine(), "load_before": load, "series": series}
+    return {"machine": describe_machine(), "cores_in_use": in_use, "series": series}
 
 
 def by_adapters(base: BaseDirectory, arguments: argparse.Namespace) -> list[dict[str, Any]]:

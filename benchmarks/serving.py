@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, installed, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
 from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
@@ -120,7 +119,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    load = os.getloadavg()[0]
+    in_use = cores_in_use()
     base = provide_base(BASE, read_home().bases)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         work = Path(directory)
@@ -139,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         _keep_logs(work, arguments.peers)
     return {
         "machine": describe_machine(),
-        "load_before": load,
+        "cores_in_use": in_use,
         "rounds": arguments.rounds,
         "settings": {name: found.settings for name, found in contenders.items()},
         "failed": {name: found.failed for name, found in contenders.items() if found.failed},

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.workload import BASE, LONG_PROMPT_TOKENS, NUM_ADAPTERS, random_adapter
 from registry.bundles.bundle import Bundle
 from registry.settings import read_home
@@ -34,6 +34,7 @@ from serving.pages import PAGE
 LEVELS = {
     "portable": library.PORTABLE,
     "avx2": library.AVX2,
+    "avx-vnni": library.AVX_VNNI,
     "vnni": library.AVX512_VNNI,
     "bf16": library.AVX512_BF16,
     "amx": library.AMX,
@@ -46,13 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    here = [name for name, level in LEVELS.items() if level <= library.load().native_level()]
-    parser.add_argument("--levels", nargs="+", choices=here, default=here[3:] or here[-2:])
+    here = [name for name, level in LEVELS.items() if level in library.levels()]
+    parser.add_argument("--levels", nargs="+", choices=here, default=here[-2:])
     parser.add_argument("--bits", type=int, choices=(8, 4), default=8)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]
+    in_use = cores_in_use()
     model = make_model(arguments.threads, arguments.bits)
     steps = make_steps()
     times: dict[tuple[str, str], list[float]] = {}
@@ -64,7 +65,7 @@ def main() -> None:
                 model.forward(step)
                 if turn:
                     times.setdefault((case, name), []).append(time.perf_counter() - start)
-    print(f"{describe_machine()}; load before: {load:.1f}; {arguments.threads} threads")
+    print(f"{describe_machine()}; {in_use:.1f} in use before; {arguments.threads} threads")
     print(f"{'ms a step, median (least)':<44}" + "".join(f"{n:>20}" for n in arguments.levels))
     for case in steps:
         found = (times[case, name] for name in arguments.levels)

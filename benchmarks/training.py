@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.banking77 import SYSTEM_PROMPT, read_rows
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from registry.settings import read_home
 from serving.base_model import BaseDirectory, provide_base
 from tests.training.rows import examples_of
@@ -49,7 +49,7 @@ LOSSES = ("exact_loss", "first_loss", "last_loss")
 
 def main() -> None:
     arguments = _arguments()
-    print(f"{describe_machine()}, load before {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{describe_machine()}; {cores_in_use():.1f} in use before", flush=True)
     job = make_job(arguments)
     exact = {
         name: run(command, exact_job(job), arguments.threads)["first_loss"]

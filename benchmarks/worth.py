@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.banking77 import SYSTEM_PROMPT, read_rows, write_rows
-from benchmarks.machine import describe_machine
+from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.server import HOTSWAP
 from registry.settings import read_home
 from tests.training.rows import snips as snips_rows
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, help="a sample of so many; all without it")
     parser.add_argument("--rows", type=int, default=300, help="test rows that are asked")
     arguments = parser.parse_args()
-    print(f"{describe_machine()}, load before {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{describe_machine()}; {cores_in_use():.1f} in use before", flush=True)
     for name in arguments.tasks:
         task = TASKS[name](arguments.data)
         with tempfile.TemporaryDirectory() as directory:
