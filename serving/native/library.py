@@ -10,7 +10,8 @@ from typing import Any
 
 from serving.native import layout
 
-PORTABLE, AVX2, AVX512_VNNI, AVX512_BF16, AMX = range(5)
+PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX = range(6)
+"""Instruction sets in rising speed; `native.h` has the same numbers."""
 
 
 class KernelsMissing(Exception):
@@ -48,6 +49,12 @@ def _declare(library: Any) -> None:
     library.engine_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(layout.Step), ctypes.c_int]
 
 
+@cache
+def levels() -> tuple[int, ...]:
+    """The instruction sets that this processor has, in rising speed; raises KernelsMissing."""
+    return tuple(level for level in range(AMX + 1) if load().native_has(level))
+
+
 class Engine:
     """Threads and room for one model's steps. Used by one thread at a time.
 
@@ -61,8 +68,8 @@ class Engine:
         if not self._engine:
             raise MemoryError("no memory for the kernels' workspace")
         weakref.finalize(self, self._library.engine_free, self._engine)
-        self.level: int = self._library.native_level()
-        """The instruction set that is used: PORTABLE, AVX2, AVX512_VNNI, AVX512_BF16 or AMX."""
+        self.level = levels()[-1]
+        """The instruction set that is used: the fastest here, or another one of `levels()`."""
 
     def step(self, step: layout.Step) -> None:
         """Run one forward pass; other Python threads go on meanwhile."""

@@ -177,6 +177,7 @@ def test_card_over_http_needs_pull_of_the_name(registry: Registry, tmp_path: Pat
                 f"{url}/v1/card",
                 params={"ref": str(ref)},
                 headers={"Authorization": f"Bearer {token}"},
+                timeout=60,
             )
             for scope, token in tokens.items()
         }

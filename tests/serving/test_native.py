@@ -32,7 +32,7 @@ from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import random_prompt
 from tests.tiny_base import LLAMA_SIZES, make_tiny_base
 
-LEVELS = range(library.load().native_level() + 1)
+LEVELS = library.levels()
 # bf16 keys, values and adapters against float32 ones, amplified by two layers of int8 rounding.
 TOLERANCE = 0.08
 
@@ -151,21 +151,23 @@ def test_a_row_is_the_same_bits_whatever_runs_beside_it(
     assert torch.equal(mixed, torch.cat(alone))
 
 
-@pytest.mark.skipif(LEVELS[-1] < library.AVX512_VNNI, reason="this processor has no AVX-512")
-def test_avx2_computes_like_avx512_vnni_to_the_bit(
-    native: NativeLlama, prompts: list[list[int]]
+@pytest.mark.parametrize("other", [library.AVX_VNNI, library.AVX512_VNNI])
+def test_avx2_computes_like_vnni_to_the_bit(
+    native: NativeLlama, prompts: list[list[int]], other: int
 ) -> None:
     """The sums of int16 products lose nothing to those of int8, nor do two halves to a whole."""
+    if other not in LEVELS:
+        pytest.skip("this processor does not have it")
     adapters = [AdapterRows(1, 0, 5), AdapterRows(2, 5, 24)]
     step = whole(prompts[:3], adapters)
     found = []
-    for level in (library.AVX2, library.AVX512_VNNI):
+    for level in (library.AVX2, other):
         use_level(native, level)
         found.append(native.forward(step).logits.clone())
     assert torch.equal(*found)
 
 
-@pytest.mark.skipif(LEVELS[-1] < library.AMX, reason="this processor has no AMX")
+@pytest.mark.skipif(library.AMX not in LEVELS, reason="this processor has no AMX")
 @pytest.mark.parametrize("num_rows", [*range(1, 34), 64, 65, 127, 129])
 def test_tiles_of_amx_multiply_like_vectors_to_the_bit(
     native: NativeLlama, tiny_base: BaseDirectory, num_rows: int

@@ -2,15 +2,17 @@
 
 #include <stdlib.h>
 #include <string.h>
-#ifdef HAS_AMX
+#ifdef HAS_AVX_VNNI
 #include <cpuid.h>
+#endif
+#ifdef HAS_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
 #include "program.h"
 
-enum { VERSION = 5, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
+enum { VERSION = 6, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
 enum { NARROW_BYTES = 4 }; /* at most */
 enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 
@@ -74,44 +76,63 @@ void engine_free(Engine *engine) {
 }
 
 static const Job RUN_STEP[] = { /* by level */
-    run_step_portable,
+    [PORTABLE] = run_step_portable,
 #if defined(__x86_64__)
-    run_step_avx2, run_step_avx512_vnni, run_step_avx512_bf16,
+    [AVX2] = run_step_avx2,
+    [AVX512_VNNI] = run_step_avx512_vnni,
+    [AVX512_BF16] = run_step_avx512_bf16,
+#endif
+#ifdef HAS_AVX_VNNI
+    [AVX_VNNI] = run_step_avx_vnni,
 #endif
 #ifdef HAS_AMX
-    run_step_amx,
+    [AMX] = run_step_amx,
 #endif
 };
 
 void engine_step(Engine *engine, const Step *step, int level) {
     Program program = {engine->model, step, &engine->space, engine->pool, 0};
     memset(engine->space.taken, 0, (size_t)engine->space.num_phases * sizeof(Taken));
-    enum { HIGHEST = sizeof(RUN_STEP) / sizeof(*RUN_STEP) - 1 };
-    pool_run(engine->pool, RUN_STEP[level < HIGHEST ? level : HIGHEST], &program);
+    pool_run(engine->pool, RUN_STEP[level], &program);
 }
+
+#ifdef HAS_AVX_VNNI
+static int has_avx_vnni(void) {
+    enum { EAX_AVX_VNNI = 1 << 4 };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & EAX_AVX_VNNI);
+}
+#endif
 
 #ifdef HAS_AMX
 /* Whether the processor has AMX and the operating system lets this process use it. */
 static int has_amx(void) {
-    enum { AMX = 1 << 22 | 1 << 24 | 1 << 25 /* bf16, tiles, int8 */, REQUEST = 0x1023, TILE_DATA = 18 };
+    enum { EDX_AMX = 1 << 22 | 1 << 24 | 1 << 25 /* bf16, tiles, int8 */, REQUEST = 0x1023, TILE_DATA = 18 };
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & AMX) != AMX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & EDX_AMX) != EDX_AMX) return 0;
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 #endif
 
-int native_level(void) {
+int native_has(int level) {
+    if (level == PORTABLE) return 1;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        if (!__builtin_cpu_supports("avx512bf16")) return 2;
-#ifdef HAS_AMX
-        if (has_amx()) return 4;
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    int bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    switch (level) {
+    case AVX2: return avx2;
+#ifdef HAS_AVX_VNNI
+    case AVX_VNNI: return avx2 && has_avx_vnni();
 #endif
-        return 3;
+    case AVX512_VNNI: return vnni;
+    case AVX512_BF16: return bf16;
+#ifdef HAS_AMX
+    case AMX: return bf16 && has_amx();
+#endif
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
     return 0;
 }

@@ -26,22 +26,28 @@ typedef struct Engine Engine;
 /* Null when there is not enough memory. The model and all it points to must outlive the engine. */
 Engine *engine_new(const Model *model, int max_entries, int num_threads);
 void engine_free(Engine *engine);
-/* Runs a step on the kernels of `level`: 0 portable, 1 AVX2, 2 AVX-512 VNNI, 3 BF16 beside it, 4 AMX beside
- * them (the same products of the base, to the bit; adapters and attention are rounded in other places). */
+/* Instruction sets in rising speed; AVX_VNNI is AVX-VNNI beside AVX2, AMX all of AVX-512's and it. The products
+ * of the base are the same on all, to the bit; adapters and attention are rounded in other places. */
+enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX };
+/* Whether this processor, its system and the compiler of this library have a level. A level's neighbours below
+ * may be missing. */
+int native_has(int level);
+/* Runs a step on the kernels of a level that is there. */
 void engine_step(Engine *engine, const Step *step, int level);
-/* The highest level this processor has. */
-int native_level(void);
 /* Changes whenever a struct or its meaning does. */
 int native_version(void);
 
-/* Compilers before these do not know AMX; the kernel gives its tiles on request, on Linux. */
-#if defined(__x86_64__) && defined(__linux__) && \
-    (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+/* Compilers before these do not know AVX-VNNI and AMX; the kernel gives AMX's tiles on request, on Linux. */
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_AVX_VNNI
+#ifdef __linux__
 #define HAS_AMX
+#endif
 #endif
 
 void run_step_portable(void *program, int thread);
 void run_step_avx2(void *program, int thread);
+void run_step_avx_vnni(void *program, int thread);
 void run_step_avx512_vnni(void *program, int thread);
 void run_step_avx512_bf16(void *program, int thread);
 void run_step_amx(void *program, int thread);

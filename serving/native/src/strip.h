@@ -1,7 +1,7 @@
 /* The products of some rows with a strip, which is some tiles of a base's weights side by side. */
 #pragma once
 
-#ifdef USE_AVX2
+#if defined(USE_AVX2) && !defined(USE_AVX_VNNI)
 #include "blocks_avx2.h"
 #else
 #include "blocks_dot.h"
