@@ -206,6 +206,13 @@ def test_a_common_beginning_stands_in_the_line_once() -> None:
     assert layout.answers.tolist() == [2, 3, 4, 6, 7]
 
 
+def test_rows_have_the_prefix_and_their_last_token_again_behind_them() -> None:
+    rows = [row([5, 6, 7, 8, 9], 3, 4), row([5, 6, 4, 8], 3), row([5, 6, 7, 8, 3, 2], 4, 5)]
+    layout = Layout.of(collate(rows, PAD))
+
+    assert layout.rows(layout.ids).tolist() == [[5, 6, 7, 8, 8], [5, 6, 4, 4, 4], [5, 6, 7, 8, 3]]
+
+
 def test_a_grid_is_undone_by_a_line() -> None:
     rows = [row([5, 6, 7, 8, 9], 4), row([6, 4], 1), row([7, 7, 7], 2)]
     layout = Layout.of(collate(rows, PAD))

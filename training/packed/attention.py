@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,9 +28,9 @@ class Heads:
     dim: int
 
     def cut(self, qkv: Tensor) -> _Parts:
-        """Views (num_tokens, num or num_kv, dim) of queries, keys and values."""
-        heads = qkv.view(len(qkv), -1, self.dim)
-        queries, keys, values = heads.split_with_sizes([self.num, self.num_kv, self.num_kv], 1)
+        """Views (…, num or num_kv, dim) of queries, keys and values."""
+        heads = qkv.view(*qkv.shape[:-1], -1, self.dim)
+        queries, keys, values = heads.split_with_sizes([self.num, self.num_kv, self.num_kv], -2)
         return queries, keys, values
 
 
@@ -44,30 +45,33 @@ class _Attention(Function):
         turned = _turned(qkv, rotary, heads)
         ctx.layout, ctx.heads, ctx.window = layout, heads, window
         ctx.save_for_backward(turned, rotary)
-        shared, own = _pieces(turned, layout, heads)
-        lines = [layout.line(_Grid.of(*own, window).mix())]
-        if shared is not None:
-            lines.insert(0, _Grid.of(*shared, window).mix()[0])
-        return torch.cat(lines).flatten(1)
+        mixed = qkv.new_empty(len(qkv), heads.num * heads.dim)
+        num_prefix = layout.num_prefix
+        if num_prefix:
+            mixed[:num_prefix] = _prefix_grid(turned, layout, heads, window).mix()[0].flatten(1)
+        mixed[num_prefix:] = layout.line(_own_grid(turned, layout, heads, window).mix()).flatten(1)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         turned, rotary = ctx.saved_tensors
-        layout, heads = ctx.layout, ctx.heads
+        layout, heads, window = ctx.layout, ctx.heads, ctx.window
         num_prefix = layout.num_prefix
         by_head = gradient.view(len(gradient), -1, heads.dim)
-        shared, own = _pieces(turned, layout, heads)
+        own = turned.new_empty(*layout.seats.shape, turned.shape[1])
+        queries, keys, values = into = heads.cut(own)
+        _own_grid(turned, layout, heads, window).gradients(
+            layout.grid(by_head[num_prefix:]), (queries[:, num_prefix:], keys, values)
+        )
         found = torch.empty_like(turned)
-        into = heads.cut(found)
-        gradients = _Grid.of(*own, ctx.window).gradients(layout.grid(by_head[num_prefix:]))
-        into[0][num_prefix:] = layout.line(gradients[0])
-        for place, of_keys in zip(into[1:], gradients[1:], strict=True):
-            place[num_prefix:] = layout.line(of_keys[:, num_prefix:])
-        if shared is not None:
-            first = _Grid.of(*shared, ctx.window).gradients(by_head[:num_prefix][None])
-            into[0][:num_prefix] = first[0][0]
-            for place, of_prefix, of_keys in zip(into[1:], first[1:], gradients[1:], strict=True):
-                place[:num_prefix] = of_prefix[0] + of_keys[:, :num_prefix].sum(0)
+        found[num_prefix:] = layout.line(own[:, num_prefix:])
+        if num_prefix:
+            prefix = heads.cut(found[None, :num_prefix])
+            _prefix_grid(turned, layout, heads, window).gradients(
+                by_head[None, :num_prefix], prefix
+            )
+            for place, of_rows in zip(prefix[1:], into[1:], strict=True):
+                place += of_rows[:, :num_prefix].sum(0)
         _turn(found, rotary, heads, back=True)
         return found, None, None, None, None
 
@@ -94,72 +98,81 @@ class _Grid:
     probabilities: Tensor
     shape: tuple[int, int, int, int]  # rows, num_kv, group, length
 
+    scale: float
+
     @classmethod
     def of(cls, queries: Tensor, keys: Tensor, values: Tensor, window: int) -> _Grid:
         """From (rows, length, num, dim) and twice (rows, num_keys, num_kv, dim); the last query
         stands at the last key."""
         rows, length, num, dim = queries.shape
-        num_kv = keys.shape[2]
+        num_keys, num_kv = keys.shape[1:3]
         shape = (rows, num_kv, num // num_kv, length)
-        scaled = (queries * dim**-0.5).view(rows, length, num_kv, -1, dim)
-        flat = scaled.permute(0, 2, 3, 1, 4).reshape(rows * num_kv, -1, dim)
+        scale = dim**-0.5
+        flat = _by_group(queries, num_kv)
         keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (keys, values))
-        scores = (flat @ keys.mT).view(rows * num_kv, *shape[2:], -1)
-        hidden = _hidden(length, keys.shape[1], window, scores.device)
-        scores.masked_fill_(hidden, -math.inf)
-        return cls(flat, keys, values, scores.softmax(-1).flatten(1, 2), shape)
+        hidden = _hidden(length, num_keys, window, shape[2], keys.dtype, keys.device)
+        scores = torch.baddbmm(hidden, flat, keys.mT, alpha=scale)
+        return cls(flat, keys, values, scores.softmax(-1), shape, scale)
 
     def mix(self) -> Tensor:
         """(rows, length, num, dim)."""
-        return self._by_query(self.probabilities @ self.values)
+        return self._by_query(self.probabilities @ self.values).flatten(2, 3)
 
-    def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of queries, keys and values, in the shapes they came in, from that of `mix`."""
-        rows, num_kv, group, _ = self.shape
-        mixed = gradient.view(rows, -1, num_kv, group, gradient.shape[-1]).permute(0, 2, 3, 1, 4)
-        mixed = mixed.reshape(rows * num_kv, -1, gradient.shape[-1])
+    def gradients(self, gradient: Tensor, into: _Parts) -> None:
+        """Write those of queries, keys and values, in the shapes they came in, from that of
+        `mix`."""
+        mixed = _by_group(gradient, self.shape[1])
         of_scores = torch.ops.aten._softmax_backward_data(
             mixed @ self.values.mT, self.probabilities, -1, self.probabilities.dtype
         )
-        of_queries = (of_scores @ self.keys) * gradient.shape[-1] ** -0.5
-        return (
-            self._by_query(of_queries),
-            self._by_key(of_scores.mT @ self.queries),
-            self._by_key(self.probabilities.mT @ mixed),
-        )
+        queries, keys, values = into
+        of_queries = self._by_query(self._scaled(of_scores, self.keys))
+        queries.view(of_queries.shape).copy_(of_queries)
+        keys.copy_(self._by_key(self._scaled(of_scores.mT, self.queries)))
+        values.copy_(self._by_key(self.probabilities.mT @ mixed))
+
+    def _scaled(self, left: Tensor, right: Tensor) -> Tensor:
+        """left · right · scale, rounded once."""
+        return torch.baddbmm(left.new_empty(1), left, right, beta=0, alpha=self.scale)
 
     def _by_query(self, flat: Tensor) -> Tensor:
-        rows, _, _, length = self.shape
-        return (
-            flat.view(*self.shape, -1)
-            .permute(0, 3, 1, 2, 4)
-            .reshape(rows, length, -1, flat.shape[-1])
-        )
+        """A view (rows, length, num_kv, group, dim)."""
+        return flat.view(*self.shape, -1).permute(0, 3, 1, 2, 4)
 
     def _by_key(self, flat: Tensor) -> Tensor:
         return flat.view(*self.shape[:2], *flat.shape[1:]).transpose(1, 2)
 
 
-def _pieces(turned: Tensor, layout: Layout, heads: Heads) -> tuple[_Parts | None, _Parts]:
-    """Queries, keys and values of the prefix as one row, if there is one, and of the rows."""
-    parts = heads.cut(turned)
-    queries, keys, values = (layout.grid(part[layout.num_prefix :]) for part in parts)
-    if not layout.num_prefix:
-        return None, (queries, keys, values)
-    first, first_keys, first_values = (part[None, : layout.num_prefix] for part in parts)
-    keys, values = (
-        torch.cat([prefix.expand(layout.num_rows, -1, -1, -1), own], 1)
-        for prefix, own in ((first_keys, keys), (first_values, values))
-    )
-    return (first, first_keys, first_values), (queries, keys, values)
+def _by_group(queries: Tensor, num_kv: int) -> Tensor:
+    """(rows, length, num, dim) to (rows · num_kv, group · length, dim)."""
+    rows, length, _, dim = queries.shape
+    by_kv = queries.view(rows, length, num_kv, -1, dim).permute(0, 2, 3, 1, 4)
+    return by_kv.reshape(rows * num_kv, -1, dim)
 
 
-def _hidden(length: int, num_keys: int, window: int, device: torch.device) -> Tensor:
-    """(length, num_keys): the keys behind a query, and those before its window."""
+def _prefix_grid(turned: Tensor, layout: Layout, heads: Heads, window: int) -> _Grid:
+    """The prefix as one row."""
+    return _Grid.of(*heads.cut(turned[None, : layout.num_prefix]), window)
+
+
+def _own_grid(turned: Tensor, layout: Layout, heads: Heads, window: int) -> _Grid:
+    """What rows have of their own, behind the prefix."""
+    queries, keys, values = heads.cut(layout.rows(turned))
+    return _Grid.of(queries[:, layout.num_prefix :], keys, values, window)
+
+
+@lru_cache(maxsize=16)
+def _hidden(
+    length: int, num_keys: int, window: int, group: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(group · length, num_keys): -∞ at the keys behind a query and those before its window."""
     query = torch.arange(num_keys - length, num_keys, device=device)[:, None]
     key = torch.arange(num_keys, device=device)
     hidden = key > query
-    return hidden | (key <= query - window) if window else hidden
+    if window:
+        hidden |= key <= query - window
+    made = torch.zeros(length, num_keys, dtype=dtype, device=device)
+    return made.masked_fill_(hidden, -math.inf).repeat(group, 1)
 
 
 def _turned(qkv: Tensor, rotary: Tensor, heads: Heads) -> Tensor:
@@ -171,10 +184,10 @@ def _turned(qkv: Tensor, rotary: Tensor, heads: Heads) -> Tensor:
 def _turn(qkv: Tensor, rotary: Tensor, heads: Heads, *, back: bool = False) -> None:
     """Rotate queries and keys in place, in float32."""
     both = qkv.view(len(qkv), -1, 2, heads.dim // 2)[:, : heads.num + heads.num_kv]
-    first, second = both.unbind(2)  # (num_tokens, heads, dim / 2)
+    first, second = both.float().unbind(2)  # (num_tokens, heads, dim / 2)
     cosine, sine = rotary[:, None].unbind(2)
     if back:
         sine = -sine
-    turned = first * cosine - second * sine
-    second.copy_(second * cosine + first * sine)
-    first.copy_(turned)
+    turned = torch.addcmul(first * cosine, second, sine, value=-1)
+    both[:, :, 1] = torch.addcmul(second * cosine, first, sine)
+    both[:, :, 0] = turned

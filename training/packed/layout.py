@@ -20,17 +20,19 @@ class Layout:
     """The tokens of a pass in one line: the common prefix, then what each row has of its own.
 
     Invariant: `ids`, `positions` (num_tokens,) are prefix first, then rows in order; `answers`
-    (num_supervised,) are places in that line, in the order of the batch's targets. `scatter`
-    (num_own,) are the own tokens' places in a grid of `num_rows` × `longest`.
+    (num_supervised,) are places in that line, in the order of the batch's targets. `seats`
+    (num_rows, longest) are the places of each row's tokens in the line, the prefix's too, and that
+    of its last one where it has no more. `scatter` (num_own,) are the places of own tokens in the
+    grid of rows without the prefix, `padding` the grid's other places.
     """
 
     ids: Tensor
     positions: Tensor
     answers: Tensor
+    seats: Tensor
     scatter: Tensor
+    padding: Tensor
     num_prefix: int
-    num_rows: int
-    longest: int
 
     @classmethod
     def of(cls, batch: Batch) -> Layout:
@@ -48,6 +50,13 @@ class Layout:
         in_row = torch.arange(longest).expand(len(rows), -1)
         is_token = in_row < own[:, None]
         starts = num_prefix + own.cumsum(0) - own
+        seats = torch.cat(
+            [
+                torch.arange(num_prefix).expand(len(rows), -1),
+                starts[:, None] + in_row.minimum(own[:, None] - 1),
+            ],
+            1,
+        )
         is_shared = batch.position < num_prefix
         return cls(
             ids=torch.cat([ids[0, :num_prefix], ids[:, num_prefix:][:, :longest][is_token]]),
@@ -55,10 +64,10 @@ class Layout:
             answers=torch.where(
                 is_shared, batch.position, starts[row_index] + batch.position - num_prefix
             ),
+            seats=seats,
             scatter=is_token.flatten().nonzero()[:, 0],
+            padding=(~is_token).flatten().nonzero()[:, 0],
             num_prefix=num_prefix,
-            num_rows=len(rows),
-            longest=longest,
         )
 
     def to(self, device: torch.device) -> Layout:
@@ -67,18 +76,25 @@ class Layout:
             ids=self.ids.to(device),
             positions=self.positions.to(device),
             answers=self.answers.to(device),
+            seats=self.seats.to(device),
             scatter=self.scatter.to(device),
+            padding=self.padding.to(device),
         )
 
+    def rows(self, line: Tensor) -> Tensor:
+        """(num_tokens, …) to (num_rows, longest, …), a row's last token again where it has
+        no more: behind it, where no query of the row looks."""
+        return line.index_select(0, self.seats.flatten()).view(*self.seats.shape, *line.shape[1:])
+
     def grid(self, own: Tensor) -> Tensor:
-        """(num_own, …) to (num_rows, longest, …), zeros where a row has no token."""
-        made = own.new_zeros(self.num_rows * self.longest, *own.shape[1:])
-        made[self.scatter] = own
-        return made.view(self.num_rows, self.longest, *own.shape[1:])
+        """(num_own, …) to (num_rows, longest - num_prefix, …), zeros where a row has no token."""
+        seats = self.seats[:, self.num_prefix :]
+        made = own.index_select(0, (seats - self.num_prefix).flatten())
+        return made.index_fill_(0, self.padding, 0).view(*seats.shape, *own.shape[1:])
 
     def line(self, grid: Tensor) -> Tensor:
         """The inverse of `grid`."""
-        return grid.flatten(0, 1)[self.scatter]
+        return grid.flatten(0, 1).index_select(0, self.scatter)
 
 
 def _common_prefix(ids: Tensor, ends: Tensor) -> int:
