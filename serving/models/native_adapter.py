@@ -14,7 +14,7 @@ from serving.lora import LoraWeights, check_fit
 from serving.models.weights import FUSED, Shape
 from serving.native import layout
 from serving.native.layout import LINEARS, TILE
-from serving.native.packing import pack_expand, pack_shrink, rounded_up
+from serving.native.packing import pack_expand, pack_shrink, rounded_up, shrink_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class NativeAdapter:
 
     linears: ctypes.Array[layout.LoraLinear]
     memory: Tensor
-    width: int  # of the widest of `linears`
+    width: int  # that the shrunk activations of the widest of `linears` take
 
     @property
     def num_bytes(self) -> int:
@@ -65,7 +65,8 @@ def pack_adapter(
     nothing = torch.empty(0, dtype=torch.bfloat16)
     memory = torch.cat([nothing, *(piece.memory.flatten() for piece in pieces)])
     _point(pieces, memory)
-    return NativeAdapter(linears, memory, max(linear.width for linear in linears))
+    widest = max(linear.width for linear in linears)
+    return NativeAdapter(linears, memory, rounded_up(widest, TILE))
 
 
 def _alike(
@@ -107,7 +108,7 @@ def _pack_alike(
         rank, start = rank + a.shape[1], start + b[0].numel()
         shrinks.append(a)
         expands.append(pack_expand(b).flatten(1))
-    width = rounded_up(rank, TILE)
+    width = shrink_width(rank)
     for linear in linears:
         linear.width = width
     a = functional.pad(torch.cat(shrinks, 1), (0, 0, 0, width - rank))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 6
+VERSION = 7
 TILE = 16
 """Output columns that are computed together."""
 GROUP = 64

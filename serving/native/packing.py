@@ -79,9 +79,25 @@ class PackedWeights:
         return unpack_int8(tiles) * self.scale[start:end, None]
 
 
+def shrink_width(num_ranks: int) -> int:
+    """The ranks of A that the kernels read for `num_ranks`: whole tiles, or 4 or 8 more."""
+    rest = num_ranks % TILE
+    return rounded_up(num_ranks, TILE if rest > TILE // 2 else TILE // 4)
+
+
 def pack_shrink(a: Tensor) -> Tensor:
-    """A (…, width, k) → bf16 (…, width / TILE, k / 2, TILE, 2)."""
-    return _pack_pairs(a)
+    """A (…, width, k) of a `shrink_width` → bf16 (…, width · k): whole tiles (k / 2, TILE, 2), and
+    the rest as (k / 2 / folds, folds, rest, 2)."""
+    *some, width, _ = a.shape
+    rest = width % TILE
+    packed = []
+    if width > rest:
+        packed.append(_pack_pairs(a[..., : width - rest, :]).flatten(len(some)))
+    if rest:
+        pairs = a[..., width - rest :, :].bfloat16().contiguous().view(torch.int32)
+        folded = pairs.view(*some, rest, -1, TILE // rest).movedim(-3, -1).contiguous()
+        packed.append(folded.view(torch.bfloat16).flatten(len(some)))
+    return packed[0] if len(packed) == 1 else torch.cat(packed, -1)
 
 
 def pack_expand(b: Tensor) -> Tensor:

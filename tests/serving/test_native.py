@@ -18,7 +18,9 @@ from serving.base_model import BaseDirectory
 from serving.lora import LoraWeights
 from serving.models import AdapterRows, Model, Segment, StepInput
 from serving.models.native_llama import NativeLlama
+from serving.models.weights import FUSED
 from serving.native import library
+from serving.native.layout import LINEARS
 from serving.native.packing import (
     PackedWeights,
     pack_expand,
@@ -225,17 +227,19 @@ def test_stacked_adapters_add_up_with_their_factors(
     assert distance(got, plain) > 10 * TOLERANCE
 
 
+@pytest.mark.parametrize("r", [4, 8, 12, 16, 24, 64])
 def test_an_adapter_costs_its_own_weights_and_at_most_a_tenth_more(
-    tiny_base: BaseDirectory, native: NativeLlama
+    native: NativeLlama, r: int
 ) -> None:
-    config = tiny_base.config
-    r, hidden = 16, config["hidden_size"]
-    modules = {
-        name: (torch.randn(r, hidden), torch.randn(hidden, r))
-        for name in (f"model.layers.{layer}.self_attn.o_proj" for layer in range(2))
-    }
-    heads = config["num_attention_heads"] * config["head_dim"]
-    modules = {name: (torch.randn(r, heads), b) for name, (_, b) in modules.items()}
+    modules = {}
+    for name in LINEARS:
+        num_in, widths = native._shape.widths(name)
+        for part, num_out in zip(FUSED[name], widths, strict=True):
+            for layer in range(2):
+                modules[f"model.layers.{layer}.{part}"] = (
+                    torch.randn(r, num_in),
+                    torch.randn(num_out, r),
+                )
     adapter = native.prepare(LoraWeights(modules))
     own = sum(a.numel() + b.numel() for a, b in modules.values()) * 2
     assert own <= adapter.memory.numel() * 2 <= 1.1 * own
@@ -278,8 +282,13 @@ def test_packed_weights_stand_where_the_kernels_read_them() -> None:
         ]
         byte = half[64 + k % 32 // 8 * 64 + n % 16 * 4 + k % 4].item()
         assert (byte >> 4 if k % 8 >= 4 else byte & 15) == numbers[n, k]
-    a, b = torch.randn(16, 64).bfloat16(), torch.randn(32, 6).bfloat16()
-    assert pack_shrink(a)[0, 3, 7, 1] == a[7, 7]
+    a, b = torch.randn(28, 64).bfloat16(), torch.randn(32, 6).bfloat16()
+    assert pack_shrink(a[:16]).view(32, 16, 2)[3, 7, 1] == a[7, 7]
+    for rest in (4, 8):
+        packed = pack_shrink(a[: 16 + rest])[16 * 64 :].view(-1, 16 // rest, rest, 2)
+        for rank, k in ((0, 0), (3, 1), (2, 37), (rest - 1, 63)):
+            fold = 2 * 16 // rest
+            assert packed[k // fold, k % fold // 2, rank, k % 2] == a[16 + rank, k]
     assert pack_expand(b)[1, 2, 4, 1] == b[20, 5]
 
 

@@ -12,7 +12,7 @@
 
 #include "program.h"
 
-enum { VERSION = 6, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
+enum { VERSION = 7, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
 enum { NARROW_BYTES = 4 }; /* at most */
 enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
 

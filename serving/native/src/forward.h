@@ -145,15 +145,15 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
     }
 }
 
-/* A piece of a shrink is SHRINK_ROWS rows and so many ranks. Ranks side by side share what is loaded of x; a
- * single group's few rows are shared out by their ranks. */
-INLINE int ranks_a_piece(const Step *step, const LoraLinear *lora, int num_rows) {
-    return step->num_groups > 1 || num_rows > SHRINK_ROWS ? lora->width : TILE;
+/* A piece of a shrink is SHRINK_ROWS rows and so many tiles of ranks. Ranks side by side share what is loaded of
+ * x; a single group's few rows are shared out by their ranks. */
+INLINE int shrink_tiles_a_piece(const Step *step, const LoraLinear *lora, int num_rows) {
+    return step->num_groups > 1 || num_rows > SHRINK_ROWS ? num_shrink_tiles(lora) : 1;
 }
 
 INLINE int num_shrinks(const Step *step, const LoraLinear *lora, const LoraGroup *group) {
-    int rows = group->end - group->start, ranks = ranks_a_piece(step, lora, rows);
-    return lora->a ? (rows + SHRINK_ROWS - 1) / SHRINK_ROWS * (lora->width / ranks) : 0;
+    int rows = group->end - group->start, tiles = shrink_tiles_a_piece(step, lora, rows);
+    return lora->a ? (rows + SHRINK_ROWS - 1) / SHRINK_ROWS * (num_shrink_tiles(lora) / tiles) : 0;
 }
 
 /* Shrinks are the first pieces, tiles the rest. A tile's adapters wait for all shrinks. */
@@ -168,13 +168,12 @@ static void product(Program *p, int layer, int index, float *y, int adds) {
     for (int g = 0; g < step->num_groups; g++) {
         const LoraGroup *group = step->groups + g;
         const LoraLinear *lora = adapter_of(&work, group);
-        int first = work.num_shrinks, ranks = ranks_a_piece(step, lora, group->end - group->start);
+        int first = work.num_shrinks, tiles = shrink_tiles_a_piece(step, lora, group->end - group->start);
         work.num_shrinks += num_shrinks(step, lora, group);
         for (; piece < work.num_shrinks; piece = take(p)) {
-            int across = lora->width / ranks, number = piece - first;
+            int across = num_shrink_tiles(lora) / tiles, number = piece - first;
             int row = group->start + number / across * SHRINK_ROWS;
-            shrink(&work, group, row, least(row + SHRINK_ROWS, group->end), number % across * ranks,
-                   ranks / TILE);
+            shrink(&work, group, row, least(row + SHRINK_ROWS, group->end), number % across * tiles, tiles);
             atomic_fetch_add_explicit(&taken->done, 1, memory_order_release);
         }
     }

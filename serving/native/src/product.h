@@ -40,25 +40,56 @@ INLINE void shrink_block(const bf16 *a, const Narrow *x, int k, int rows, int ti
                          f_mul(f_add(sum[i][t][0], sum[i][t][1]), f_all(scale)));
 }
 
-/* Rows first to end of one group, `tiles` times 16 ranks from `rank` on. */
-INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, int end, int rank, int tiles) {
-    int k = p->linear->k;
-    const bf16 *a = adapter_of(p, group)->a + (int64_t)rank * k;
+/* The same for the rest ranks: a register has them for several pairs of k, whose sums are added up at last. */
+INLINE void shrink_rest(const bf16 *a, const Narrow *x, int k, int rows, int rest, float scale, Narrow *low,
+                        int low_width) {
+    int folds = TILE / rest;
+    F16 sum[SHRINK_BLOCK][2];
+    for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = f_zero();
+    for (int at = 0; at < k; at += 4 * folds)
+        for (int j = 0; j < 2; j++)
+            for (int i = 0; i < rows; i++)
+                sum[i][j] = dot2_folded(sum[i][j], a + (at + 2 * j * folds) * rest,
+                                        x + (int64_t)i * k + at + 2 * j * folds, rest);
+    for (int i = 0; i < rows; i++) {
+        float all[TILE];
+        f_store(all, f_add(sum[i][0], sum[i][1]));
+        for (int r = rest; r < TILE; r++) all[r % rest] += all[r], all[r] = 0;
+        store_narrow(low + (int64_t)i * low_width, f_mul(f_load(all), f_all(scale)));
+    }
+}
+
+/* Rows first to end of one group: `tiles` times 16 ranks from tile `tile` on, or with none the rest ranks. */
+INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, int end, int tile, int tiles) {
+    const LoraLinear *lora = adapter_of(p, group);
+    int k = p->linear->k, rest = lora->width % TILE;
+    const bf16 *a = lora->a + (int64_t)tile * TILE * k;
     for (int row = first; row < end; row += SHRINK_BLOCK) {
         const Narrow *x = p->x->narrow + (int64_t)row * k;
-        Narrow *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + rank;
+        Narrow *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + tile * TILE;
 #define CALL(rows) shrink_block(a, x, k, rows, tiles, group->scale, low, p->low_width)
-        FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
+        if (tiles) FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
+#undef CALL
+#define CALL(rows) shrink_rest(a, x, k, rows, 4, group->scale, low, p->low_width)
+        else if (rest == 4) FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
+#undef CALL
+#define CALL(rows) shrink_rest(a, x, k, rows, 8, group->scale, low, p->low_width)
+        else FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
 #undef CALL
     }
 }
 
-static void shrink(const Product *p, const LoraGroup *group, int first, int end, int rank, int tiles) {
-    for (; tiles > 0; tiles -= SHRINK_TILES, rank += SHRINK_TILES * TILE) {
-#define CALL(tiles) shrink_tiles(p, group, first, end, rank, tiles)
-        FOR_COUNT(tiles, SHRINK_TILES, CALL)
+/* The rest ranks count as a tile. */
+INLINE int num_shrink_tiles(const LoraLinear *lora) { return (lora->width + TILE - 1) / TILE; }
+
+static void shrink(const Product *p, const LoraGroup *group, int first, int end, int tile, int tiles) {
+    int last = tile + tiles, whole = least(last, adapter_of(p, group)->width / TILE);
+    for (; tile < whole; tile += SHRINK_TILES) {
+#define CALL(tiles) shrink_tiles(p, group, first, end, tile, tiles)
+        FOR_COUNT(whole - tile, SHRINK_TILES, CALL)
 #undef CALL
     }
+    if (whole < last) shrink_tiles(p, group, first, end, whole, 0);
 }
 
 INLINE int part_of(const Linear *linear, int tile) {

@@ -27,13 +27,14 @@ typedef struct {
 } Linear;
 
 typedef struct {
-    const bf16 *a;          /* [width / TILE][k / 2][TILE][2], or null: this layer is not adapted */
+    const bf16 *a;          /* [width / TILE][k / 2][TILE][2] and the rest, or null: this layer is not adapted */
     const bf16 *b;          /* by part: [tiles of the part][num_pairs][TILE][2] */
     const float *magnitude; /* (n), DoRA's scale of each output, or null */
     int64_t b_start[MAX_PARTS];    /* in elements */
     int32_t rank_start[MAX_PARTS]; /* where the part's ranks stand among all of the layer's */
     int32_t num_pairs[MAX_PARTS];  /* half of the part's (even) rank; 0: not adapted */
-    int32_t width;                 /* all ranks side by side, a multiple of TILE */
+    int32_t width; /* all ranks side by side. Behind whole TILEs 4 or 8 ranks may be left: these rest ranks stand
+                      as [k / 2 / folds][folds][rest][2], so that folds * rest = TILE */
 } LoraLinear;
 
 typedef struct {

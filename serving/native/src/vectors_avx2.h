@@ -92,6 +92,16 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     acc = f_fma((F16){first_of_pairs(low), first_of_pairs(high)}, f_all(x[0]), acc);
     return f_fma((F16){second_of_pairs(low), second_of_pairs(high)}, f_all(x[1]), acc);
 }
+INLINE F16 f_spread(const float *p, int ranks) { /* lane l has number l / ranks * 2, of 4 or 8 ranks */
+    if (ranks == 8) return (F16){_mm256_set1_ps(p[0]), _mm256_set1_ps(p[2])};
+    return (F16){_mm256_setr_m128(_mm_set1_ps(p[0]), _mm_set1_ps(p[2])),
+                 _mm256_setr_m128(_mm_set1_ps(p[4]), _mm_set1_ps(p[6]))};
+}
+INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
+    __m256i low = load8(w), high = load8(w + 16);
+    acc = f_fma((F16){first_of_pairs(low), first_of_pairs(high)}, f_spread(x, ranks), acc);
+    return f_fma((F16){second_of_pairs(low), second_of_pairs(high)}, f_spread(x + 1, ranks), acc);
+}
 INLINE __m256i bf16_half(__m256 x) { /* in the high halves, with what follows in the low ones */
     __m256i bits = _mm256_castps_si256(x);
     __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -57,6 +57,15 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(weights), "m"(*(const Four *)x));
     return acc;
 }
+/* Of 4 or 8 ranks and as many pairs as a register has beside them: of x each pair for its ranks. */
+INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
+    const I16 lane4 = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const I16 lane8 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    I16 pairs = _mm512_maskz_loadu_epi32(ranks == 4 ? 0xf : 0x3, x), weights = _mm512_loadu_si512(w);
+    pairs = _mm512_permutexvar_epi32(ranks == 4 ? lane4 : lane8, pairs);
+    asm("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(pairs));
+    return acc;
+}
 INLINE void store_bf16(bf16 *p, F16 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }
@@ -68,6 +77,18 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     I16 weights = _mm512_loadu_si512(w), odd = _mm512_set1_epi32((int)0xffff0000);
     acc = f_fma((F16)_mm512_slli_epi32(weights, 16), f_all(x[0]), acc);
     return f_fma((F16)_mm512_and_si512(weights, odd), f_all(x[1]), acc);
+}
+/* Lane l has number l / ranks * 2 + first of those from p on; 4 or 8 ranks. */
+INLINE F16 f_spread(const float *p, int ranks, int first) {
+    const I16 lane4 = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+    const I16 lane8 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
+    I16 lane = _mm512_add_epi32(ranks == 4 ? lane4 : lane8, _mm512_set1_epi32(first));
+    return _mm512_permutexvar_ps(lane, _mm512_maskz_loadu_ps(ranks == 4 ? 0xff : 0xf, p));
+}
+INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
+    I16 weights = _mm512_loadu_si512(w), odd = _mm512_set1_epi32((int)0xffff0000);
+    acc = f_fma((F16)_mm512_slli_epi32(weights, 16), f_spread(x, ranks, 0), acc);
+    return f_fma((F16)_mm512_and_si512(weights, odd), f_spread(x, ranks, 1), acc);
 }
 INLINE I16 bf16_of(F16 x) { /* to nearest even; in the high halves, with what follows in the low ones */
     I16 bits = (I16)x, last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

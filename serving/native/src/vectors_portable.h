@@ -74,6 +74,13 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     for (int i = 0; i < 16; i++) even[i] = (int32_t)(pair[i] << 16), odd[i] = (int32_t)(pair[i] & 0xffff0000u);
     return acc + (F16)even * x[0] + (F16)odd * x[1];
 }
+INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
+    for (int i = 0; i < 16; i++) {
+        const Narrow *pair = x + i / ranks * 2;
+        acc[i] = acc[i] + wide(w[2 * i]) * pair[0] + wide(w[2 * i + 1]) * pair[1];
+    }
+    return acc;
+}
 INLINE void store_bf16(bf16 *p, F16 x) { /* round to nearest even */
     for (int i = 0; i < 16; i++) {
         float value = x[i];
