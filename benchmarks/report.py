@@ -115,6 +115,7 @@ def draw_series(series: dict[str, list[dict[str, Any]]]) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xticks(at, [str(number) for number in at])
         axis.tick_params(labelsize=7)
+        axis.tick_params("x", labelrotation=45)
         axis.set_xlabel(name, fontsize=8)
         latency = axis.twinx()
         latency.plot(at, [point["p95_s"] for point in points], "s--", color="#8d99ae")
