@@ -39,7 +39,7 @@ KEY_PRICE = {
     AVX2: 1.3,
     AVX_VNNI: 2.5,
     AVX512_VNNI: 2.2,
-    AVX512_BF16: 2.6,
+    AVX512_BF16: 3.0,
     AMX: 1.1,
 }
 """How many times as long a product takes in attention as one with a weight, by instruction set:
