@@ -4,11 +4,6 @@
 
 #include "ahead.h"
 
-/* Integers of sixteen lanes. */
-typedef struct {
-    __m256i low, high;
-} Whole;
-
 /* A group's activations as pairs of int16: of every four the first and third, and the second and fourth. */
 typedef struct {
     int32_t even[GROUP / 4], odd[GROUP / 4];
@@ -33,17 +28,13 @@ INLINE __m256i add_pairs(__m256i acc, __m256i weights, __m256i pair) {
     return as_is(_mm256_add_epi32(acc, _mm256_madd_epi16(weights, pair)));
 }
 
-INLINE F16 f_of_whole(Whole a) {
-    return (F16){_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
-}
-
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
                    int tiles, int g, float *out) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i byte = _mm256_set1_epi16(0xff);
     Pairs pairs[ROW_BLOCK];
-    Whole whole[ROW_BLOCK];
+    I16 whole[ROW_BLOCK];
     for (int i = 0; i < rows; i++) {
         spread(pairs + i, x->q + (int64_t)(row + i) * x->k + g * GROUP);
         whole[i].low = whole[i].high = _mm256_set1_epi32(x->offset[at + i * num_groups]);
@@ -65,7 +56,7 @@ INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
     for (int i = 0; i < rows; i++) {
         F16 scale = f_all(x->scale[at + i * num_groups]);
         float *sum = out_of(out, i, 0);
-        f_store(sum, f_fma(f_of_whole(whole[i]), scale, f_load(sum)));
+        f_store(sum, f_fma(f_of_int(whole[i]), scale, f_load(sum)));
     }
 }
 
@@ -74,19 +65,13 @@ INLINE __m256i dot_small(__m256i acc, __m256i weights, __m256i x) {
     return as_is(_mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, x)));
 }
 
-INLINE __m256i four_bytes(const int8_t *x) {
-    int32_t four;
-    memcpy(&four, x, 4);
-    return _mm256_set1_epi32(four);
-}
-
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
                    int tiles, int g, float *out) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     for (int half = 0; half < 2; half++) {
-        Whole small[ROW_BLOCK];
+        I16 small[ROW_BLOCK];
         const bf16 *step = (const bf16 *)w;
         w += 64;
         for (int i = 0; i < rows; i++) small[i].low = small[i].high = _mm256_setzero_si256();
@@ -100,7 +85,7 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
             for (int i = 0; i < rows; i++) {
                 const int8_t *eight =
                     x->q + (int64_t)(row + i) * x->k + g * GROUP + half * HALF_GROUP + at;
-                __m256i first = four_bytes(eight), second = four_bytes(eight + 4);
+                __m256i first = fours_of(eight), second = fours_of(eight + 4);
                 small[i].low = dot_small(small[i].low, low_first, first);
                 small[i].high = dot_small(small[i].high, high_first, first);
                 small[i].low = dot_small(small[i].low, low_second, second);
@@ -108,9 +93,9 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
             }
         }
         for (int i = 0; i < rows; i++) {
-            Whole whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
+            I16 whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
             float *sum = out_of(out, i, 0);
-            F16 scaled = f_mul(f_of_whole(whole), f_all(x->scale[at + i * num_groups]));
+            F16 scaled = f_mul(f_of_int(whole), f_all(x->scale[at + i * num_groups]));
             F16 stepped = f_fma(scaled, load_bf16(step), f_load(sum));
             F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
             f_store(sum, f_fma(all, load_bf16(step + TILE), stepped));

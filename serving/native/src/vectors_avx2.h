@@ -139,14 +139,20 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
 INLINE void fetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
 INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 
-#ifdef USE_AVX_VNNI
 typedef struct {
     __m256i low, high;
 } I16;
-typedef I16 B64;
 typedef __m256i Fours;
 
 INLINE F16 f_of_int(I16 a) { return (F16){_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
+INLINE Fours fours_of(const void *x) {
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm256_set1_epi32(four);
+}
+#ifdef USE_AVX_VNNI
+typedef I16 B64;
+
 INLINE I16 i_all(int32_t x) { return (I16){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 INLINE B64 b_load(const uint8_t *p) { return (B64){load8(p), load8(p + 32)}; }
 INLINE B64 b_low(B64 a) {
@@ -154,11 +160,6 @@ INLINE B64 b_low(B64 a) {
     return (B64){_mm256_and_si256(a.low, fifteen), _mm256_and_si256(a.high, fifteen)};
 }
 INLINE B64 b_high(B64 a) { return b_low((B64){_mm256_srli_epi16(a.low, 4), _mm256_srli_epi16(a.high, 4)}); }
-INLINE Fours fours_of(const void *x) {
-    int32_t four;
-    memcpy(&four, x, 4);
-    return _mm256_set1_epi32(four);
-}
 INLINE I16 dot4(I16 acc, B64 weights, Fours x) {
     return (I16){_mm256_dpbusd_avx_epi32(acc.low, weights.low, x),
                  _mm256_dpbusd_avx_epi32(acc.high, weights.high, x)};
