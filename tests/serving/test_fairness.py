@@ -134,34 +134,40 @@ def test_on_the_real_engine_a_flood_does_not_hold_up_another_adapter(
     )
     engine = serving.engine
     rng = random.Random(4)
+    vocab_size = serving.base.tokenizer.get_vocab_size()
 
-    def request(
-        adapter: Digest, done: threading.Event, at: list[int], max_tokens: int = 30
-    ) -> Sequence:
+    def ask(adapter: Digest, max_tokens: int) -> tuple[list[tuple[int, Delta]], threading.Event]:
+        """What the request is told, each with the number of the step, and when it has ended."""
+        told: list[tuple[int, Delta]] = []
+        is_done = threading.Event()
+
         def receive(delta: Delta) -> None:
-            at.append(engine.num_steps)
+            told.append((engine.num_steps, delta))
             if delta.is_last:
-                done.set()
+                is_done.set()
 
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens)
-        return Sequence(prompt(rng, 20), ((adapter, 1.0),), sampling, receive)
+        token_ids = [rng.randrange(3, vocab_size) for _ in range(20)]
+        engine.submit(Sequence(token_ids, ((adapter, 1.0),), sampling, receive))
+        return told, is_done
 
-    def steps_of_one() -> int:
-        done, at = threading.Event(), []
+    def steps_of_one(adapter: Digest) -> int:
+        told, is_done = ask(adapter, 30)
         before = engine.num_steps
-        engine.submit(request(light, done, at))
-        assert done.wait(60)
-        return at[-1] - before
+        assert is_done.wait(60)
+        assert [delta.error for _, delta in told] == [None] * 30
+        return told[-1][0] - before
 
     serving.start()
     try:
-        steps_of_one()  # the adapter is in memory from now on
-        idle = steps_of_one()
-        flooded, seen = threading.Event(), []
-        for _ in range(200):
-            engine.submit(request(heavy, flooded, seen, max_tokens=200))
+        for adapter in (heavy, light):
+            steps_of_one(adapter)  # it is in memory from now on
+        idle = steps_of_one(light)
+        flood = [ask(heavy, 300) for _ in range(200)]
         for _ in range(3):
-            assert steps_of_one() <= FAIR * idle
+            assert steps_of_one(light) <= FAIR * idle
         assert engine.health()["waiting"] > 150
+        assert flood[0][0], "the flood is not served at all"
     finally:
         serving.stop()
+    assert not any(delta.error for told, _ in flood for _, delta in told)
