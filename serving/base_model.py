@@ -66,6 +66,13 @@ class BaseDirectory:
         return Tokenizer.from_file(str(self.path / "tokenizer.json"))
 
     @cached_property
+    def num_words(self) -> int:
+        """Below it are the token ids that the tokenizer gives and the model embeds: either may
+        know more than the other."""
+        text_config = self.config.get("text_config") or self.config
+        return min(self.tokenizer.get_vocab_size(), int(text_config["vocab_size"]))
+
+    @cached_property
     def chat_template(self) -> str:
         """The Jinja source; raises BaseNotFound when the directory has none."""
         template = self.path / "chat_template.jinja"

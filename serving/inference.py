@@ -44,7 +44,9 @@ class Inference:
     def start_chat(self, target: Target, request: ChatRequest) -> Generation:
         """Raises InvalidPrompt, ContextLengthExceeded or ServerBusy."""
         text = target.prompt.render([message.for_template() for message in request.messages])
-        return self._start(target, request, self._encode(text))
+        prompt_ids = self._encode(text)
+        self._check_ids("messages", prompt_ids)
+        return self._start(target, request, prompt_ids)
 
     def start_completion(self, target: Target, request: CompletionRequest) -> list[Generation]:
         """One Generation a prompt; the prompt goes to the model as it is, without a template."""
@@ -64,7 +66,7 @@ class Inference:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _check_ids(self, param: str, token_ids: Iterable[int]) -> None:
-        num_words = self.tokenizer.get_vocab_size()
+        num_words = self.base.num_words
         for token_id in token_ids:
             if not 0 <= token_id < num_words:
                 raise InvalidPrompt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -68,6 +69,16 @@ def make_tiny_base(
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(path)
     return BaseDirectory(path, name)
+
+
+def with_unembedded_token(base: BaseDirectory, token: str, directory: Path) -> BaseDirectory:
+    """A copy below `directory` whose tokenizer has one token more than the model embeds, as those
+    have that were given a padding token afterwards."""
+    path = shutil.copytree(base.path, directory / base.model_id)
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer.add_special_tokens([token])
+    tokenizer.save(str(path / "tokenizer.json"))
+    return BaseDirectory(path, base.model_id)
 
 
 @torch.no_grad()

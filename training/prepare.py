@@ -130,7 +130,7 @@ def _render(
 ) -> tuple[tuple[Row, ...], list[Example], list[Finding]]:
     """The rows, the examples that they are of, and what is told of examples that have none."""
     rows, shown, findings = [], [], []
-    for example, row in rendered(examples, prompt, base.tokenizer):
+    for example, row in rendered(examples, prompt, base):
         if isinstance(row, Finding):
             findings.append(row)
         else:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from registry.errors import InvalidData
 from registry.prompts import PromptFormat
 from serving.base_model import BaseDirectory
+from tests.tiny_base import with_unembedded_token
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, tokenized
 from training.data.checks import check_examples, check_lengths
@@ -99,7 +102,7 @@ def test_rows_that_cannot_be_rendered_are_listed_and_the_others_go_on(
     )
     dropped = Example(two_turns, Place("rows.jsonl", 3))
 
-    found = [row for _, row in rendered([refused, dropped, good], strict, base.tokenizer)]
+    found = [row for _, row in rendered([refused, dropped, good], strict, base)]
 
     assert [isinstance(row, Finding) for row in found] == [True, True, False]
     refusal, drop = (row for row in found if isinstance(row, Finding))
@@ -107,6 +110,21 @@ def test_rows_that_cannot_be_rendered_are_listed_and_the_others_go_on(
     assert (refusal.where, drop.where) == ("rows.jsonl:2", "rows.jsonl:3")
     assert "no refused words" in refusal.text
     assert drop.text.startswith("messages[3]: the chat template does not keep")
+
+
+def test_a_row_with_a_token_that_the_model_does_not_embed_is_listed(
+    base: BaseDirectory, tmp_path: Path
+) -> None:
+    wordy = with_unembedded_token(base, "<pad>", tmp_path)
+    rows = examples_of([GOOD, {"question": "what is <pad>?", "answer": "b"}])
+    row, finding = (found for _, found in rendered(rows, wordy.prompt_format(), wordy))
+    assert not isinstance(row, Finding)
+    assert isinstance(finding, Finding)
+    assert (finding.code, finding.severity) == ("not_embedded", Severity.ERROR)
+    assert finding.where == "rows.jsonl:2"
+    last = base.num_words
+    assert f"has the token '<pad>' (id {last})" in finding.text
+    assert f"(ids 0 to {last - 1})" in finding.text
 
 
 def test_training_refuses_all_rows_that_cannot_be_rendered_at_once(

@@ -86,7 +86,7 @@ def report_on(
     lengths: dict[str, array[int]] = {role: array("I") for role in files}
     if base is not None and prompt is not None:
         for role, (_, examples) in files.items():
-            for _, row in rendered(examples, prompt, base.tokenizer):
+            for _, row in rendered(examples, prompt, base):
                 if isinstance(row, Finding):
                     findings.append(row)
                 else:
