@@ -14,6 +14,7 @@ from serving.lora import LoraWeights, check_fit
 from serving.models.weights import FUSED, Shape
 from serving.native import layout
 from serving.native.layout import LINEARS, TILE
+from serving.native.memory import allocate, taken
 from serving.native.packing import pack_expand, pack_shrink, rounded_up, shrink_width
 
 
@@ -27,7 +28,7 @@ class NativeAdapter:
 
     @property
     def num_bytes(self) -> int:
-        return self.memory.numel() * self.memory.element_size() + ctypes.sizeof(self.linears)
+        return taken(self.memory.numel() * self.memory.element_size()) + ctypes.sizeof(self.linears)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def pack_adapter(
             if any(module in adapter.magnitudes for module in each[0]):
                 factors = torch.stack([dora_factors(number) for number in numbers])
                 pieces.append(_Piece(alike, "magnitude", factors.view(torch.bfloat16)))
-    nothing = torch.empty(0, dtype=torch.bfloat16)
-    memory = torch.cat([nothing, *(piece.memory.flatten() for piece in pieces)])
+    memory = allocate(sum(piece.memory.numel() for piece in pieces) * 2).view(torch.bfloat16)
+    if pieces:
+        torch.cat([piece.memory.flatten() for piece in pieces], out=memory)
     _point(pieces, memory)
     widest = max(linear.width for linear in linears)
     return NativeAdapter(linears, memory, rounded_up(widest, TILE))

@@ -8,6 +8,7 @@ Adapters are used where they lie in host memory; a slot is a pointer. What is co
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,12 @@ from serving.native.library import (
     PORTABLE,
     Engine,
 )
+from serving.native.memory import Arena, allocate
 from serving.native.packing import PackedWeights, rounded_up
 from serving.pages import PAGE, num_pages_of
 from serving.settings import MAX_STACKED
+
+CACHE_BYTES = 2  # of a number in the cache
 
 KEY_PRICE = {
     PORTABLE: 3.5,
@@ -72,6 +76,7 @@ class NativeLlama:
         self._bits = bits
         self._kept: list[Any] = []  # what the structs point to
         self._packed: list[PackedWeights] = []  # of every linear, the head last
+        self._arena = Arena()
         weights = BaseWeights(base)
         rotary = rotary_table(base, reachable_positions(num_pages))
         self.max_positions = len(rotary)
@@ -129,14 +134,12 @@ class NativeLlama:
         for at, whole in enumerate(LINEARS):
             _, parts, bias = weights.fused(index, whole)
             layer.linear[at] = self._linear(parts, bias, self._bits)
-        # Not zeroed: pages that are never written cost no memory.
-        cache = torch.empty(
-            num_pages, shape.num_kv_heads, 2, shape.head_dim * PAGE, dtype=torch.bfloat16
-        )
+        cache = allocate(num_pages * shape.num_kv_heads * 2 * shape.head_dim * PAGE * CACHE_BYTES)
         layer.cache = self._address(cache)
 
     def _linear(self, parts: list[Tensor], bias: Tensor | None, bits: int) -> layout.Linear:
         weights = PackedWeights.of(torch.cat(parts), bits)
+        weights = replace(weights, memory=self._arena.copy(weights.memory))
         num_out, num_in = sum(len(part) for part in parts), parts[0].shape[1]
         self._packed.append(weights)
         linear = layout.Linear(
