@@ -29,7 +29,7 @@ INLINE __m256i add_pairs(__m256i acc, __m256i weights, __m256i pair) {
 }
 
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, float *out) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i byte = _mm256_set1_epi16(0xff);
@@ -55,8 +55,7 @@ INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
     }
     for (int i = 0; i < rows; i++) {
         F16 scale = f_all(x->scale[at + i * num_groups]);
-        float *sum = out_of(out, i, 0);
-        f_store(sum, f_fma(f_of_int(whole[i]), scale, f_load(sum)));
+        sum[i][0] = f_fma(f_of_int(whole[i]), scale, sum[i][0]);
     }
 }
 
@@ -66,7 +65,7 @@ INLINE __m256i dot_small(__m256i acc, __m256i weights, __m256i x) {
 }
 
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, float *out) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
@@ -94,11 +93,10 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
         }
         for (int i = 0; i < rows; i++) {
             I16 whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
-            float *sum = out_of(out, i, 0);
             F16 scaled = f_mul(f_of_int(whole), f_all(x->scale[at + i * num_groups]));
-            F16 stepped = f_fma(scaled, load_bf16(step), f_load(sum));
+            F16 stepped = f_fma(scaled, load_bf16(step), sum[i][0]);
             F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
-            f_store(sum, f_fma(all, load_bf16(step + TILE), stepped));
+            sum[i][0] = f_fma(all, load_bf16(step + TILE), stepped);
         }
     }
 }

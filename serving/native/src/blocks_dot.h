@@ -1,12 +1,12 @@
 /* The products of a block of rows with the tiles of a strip, where sums of four products are one
- * instruction. A register is loaded once a cycle and multiplied twice: each four activations are loaded
- * once for all tiles, and each tile's weights once for all rows. */
+ * instruction. Each four activations are loaded once for all tiles, and each tile's weights once for all
+ * rows. */
 #pragma once
 
 #include "ahead.h"
 
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, float *out) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
     const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     I16 whole[ROW_BLOCK][STRIP8];
@@ -32,15 +32,12 @@ INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
     for (int i = 0; i < rows; i++) {
         F16 scale = f_all(x->scale[at + i * num_groups]);
 #pragma GCC unroll 3
-        for (int t = 0; t < tiles; t++) {
-            float *sum = out_of(out, i, t);
-            f_store(sum, f_fma(f_of_int(whole[i][t]), scale, f_load(sum)));
-        }
+        for (int t = 0; t < tiles; t++) sum[i][t] = f_fma(f_of_int(whole[i][t]), scale, sum[i][t]);
     }
 }
 
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, float *out) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     for (int half = 0; half < 2; half++, w += HALF_BYTES4) {
         const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP + half * HALF_GROUP;
@@ -73,10 +70,9 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
 #pragma GCC unroll 2
             for (int t = 0; t < tiles; t++) {
                 const bf16 *step = (const bf16 *)(w + t * tile_bytes);
-                float *sum = out_of(out, i, t);
                 F16 scaled = f_mul(f_of_int(whole[i][t]), scale);
-                F16 stepped = f_fma(scaled, load_bf16(step), f_load(sum));
-                f_store(sum, f_fma(all, load_bf16(step + TILE), stepped));
+                F16 stepped = f_fma(scaled, load_bf16(step), sum[i][t]);
+                sum[i][t] = f_fma(all, load_bf16(step + TILE), stepped);
             }
         }
     }

@@ -7,7 +7,7 @@
 #include "program.h"
 
 enum { ROWS_A_PIECE = 4, SHRINK_ROWS = 16, TILES_A_PIECE = 6, PANEL = 128, ATTENTION_ROWS = 16 };
-enum { MAX_ROWS_AHEAD = 64 };
+enum { FEW_ROWS = 8, MAX_ROWS_AHEAD = 64 };
 
 /* The next piece of the current phase, or one that is past its end. */
 INLINE int take(Program *p) { return atomic_fetch_add(&p->space->taken[p->phase].count, 1); }
@@ -137,7 +137,7 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
         Ahead ahead;
         look_at_nothing(&ahead);
         if (looks_ahead) add_expand_weights(&ahead, work, tile, tiles);
-        if (num_rows > ROW_BLOCK) /* with fewer, memory is all that is waited for */
+        if (num_rows > FEW_ROWS) /* with fewer, memory is all that is waited for */
             add_next_strip(&ahead, p, linear, tile + tiles, last);
         if (looks_ahead)
             look_ahead(&ahead, p, work->layer, work->index, tile, tile + tiles, num_tiles);

@@ -45,14 +45,29 @@ INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int r
 }
 #endif
 
+INLINE void load_sums(F16 sum[ROW_BLOCK][STRIP], float *out, int rows, int tiles) {
+    for (int i = 0; i < rows; i++)
+        for (int t = 0; t < tiles; t++) sum[i][t] = f_load(out_of(out, i, t));
+}
+
+INLINE void store_sums(F16 sum[ROW_BLOCK][STRIP], float *out, int rows, int tiles) {
+    for (int i = 0; i < rows; i++)
+        for (int t = 0; t < tiles; t++) f_store(out_of(out, i, t), sum[i][t]);
+}
+
 /* Adds groups first to end of the products of at most ROW_BLOCK rows. */
 INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x, int row,
                          int rows, int first, int end, float *out, Ahead *ahead, int lines) {
     int64_t bytes = tile_bytes(linear);
-#define GROUPS(block, group_bytes, rows, tiles)                                \
-    for (int g = first; g < end; g++) {                                        \
-        fetch_some(ahead, lines);                                              \
-        block(w + (int64_t)g * (group_bytes), bytes, x, row, rows, tiles, g, out); \
+#define GROUPS(block, group_bytes, rows, tiles)                                    \
+    {                                                                              \
+        F16 sum[ROW_BLOCK][STRIP];                                                 \
+        load_sums(sum, out, rows, tiles);                                          \
+        for (int g = first; g < end; g++) {                                        \
+            fetch_some(ahead, lines);                                              \
+            block(w + (int64_t)g * (group_bytes), bytes, x, row, rows, tiles, g, sum); \
+        }                                                                          \
+        store_sums(sum, out, rows, tiles);                                         \
     }
     if (linear->bits == 4) {
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, STRIP4)
