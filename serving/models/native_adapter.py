@@ -63,7 +63,8 @@ def pack_adapter(
             if any(module in adapter.magnitudes for module in each[0]):
                 factors = torch.stack([dora_factors(number) for number in numbers])
                 pieces.append(_Piece(alike, "magnitude", factors.view(torch.bfloat16)))
-    memory = allocate(sum(piece.memory.numel() for piece in pieces) * 2).view(torch.bfloat16)
+    num_kept = sum(piece.memory.numel() for piece in pieces)
+    memory = allocate(num_kept * torch.bfloat16.itemsize).view(torch.bfloat16)
     if pieces:
         torch.cat([piece.memory.flatten() for piece in pieces], out=memory)
     _point(pieces, memory)

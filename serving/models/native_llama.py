@@ -36,8 +36,6 @@ from serving.native.packing import PackedWeights, rounded_up
 from serving.pages import PAGE, num_pages_of
 from serving.settings import MAX_STACKED
 
-CACHE_BYTES = 2  # of a number in the cache
-
 KEY_PRICE = {
     PORTABLE: 3.5,
     AVX2: 1.3,
@@ -134,8 +132,8 @@ class NativeLlama:
         for at, whole in enumerate(LINEARS):
             _, parts, bias = weights.fused(index, whole)
             layer.linear[at] = self._linear(parts, bias, self._bits)
-        cache = allocate(num_pages * shape.num_kv_heads * 2 * shape.head_dim * PAGE * CACHE_BYTES)
-        layer.cache = self._address(cache)
+        num_kept = num_pages * shape.num_kv_heads * 2 * shape.head_dim * PAGE
+        layer.cache = self._address(allocate(num_kept * torch.bfloat16.itemsize))
 
     def _linear(self, parts: list[Tensor], bias: Tensor | None, bits: int) -> layout.Linear:
         weights = PackedWeights.of(torch.cat(parts), bits)

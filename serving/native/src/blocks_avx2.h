@@ -29,7 +29,7 @@ INLINE __m256i add_pairs(__m256i acc, __m256i weights, __m256i pair) {
 }
 
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i byte = _mm256_set1_epi16(0xff);
@@ -65,7 +65,7 @@ INLINE __m256i dot_small(__m256i acc, __m256i weights, __m256i x) {
 }
 
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
     (void)tile_bytes, (void)tiles;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);

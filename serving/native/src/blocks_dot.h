@@ -6,7 +6,7 @@
 #include "ahead.h"
 
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
     const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP;
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     I16 whole[ROW_BLOCK][STRIP8];
@@ -37,7 +37,7 @@ INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
 }
 
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
-                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP]) {
+                   int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
     for (int half = 0; half < 2; half++, w += HALF_BYTES4) {
         const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP + half * HALF_GROUP;

@@ -45,12 +45,12 @@ INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int r
 }
 #endif
 
-INLINE void load_sums(F16 sum[ROW_BLOCK][STRIP], float *out, int rows, int tiles) {
+INLINE void load_sums(F16 sum[ROW_BLOCK][STRIP8], float *out, int rows, int tiles) {
     for (int i = 0; i < rows; i++)
         for (int t = 0; t < tiles; t++) sum[i][t] = f_load(out_of(out, i, t));
 }
 
-INLINE void store_sums(F16 sum[ROW_BLOCK][STRIP], float *out, int rows, int tiles) {
+INLINE void store_sums(F16 sum[ROW_BLOCK][STRIP8], float *out, int rows, int tiles) {
     for (int i = 0; i < rows; i++)
         for (int t = 0; t < tiles; t++) f_store(out_of(out, i, t), sum[i][t]);
 }
@@ -61,7 +61,7 @@ INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, cons
     int64_t bytes = tile_bytes(linear);
 #define GROUPS(block, group_bytes, rows, tiles)                                    \
     {                                                                              \
-        F16 sum[ROW_BLOCK][STRIP];                                                 \
+        F16 sum[ROW_BLOCK][STRIP8];                                                 \
         load_sums(sum, out, rows, tiles);                                          \
         for (int g = first; g < end; g++) {                                        \
             fetch_some(ahead, lines);                                              \

@@ -12,7 +12,7 @@
  * For blocks_dot.h only (AVX2 has blocks_avx2.h). I16: int32. B64: unsigned bytes; b_low, b_high: the low
  * and the high halves of each. Fours: 4 signed bytes for every lane. dot4: acc + the sum of 4 products.
  *
- * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or STRIP4 (STRIP: at most) tiles
+ * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or (no more) STRIP4 tiles
  * of the base's products, SHRINK_BLOCK rows and SHRINK_TILES times 16 ranks of an adapter's shrink,
  * EXPAND_BLOCK rows of its expand, in attention VECTOR_QUERIES queries with SCORE_PAGES pages of keys or with
  * 16 * VALUE_VECTORS features. UNROLLED steps of blocks_dot.h are written out. */

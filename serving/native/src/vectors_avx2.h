@@ -4,9 +4,9 @@
 #include <immintrin.h>
 
 #ifdef USE_AVX_VNNI
-enum { ROW_BLOCK = 6, STRIP8 = 1, STRIP4 = 1, STRIP = 1, UNROLLED = 16 };
+enum { ROW_BLOCK = 6, STRIP8 = 1, STRIP4 = 1, UNROLLED = 16 };
 #else
-enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, STRIP = 1 };
+enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1 };
 #endif
 enum { SHRINK_BLOCK = 2, SHRINK_TILES = 1, EXPAND_BLOCK = 2, VECTOR_QUERIES = 3, SCORE_PAGES = 1, VALUE_VECTORS = 2 };
 

@@ -8,7 +8,7 @@ enum { ROW_BLOCK = 4 }; /* so that the sums of groups have registers, too */
 #else
 enum { ROW_BLOCK = 8 }; /* where a register is loaded once a cycle and multiplied twice */
 #endif
-enum { STRIP8 = 3, STRIP4 = 2, STRIP = 3, UNROLLED = 16 };
+enum { STRIP8 = 3, STRIP4 = 2, UNROLLED = 16 };
 enum { SHRINK_BLOCK = 4, SHRINK_TILES = 3, EXPAND_BLOCK = 4, VECTOR_QUERIES = 6, SCORE_PAGES = 2, VALUE_VECTORS = 4 };
 
 typedef __m512 F16;

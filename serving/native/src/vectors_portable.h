@@ -1,7 +1,7 @@
 /* For any processor; the compiler fits it to what it is told to compile for. */
 #pragma once
 
-enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, STRIP = 1, UNROLLED = 1 };
+enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, UNROLLED = 1 };
 enum { SHRINK_BLOCK = 4, SHRINK_TILES = 1, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, SCORE_PAGES = 1, VALUE_VECTORS = 4 };
 
 typedef float F16 __attribute__((vector_size(64)));
