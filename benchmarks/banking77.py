@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.server import HOTSWAP, server
-from registry.settings import read_home
+from hotswap.registry.settings import read_home
 
 NUM_CLASSES = 20
 NUM_TRAIN, NUM_TEST = 24, 10

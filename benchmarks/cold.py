@@ -31,12 +31,12 @@ from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.s3 import s3_store
 from benchmarks.server import server
 from benchmarks.workload import BASE, PROMPT_TOKENS, Prompts, model_name, random_adapter
-from registry.bundles.bundle import METADATA_FILE, Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.manifest import BundleMetadata, Probe, TopTokens
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
+from hotswap.registry.bundles.bundle import METADATA_FILE, Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.manifest import BundleMetadata, Probe, TopTokens
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
 from tests.servers import weed_binary
 
 NUM_PROBES, PROBE_TOKENS, PROBE_ANSWER_TOKENS = 3, 24, 8

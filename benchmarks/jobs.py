@@ -33,8 +33,8 @@ from benchmarks.workload import (
     random_adapter,
     run_case,
 )
-from registry.settings import read_home
-from serving.base_model import provide_base
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import provide_base
 from tests.training.rows import orders
 
 NUM_ROWS, WAIT_S, NUM_ALONE = 4000, 600, 8

@@ -23,12 +23,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks.server import server
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.events.event import Event
-from serving.follower import Follower
-from serving.version_table import VersionTable
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.event import Event
+from hotswap.registry.http.client import RegistryClient
+from hotswap.serving.aliases.follower import Follower
+from hotswap.serving.aliases.version_table import VersionTable
 
 NAME = "bench/alias"
 TIMEOUT_S = 30

@@ -30,11 +30,11 @@ from torch.nn import functional
 from benchmarks.banking77 import marks, sample, train_and_push, write_rows
 from benchmarks.machine import describe_machine
 from benchmarks.server import server
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
-from serving.models import Model, Segment, StepInput
-from serving.models.choice import Placement, make_model
-from serving.settings import Kernels, Quantization, ServingSettings
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.models import Model, Segment, StepInput
+from hotswap.serving.models.choice import Placement, make_model
+from hotswap.serving.settings import Kernels, Quantization, ServingSettings
 
 BASE = "smollm2-135m"
 WINDOW = 512

@@ -38,16 +38,16 @@ from safetensors.numpy import save_file
 
 from benchmarks.s3 import BUCKET, s3_store
 from benchmarks.server import server
-from registry.adapters import AdapterRef, AdapterVersion, AliasMove
-from registry.bundles.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.database.database import Database
-from registry.database.revisions import upgrade
-from registry.digests import Digest
-from registry.registry import Registry
-from registry.storage.local import LocalStore
+from hotswap.registry.bundles.bundle import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import upgrade
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasMove
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 from tests.servers import (
     free_ports,
     postgresql,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PLOT = ROOT / "benchmarks" / "figures" / "serving.svg"
+PLOT = ROOT / "benchmarks" / "figures" / "hotswap.serving.svg"
 SCALING_PLOT = PLOT.with_name("scaling.svg")
 OURS = "Hotswap"
 OURS_INT4 = "Hotswap int4"

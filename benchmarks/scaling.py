@@ -43,8 +43,8 @@ from benchmarks.workload import (
     push_adapters,
     random_adapter,
 )
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
 
 SETTLED = 16
 RANKS = (4, 8, 16, 32, 64)

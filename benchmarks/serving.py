@@ -48,9 +48,9 @@ from benchmarks.workload import (
     random_adapter,
     run_case,
 )
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
-from training.spec import fast_dtype
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.training.spec import fast_dtype
 
 Run = Callable[[Case, Sequence[str]], float]
 # Nothing is guessed: random adapters repeat themselves, and guesses would be right too often.

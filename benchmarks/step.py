@@ -22,14 +22,14 @@ import torch
 
 from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.workload import BASE, LONG_PROMPT_TOKENS, NUM_ADAPTERS, random_adapter
-from registry.bundles.bundle import Bundle
-from registry.settings import read_home
-from serving.base_model import provide_base
-from serving.lora import LoraRoom, read_lora_weights
-from serving.models import AdapterRows, Segment, StepInput
-from serving.models.native_llama import NativeLlama
-from serving.native import library
-from serving.pages import PAGE
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.settings import read_home
+from hotswap.serving.adapters.lora import LoraRoom, read_lora_weights
+from hotswap.serving.base_model import provide_base
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.models import AdapterRows, Segment, StepInput
+from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.native import library
 
 LEVELS = {
     "portable": library.PORTABLE,

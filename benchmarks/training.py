@@ -29,12 +29,12 @@ from typing import Any
 
 from benchmarks.banking77 import SYSTEM_PROMPT, read_rows
 from benchmarks.machine import cores_in_use, describe_machine
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.training.data.dataset import Row, batches, tokenize
+from hotswap.training.optimizer import learning_rate
+from hotswap.training.spec import TrainingSpec
 from tests.training.rows import examples_of
-from training.data.dataset import Row, batches, tokenize
-from training.optimizer import learning_rate
-from training.spec import TrainingSpec
 
 BASE = "smollm2-135m"
 NUM_VALIDATION = 200

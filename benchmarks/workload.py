@@ -19,10 +19,10 @@ import httpx
 import torch
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.http.client import RegistryClient
+from hotswap.serving.base_model import BaseDirectory
 
 BASE = "smollm2-135m"
 NUM_ADAPTERS = 16

@@ -27,9 +27,9 @@ from typing import Any
 from benchmarks.banking77 import SYSTEM_PROMPT, read_rows, write_rows
 from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.server import HOTSWAP
-from registry.settings import read_home
+from hotswap.registry.settings import read_home
+from hotswap.training.run import Run
 from tests.training.rows import snips as snips_rows
-from training.run import Run
 
 Rows = list[dict[str, str]]
 

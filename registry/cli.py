@@ -13,9 +13,9 @@ from importlib.metadata import EntryPoint, entry_points, version
 
 import click
 
-from registry.commands.access import ACCESS_COMMANDS
-from registry.commands.adapters import COMMANDS
-from registry.errors import HotswapError
+from hotswap.registry.commands.access import ACCESS_COMMANDS
+from hotswap.registry.commands.adapters import COMMANDS
+from hotswap.registry.domain.errors import HotswapError
 
 GROUP = "hotswap.commands"
 # What `hotswap --help` says about commands it must not import.
@@ -58,14 +58,14 @@ def _lazy_commands() -> dict[str, EntryPoint]:
 
 
 def _load(entry: EntryPoint) -> click.Command:
-    package = entry.value.partition(".")[0]
+    package, extra, *_ = entry.value.split(".")
     try:
         command: click.Command = entry.load()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == package:
             raise  # our own module is missing: a broken installation, not a missing extra
         raise HotswapError(
-            f"hotswap {entry.name} needs: pip install 'hotswap[{package}]' "
+            f"hotswap {entry.name} needs: pip install 'hotswap[{extra}]' "
             f"(missing module: {error.name})"
         ) from None
     return command

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.client import RegistryClient
-from registry.digests import Digest
-from registry.events.webhooks import WebhookSettings
-from registry.protocol import AdapterRegistry
-from registry.release.policy import ReleasePolicy
-from registry.settings import Home, RegistrySettings
-from registry.storage import open_store
-from registry.tomlfile import read_toml
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.policy import ReleasePolicy
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.events.webhooks import WebhookSettings
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.storage import open_store
+from hotswap.registry.tomlfile import read_toml
 
 if TYPE_CHECKING:
-    from registry.registry import Registry
+    from hotswap.registry.registry import Registry
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def open_registry(
 ) -> Iterator[Registry]:
     """The registry in this process over `store` (None: the settings' one), closed at the end."""
     # The database layer takes half a second to import, which a client command need not wait for.
-    from registry.database.catalog import Catalog
-    from registry.registry import Registry
+    from hotswap.registry.database.catalog import Catalog
+    from hotswap.registry.registry import Registry
 
     configured = settings.store or str(home.store)
     location = store or configured

@@ -3,8 +3,7 @@
 Order of every write: blobs → manifest → version claim → row → alias claim → row; each event behind
 its row, the version's first. A crash leaves garbage, never a pointer to nothing; what was claimed
 but has no row yet is found by catching up, before a decision or when a claim is lost; an event that
-is missing is appended at start.
-Several registries may share one store.
+is missing is appended at start. Several registries may share one store.
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from registry.access.audit import AuditLog
-from registry.access.tokens import Tokens
-from registry.adapters import (
+from hotswap.registry.access.audit import AuditLog
+from hotswap.registry.access.tokens import Tokens
+from hotswap.registry.bundles.direct import read_chunks
+from hotswap.registry.clock import Clock, utc_now
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import (
     AdapterRef,
     AdapterSummary,
     AdapterVersion,
@@ -25,48 +27,47 @@ from registry.adapters import (
     check_alias,
     check_name,
 )
-from registry.aliases import Aliases
-from registry.blobs import BlobStore, ManifestStore
-from registry.bundles.direct import read_chunks
-from registry.claims import VersionClaims
-from registry.database.catalog import Catalog
-from registry.digests import Descriptor, Digest
-from registry.errors import InvalidRequest
-from registry.events.delivery import WebhookDelivery
-from registry.events.event import EventPage
-from registry.events.log import EventLog
-from registry.events.news import News
-from registry.events.servers import ServerInfo, ServerReport, Servers
-from registry.events.webhooks import WebhookSettings, WebhookState, read_states
-from registry.manifest import Manifest
-from registry.moves import check_actor
-from registry.reconcile import Rebuilt, Reconciliation
-from registry.records import Records
-from registry.release.gate import ReleaseGate
-from registry.release.mover import AliasMover
-from registry.release.policy import MovePlan, ReleasePolicy
-from registry.release.signing import check_signatures
-from registry.search.listing import Listing
-from registry.search.reading import FactReader
-from registry.signatures import MoveSignature, Signature
-from registry.storage.direct import SentPart, UploadOffer
-from registry.storage.objects import UNPROBED, Capabilities, ObjectStore, probe
-from registry.tasks import Tasks, Threads
-from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
-from registry.upkeep.pins import Clock, utc_now
-from registry.upkeep.states import GONE, VersionStates
-from registry.uploads import Uploads
-from registry.versions import Versions
+from hotswap.registry.domain.capabilities import UNPROBED, Capabilities
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.event import EventPage
+from hotswap.registry.domain.integrity import IntegrityReport
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.moves import check_actor
+from hotswap.registry.domain.policy import MovePlan, ReleasePolicy
+from hotswap.registry.domain.servers import ServerInfo, ServerReport
+from hotswap.registry.domain.signatures import MoveSignature, Signature
+from hotswap.registry.domain.uploads import SentPart, UploadOffer
+from hotswap.registry.domain.webhooks import WebhookState
+from hotswap.registry.events.delivery import WebhookDelivery
+from hotswap.registry.events.servers import Servers
+from hotswap.registry.events.webhooks import WebhookSettings, read_states
+from hotswap.registry.ledger.aliases import Aliases
+from hotswap.registry.ledger.claims import VersionClaims
+from hotswap.registry.ledger.gate import ReleaseGate
+from hotswap.registry.ledger.listing import Listing
+from hotswap.registry.ledger.log import EventLog
+from hotswap.registry.ledger.mover import AliasMover
+from hotswap.registry.ledger.news import News
+from hotswap.registry.ledger.reading import FactReader
+from hotswap.registry.ledger.reconcile import Rebuilt, Reconciliation
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.states import GONE, VersionStates
+from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.signing import check_signatures
+from hotswap.registry.storage.blobs import BlobStore, ManifestStore
+from hotswap.registry.storage.objects import ObjectStore, probe
+from hotswap.registry.storage.uploads import Uploads
+from hotswap.registry.tasks import Tasks, Threads
+from hotswap.registry.upkeep.integrity import IntegrityCheck
 
 
 class Registry:
-    """Implements AdapterRegistry. Invariant: every row in the catalog has its record in the
-    store, and every record's manifest and blobs are stored.
+    """Implements AdapterRegistry. Every row in the catalog has its record in the store, whose
+    manifest and blobs are stored.
 
-    Lists and searches have what other processes did up to `freshness_s` seconds ago. An alias is
-    taken from memory when this process compared it with the store within the last
-    `freshness_s` seconds, so a move made through another registry is seen at most that much
-    later. Moves made through this one are seen at once.
+    Lists, searches and aliases show what other processes did up to `freshness_s` seconds ago.
+    Moves made through this one are seen at once.
     """
 
     def __init__(
@@ -169,13 +170,13 @@ class Registry:
         return registry
 
     def close(self) -> None:
-        """Close the catalog and the store; the registry cannot be used afterwards."""
+        """The registry cannot be used afterwards."""
         self._tasks.close()
         self._catalog.close()
         self._store.close()
 
     def sync(self) -> None:
-        """Bring catalog and events up to date with what others, or a crash, left in the store."""
+        """Bring catalog and events up to date with the store."""
         self._reconciliation.sync()
 
     def rebuild(self) -> Rebuilt:

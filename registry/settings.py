@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from registry.errors import InvalidSettings
-from registry.manifest import first_problem
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.domain.values import first_problem
 
 MIN_PART_BYTES = 5 << 20  # S3's own limit
 # A sweep's shortest grace period: what a URL can still write is never being swept.
@@ -61,7 +61,7 @@ class RegistrySettings(Settings):
     sign_key: Path | None = None
     """PEM file of the Ed25519 key with which push, alias and rollback sign."""
     policy: Path | None = None
-    """TOML file with the rules of protected aliases; see `registry.release.policy`."""
+    """TOML file with the rules of protected aliases; see `registry.domain.policy`."""
     webhooks: Path | None = None
     """TOML file with the webhooks a registry's server sends to; see `registry.events.webhooks`."""
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from registry.errors import InvalidSettings
-from registry.manifest import first_problem
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.domain.values import first_problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

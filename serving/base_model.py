@@ -18,10 +18,10 @@ from typing import Any
 import rfc8785
 from tokenizers import Tokenizer
 
-from registry.digests import Digest, hash_file
-from registry.errors import BaseNotFound
-from registry.manifest import BaseFingerprint
-from registry.prompts import Normaliser, PromptFormat
+from hotswap.registry.domain.digests import Digest, hash_file
+from hotswap.registry.domain.errors import BaseNotFound
+from hotswap.registry.domain.manifest import BaseFingerprint
+from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 
 # Fields of config.json that change with the library that wrote it and not with the model.
 _VOLATILE_CONFIG = frozenset(

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from registry.options import model_options
-from registry.settings import RegistrySettings, read_home, read_section
-from serving.settings import ServingSettings
+from hotswap.registry.commands.options import model_options
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.serving.settings import ServingSettings
 
 _Command = Callable[..., None]
 
@@ -31,10 +31,10 @@ def _address_options(command: _Command) -> _Command:
 @model_options(ServingSettings)
 def up(host: str, port: int, **options: object) -> None:
     """Run everything in one process: registry and serving."""
-    from registry.app import assemble, registry_plane, run
-    from registry.connect import configured_webhooks, open_registry
-    from registry.planes import further_planes
-    from serving.app import Serving
+    from hotswap.registry.connect import configured_webhooks, open_registry
+    from hotswap.registry.http.app import assemble, registry_plane, run
+    from hotswap.registry.http.planes import further_planes
+    from hotswap.serving.http.app import Serving
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
     registry_settings = read_section("registry", RegistrySettings)
@@ -57,10 +57,10 @@ def up(host: str, port: int, **options: object) -> None:
 @model_options(ServingSettings)
 def serve(location: str | None, host: str, port: int, **options: object) -> None:
     """Serve adapters of a registry that runs elsewhere."""
-    from registry.app import assemble, run
-    from registry.connect import connect
-    from registry.planes import further_planes
-    from serving.app import Serving
+    from hotswap.registry.connect import connect
+    from hotswap.registry.http.app import assemble, run
+    from hotswap.registry.http.planes import further_planes
+    from hotswap.serving.http.app import Serving
 
     home, settings = read_home(), read_section("serving", ServingSettings, options)
     with connect(location, read_section("registry", RegistrySettings), home) as registry:
@@ -76,7 +76,7 @@ def base(name: str) -> None:
 
     The fingerprint tells a push which base an adapter belongs to: `hotswap push --base FILE`.
     """
-    from serving.base_model import provide_base
+    from hotswap.serving.base_model import provide_base
 
     found = provide_base(name, read_home().bases)
     click.echo(found.fingerprint().model_dump_json(indent=2))
@@ -96,12 +96,17 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
     """Write the adapter REF for llama.cpp (OUT ends in .gguf), or merged into its base."""
     from tempfile import TemporaryDirectory
 
-    from registry.adapters import AdapterRef
-    from registry.bundles.transfer import pull
-    from registry.connect import connect
-    from registry.errors import InvalidRequest
-    from serving.base_model import provide_base
-    from serving.export import check_exportable, export_gguf, export_merged, write_note
+    from hotswap.registry.bundles.transfer import pull
+    from hotswap.registry.connect import connect
+    from hotswap.registry.domain.adapters import AdapterRef
+    from hotswap.registry.domain.errors import InvalidRequest
+    from hotswap.serving.adapters.export import (
+        check_exportable,
+        export_gguf,
+        export_merged,
+        write_note,
+    )
+    from hotswap.serving.base_model import provide_base
 
     if not merged and out.suffix != ".gguf":
         raise InvalidRequest(f"{out} does not end in .gguf; for a model directory add --merged")
@@ -172,7 +177,7 @@ def _stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Itera
     """The answer's text piece by piece; raises the server's error or RegistryUnavailable."""
     import httpx
 
-    from registry.errors import HotswapError, RegistryUnavailable
+    from hotswap.registry.domain.errors import HotswapError, RegistryUnavailable
 
     def pieces(response: httpx.Response) -> Iterator[str]:
         for line in response.iter_lines():

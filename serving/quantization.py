@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.native.layout import GROUP, HALF_GROUP
-from serving.settings import Quantization
+from hotswap.serving.native.layout import GROUP, HALF_GROUP
+from hotswap.serving.native.rounding import quantize_channels, quantize_half_groups
+from hotswap.serving.settings import Quantization
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -46,25 +47,6 @@ class PlainLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self._weight, self._bias)
-
-
-def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 of (out, in) and its scale (out,): weight ≈ quantized · scale."""
-    weight = weight.float()
-    scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    quantized = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-    return quantized, scale
-
-
-def quantize_half_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """0 to 15 of (out, in), and a bfloat16 step and lowest value for each output and HALF_GROUP
-    input features: weight ≈ step · number + lowest."""
-    groups = torch.unflatten(weight.float(), 1, (-1, HALF_GROUP))
-    lowest, highest = groups.amin(-1), groups.amax(-1)
-    step = ((highest - lowest) / 15).clamp_min(1e-12).bfloat16()
-    lowest = lowest.bfloat16()
-    numbers = (groups - lowest.float()[..., None]) / step.float()[..., None]
-    return numbers.round_().clamp_(0, 15).to(torch.uint8).flatten(1), step, lowest
 
 
 def quantize_rows(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from registry.access.scopes import is_alias_pattern
-from registry.settings import Settings
+from hotswap.registry.domain.access import is_alias_pattern
+from hotswap.registry.settings import Settings
 
 MAX_STACKED = 4
 """How many adapters one row of a step can have."""

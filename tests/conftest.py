@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry.database.database import Database
-from registry.database.revisions import upgrade
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import upgrade
 from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
 

@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from registry.bundles.bundle import METADATA_FILE
-from registry.bundles.peft_config import CONFIG_FILE
-from registry.manifest import BundleMetadata
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import METADATA_FILE
+from hotswap.registry.bundles.peft_config import CONFIG_FILE
+from hotswap.registry.domain.manifest import BundleMetadata
+from hotswap.serving.base_model import BaseDirectory
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -23,7 +23,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine
 
-from registry.app import Server, listen
+from hotswap.registry.http.app import Server, listen
 
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret12345"

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from registry.errors import Conflict, InvalidData
-from training.durable import replace_file
-from training.model import Tally
-from training.progress import Timing
-from training.state import Checkpoint, Point, State
+from hotswap.registry.domain.errors import Conflict, InvalidData
+from hotswap.registry.durable import replace_file
+from hotswap.training.model import Tally
+from hotswap.training.progress import Timing
+from hotswap.training.state import Checkpoint, Point, State
 
 _HEADER = "hotswap"
 

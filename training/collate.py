@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from training.data.dataset import Row
+from hotswap.training.data.dataset import Row
 
 
 @dataclass(frozen=True, slots=True)

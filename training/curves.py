@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.model import Tally
-from training.state import Point
+from hotswap.training.model import Tally
+from hotswap.training.state import Point
 
 _COLUMNS = (
     "step",

@@ -16,20 +16,20 @@ import torch
 import torch.utils.deterministic
 from torch import nn
 
-from registry.errors import HotswapError, InvalidSettings
-from serving.base_model import BaseDirectory
-from training.collate import collate
-from training.data.dataset import Row, batches, end_of_turn_id, micro_batches
-from training.methods.adapted import Adapted, adapt
-from training.model import Tally, measure, train_pass, trainable
-from training.optimizer import MasterWeights, learning_rate
-from training.outcome import Outcome
-from training.probes import ProbePrompt, record_probes
-from training.processes import ALONE, Processes
-from training.progress import Progress, Timing
-from training.spec import TrainingSpec
-from training.state import Checkpoint, Point, State
-from training.verdicts import Measured, is_exhausted, overfit_from
+from hotswap.registry.domain.errors import HotswapError, InvalidSettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.methods.adapted import Adapted, adapt
+from hotswap.training.model import Tally, measure, train_pass, trainable
+from hotswap.training.optimizer import MasterWeights, learning_rate
+from hotswap.training.outcome import Outcome
+from hotswap.training.probes import ProbePrompt, record_probes
+from hotswap.training.processes import ALONE, Processes
+from hotswap.training.progress import Progress, Timing
+from hotswap.training.spec import TrainingSpec
+from hotswap.training.state import Checkpoint, Point, State
+from hotswap.training.verdicts import Measured, is_exhausted, overfit_from
 
 
 class TrainingDiverged(HotswapError):

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.digests import Digest
-from registry.errors import InvalidSettings
-from serving.base_model import BaseDirectory
-from training.durable import write_file
-from training.outcome import Outcome
-from training.prepare import Prepared
-from training.progress import Progress
-from training.run import Run
-from training.spec import TrainingSpec
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.durable import write_file
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.outcome import Outcome
+from hotswap.training.prepare import Prepared
+from hotswap.training.progress import Progress
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,9 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from registry.errors import NotServable
-from serving.base_model import BaseDirectory
-from training.collate import Batch
-from training.methods.loading import add_lora, load_base
-from training.packed.choice import packed
-from training.spec import TrainingSpec
+from hotswap.registry.domain.errors import NotServable
+from hotswap.training.collate import Batch
+from hotswap.training.packed.choice import packed
 
 # Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)
 # but holds (heads, length, length) for every layer and row.
@@ -57,24 +54,6 @@ class Tally:
         """The fraction of supervised tokens that are the model's first choice, given the truth
         before them."""
         return self.correct / max(self.num_supervised, 1)
-
-
-def load_lora_model(
-    base: BaseDirectory, spec: TrainingSpec, longest_row: int
-) -> tuple[PeftModel, list[torch.Tensor]]:
-    """The base with fresh LoRA layers, and their first weights in float32, one per trainable
-    parameter and in that order.
-
-    Chance comes from torch's global generator; the model equals its base. Raises
-    NotServable for an architecture whose logits are not simply the head's output.
-    """
-    model = load_base(base, spec, attention_for(longest_row), nf4=spec.method == "qlora")
-    refuse_logit_changes(model)
-    peft_model = add_lora(model, spec)
-    masters = [p.detach().float().clone() for p in trainable(peft_model)]
-    for parameter in trainable(peft_model):
-        parameter.data = parameter.data.to(getattr(torch, spec.dtype))
-    return peft_model, masters
 
 
 def attention_for(longest_row: int) -> str:

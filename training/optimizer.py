@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.spec import TrainingSpec
+from hotswap.training.spec import TrainingSpec
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

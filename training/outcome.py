@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.manifest import Probe
-from training.methods.plain import Energy
-from training.model import Tally
-from training.progress import Timing
-from training.state import Checkpoint, Point
+from hotswap.registry.domain.manifest import Probe
+from hotswap.training.methods.plain import Energy
+from hotswap.training.model import Tally
+from hotswap.training.progress import Timing
+from hotswap.training.state import Checkpoint, Point
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.digests import Digest, hash_file
-from registry.errors import InvalidData
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
-from training.data.checks import check_examples, check_lengths
-from training.data.dataset import Row
-from training.data.findings import Finding, Severity
-from training.data.fixes import Applied, clean, even_out
-from training.data.formats import Example, read_examples
-from training.data.formats.records import parse_columns
-from training.data.rows import rendered
-from training.data.splitting import split
-from training.methods.layers import find_targets, refuse_wasteful_rank
-from training.probes import ProbePrompt, probe_prompts
-from training.spec import TrainingSpec
+from hotswap.registry.domain.digests import Digest, hash_file
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.checks import check_examples, check_lengths
+from hotswap.training.data.dataset import Row
+from hotswap.training.data.findings import Finding, Severity
+from hotswap.training.data.fixes import Applied, clean, even_out
+from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.data.formats.records import parse_columns
+from hotswap.training.data.rows import rendered
+from hotswap.training.data.splitting import split
+from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank
+from hotswap.training.probes import ProbePrompt, probe_prompts
+from hotswap.training.spec import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True)

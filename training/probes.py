@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 from tokenizers import Tokenizer
 
-from registry.manifest import Probe, TopTokens
-from registry.prompts import PromptFormat
-from training.data.dataset import encode
-from training.data.formats import Example
+from hotswap.registry.domain.manifest import Probe, TopTokens
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.training.data.dataset import encode
+from hotswap.training.data.formats import Example
 
 NUM_PROBES = 3
 MAX_ANSWER_TOKENS = 8

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
-from training.data.dataset import Row
-from training.model import Tally
+from hotswap.training.data.dataset import Row
+from hotswap.training.model import Tally
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import METADATA_FILE, Bundle
-from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
-from registry.errors import InvalidRequest
-from registry.manifest import BundleMetadata, Lineage
-from serving.base_model import BaseDirectory
-from training.outcome import Outcome
-from training.prepare import Prepared
-from training.spec import TrainingSpec
+from hotswap.registry.bundles.bundle import METADATA_FILE, Bundle
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.manifest import BundleMetadata, Lineage
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.outcome import Outcome
+from hotswap.training.prepare import Prepared
+from hotswap.training.spec import TrainingSpec
 
 GIT_TIMEOUT_S = 10
 _LIBRARIES = ("hotswap", "torch", "transformers", "peft", "tokenizers", "safetensors")

@@ -24,21 +24,21 @@ from typing import Any
 
 import torch
 
-from registry.bundles.bundle import Bundle
-from registry.errors import Conflict, InvalidRequest
-from registry.manifest import Lineage
-from serving.base_model import BaseDirectory
-from training.checkpoints import CheckpointFile, ResumeRefused, difference
-from training.curves import write_csv, write_png
-from training.durable import write_file
-from training.finetune import TrainingInterrupted, finetune
-from training.outcome import Outcome
-from training.prepare import Prepared
-from training.processes import ALONE, Processes
-from training.progress import Ending, Progress, Silence
-from training.publish import library_versions, publish, state_metrics
-from training.spec import TrainingSpec
-from training.state import State
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.domain.errors import Conflict, InvalidRequest
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.durable import write_file
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.checkpoints import CheckpointFile, ResumeRefused, difference
+from hotswap.training.curves import write_csv, write_png
+from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.outcome import Outcome
+from hotswap.training.prepare import Prepared
+from hotswap.training.processes import ALONE, Processes
+from hotswap.training.progress import Ending, Progress, Silence
+from hotswap.training.publish import library_versions, publish, state_metrics
+from hotswap.training.spec import TrainingSpec
+from hotswap.training.state import State
 
 _PATHS = ("data", "validation")  # what is in the files counts, not where they are
 

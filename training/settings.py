@@ -6,7 +6,7 @@ import os
 
 from pydantic import ConfigDict, Field
 
-from registry.settings import Settings
+from hotswap.registry.settings import Settings
 
 
 class TrainingSettings(Settings):

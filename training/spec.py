@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from registry.prompts import Normaliser
-from training.data.fixes import Fixes
+from hotswap.registry.domain.prompts import Normaliser
+from hotswap.training.data.fixes import Fixes
 
 
 class TrainingSpec(Fixes):

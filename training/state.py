@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from training.model import Tally
-from training.progress import Timing
+from hotswap.training.model import Tally
+from hotswap.training.progress import Timing
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from registry.errors import InvalidRequest
-from training.model import Tally
-from training.progress import Ending, Progress, Timing
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.model import Tally
+from hotswap.training.progress import Ending, Progress, Timing
 
 PROJECT = "hotswap"
 _MLFLOW_STATUSES = {

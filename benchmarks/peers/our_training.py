@@ -10,12 +10,12 @@ from typing import Any
 
 from training_protocol import IGNORED, Job, answer
 
-from serving.base_model import BaseDirectory, quiet_libraries
-from training.data.dataset import Row, batches
-from training.data.formats import Place
-from training.finetune import finetune
-from training.progress import Silence
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory, quiet_libraries
+from hotswap.training.data.dataset import Row, batches
+from hotswap.training.data.formats import Place
+from hotswap.training.finetune import finetune
+from hotswap.training.progress import Silence
+from hotswap.training.spec import TrainingSpec
 
 
 def train(job: Job) -> dict[str, Any]:

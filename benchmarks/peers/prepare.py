@@ -11,9 +11,9 @@ import gguf
 from gguf.quants import dequantize, quantize
 
 from benchmarks.workload import BASE
-from registry.bundles.bundle import Bundle
-from serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file
-from serving.export import export_gguf
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.serving.adapters.export import export_gguf
+from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file
 
 
 def gguf_adapters(base: BaseDirectory, directories: Sequence[Path]) -> list[Path]:

@@ -14,30 +14,16 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from registry.errors import BlobCorrupted
-from registry.layout import AUDIT, audit_key
-from registry.manifest import first_problem
-from registry.storage.objects import ObjectMissing, ObjectStore
+from hotswap.registry.domain.access import AuditEntry
+from hotswap.registry.domain.errors import BlobCorrupted
+from hotswap.registry.domain.layout import AUDIT, audit_key
+from hotswap.registry.domain.values import first_problem
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 # Set for the time of one HTTP request, and for nothing else; empty where there is no request.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-
-
-class AuditEntry(BaseModel):
-    """One change. `what` is a reference, an alias or a token; `before` is None for what is new."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    at: datetime
-    who: str
-    action: str
-    what: str
-    before: Any = None
-    after: Any = None
-    why: str = ""
-    request_id: str = ""
 
 
 class AuditLog:

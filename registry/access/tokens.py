@@ -21,18 +21,26 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.access.audit import AuditEntry, AuditLog
-from registry.access.scopes import ANYONE, MAX_SCOPES, NewToken, Principal, TokenInfo, check_scope
-from registry.errors import (
+from hotswap.registry.access.audit import AuditLog
+from hotswap.registry.domain.access import (
+    ANYONE,
+    MAX_SCOPES,
+    AuditEntry,
+    NewToken,
+    Principal,
+    TokenInfo,
+    check_scope,
+)
+from hotswap.registry.domain.errors import (
     BlobCorrupted,
     InvalidRequest,
     TokenExists,
     TokenNotFound,
     Unauthenticated,
 )
-from registry.layout import TOKENS, parse_token_key, revocation_key, token_key
-from registry.manifest import first_problem
-from registry.storage.objects import ObjectMissing, ObjectStore
+from hotswap.registry.domain.layout import TOKENS, parse_token_key, revocation_key, token_key
+from hotswap.registry.domain.values import first_problem
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 

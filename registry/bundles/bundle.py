@@ -15,28 +15,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from registry.bundles.peft_config import (
+from hotswap.registry.bundles.peft_config import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     PeftConfig,
     read_lora_shape,
 )
-from registry.bundles.tensors import has_effect
-from registry.digests import Descriptor, hash_file
-from registry.errors import InvalidBundle, UnsafeFile
-from registry.manifest import (
+from hotswap.registry.bundles.tensors import has_effect
+from hotswap.registry.domain.digests import Descriptor, hash_file
+from hotswap.registry.domain.errors import InvalidBundle, UnsafeFile
+from hotswap.registry.domain.manifest import (
+    MAX_FILE_BYTES,
+    MAX_FILES,
     BaseFingerprint,
     BundleMetadata,
     Lineage,
     LoraShape,
     Manifest,
-    first_problem,
 )
+from hotswap.registry.domain.values import first_problem
 
 METADATA_FILE = "hotswap.json"
 
-MAX_FILES = 64
-MAX_FILE_BYTES = 16 << 30
 MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from registry.bundles.peft_config import PEFT_PREFIX
-from registry.bundles.tensors import TensorFile
-from registry.manifest import LoraShape
+from hotswap.registry.bundles.peft_config import PEFT_PREFIX
+from hotswap.registry.bundles.tensors import TensorFile
+from hotswap.registry.domain.manifest import LoraShape
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 Matrix = NDArray[np.float64]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 
-from registry.bundles.bundle import CHUNK_BYTES
-from registry.digests import Descriptor, Digest
-from registry.errors import InvalidBundle, StoreUnavailable
-from registry.storage.direct import SentPart, SignedPart, SignedRequest, UploadOffer
-from registry.transport import certificates
+from hotswap.registry.bundles.bundle import CHUNK_BYTES
+from hotswap.registry.certificates import certificates
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import InvalidBundle, StoreUnavailable
+from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest, UploadOffer
 
 _TIMEOUT = httpx.Timeout(60, connect=5)
 PRECONDITION_FAILED = 412

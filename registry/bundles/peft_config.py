@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.errors import InvalidBundle
-from registry.manifest import LoraShape, first_problem
+from hotswap.registry.domain.errors import InvalidBundle
+from hotswap.registry.domain.manifest import LoraShape
+from hotswap.registry.domain.values import first_problem
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

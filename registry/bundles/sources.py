@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from registry.bundles.bundle import CHUNK_BYTES, MAX_FILES
-from registry.digests import check_file_name
-from registry.errors import InvalidBundle, UnsafeFile
+from hotswap.registry.bundles.bundle import CHUNK_BYTES
+from hotswap.registry.domain.digests import check_file_name
+from hotswap.registry.domain.errors import InvalidBundle, UnsafeFile
+from hotswap.registry.domain.manifest import MAX_FILES
 
 MAX_TAR_BYTES = 16 << 30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import InvalidBundle
+from hotswap.registry.domain.errors import InvalidBundle
 
 Array = NDArray[np.float32]
 _DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}

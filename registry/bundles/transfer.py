@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.adapters import AdapterRef, AdapterVersion, check_alias, check_name
-from registry.bundles.bundle import Bundle
-from registry.bundles.direct import read_chunks
-from registry.digests import Descriptor
-from registry.errors import (
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.direct import read_chunks
+from hotswap.registry.bundles.signed import commit_signed
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, check_alias, check_name
+from hotswap.registry.domain.digests import Descriptor
+from hotswap.registry.domain.errors import (
     BlobCorrupted,
     BlobNotFound,
     InvalidBundle,
@@ -21,13 +22,12 @@ from registry.errors import (
     SweepInProgress,
     UploadInterrupted,
 )
-from registry.manifest import Manifest
-from registry.protocol import AdapterRegistry
-from registry.release.policy import MovePlan
-from registry.release.signed import commit_signed
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.policy import MovePlan
+from hotswap.registry.domain.protocol import AdapterRegistry
 
 if TYPE_CHECKING:
-    from registry.release.signing import SigningKey
+    from hotswap.registry.signing import SigningKey
 
 # How long a push waits before it looks again when a sweep was deleting what it needs.
 PAUSES_S = (0.1, 0.5, 2.0, 5.0)

@@ -5,18 +5,13 @@ It reads only headers: the bytes were verified when they were stored.
 
 from __future__ import annotations
 
-from registry.blobs import BlobStore
-from registry.bundles.bundle import (
-    MAX_FILES,
-    parse_config,
-    parse_tensor_shapes,
-    refuse_pickle,
-)
-from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, read_lora_shape
-from registry.digests import Descriptor, Digest
-from registry.errors import BlobNotFound, InvalidManifest
-from registry.manifest import LoraShape, Manifest
-from registry.tasks import Tasks
+from hotswap.registry.bundles.bundle import parse_config, parse_tensor_shapes, refuse_pickle
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, read_lora_shape
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import BlobNotFound, InvalidManifest
+from hotswap.registry.domain.manifest import MAX_FILES, LoraShape, Manifest
+from hotswap.registry.storage.blobs import BlobStore
+from hotswap.registry.tasks import Tasks
 
 MAX_CONFIG_BYTES = 1 << 20
 HEADER_BYTES = 64 << 10  # what one request reads: most headers are smaller

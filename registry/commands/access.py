@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from registry.commands.parts import (
+from hotswap.registry.commands.parts import (
     example,
     json_option,
     open_registry_at,
     registry_option,
     utc_time,
 )
-from registry.commands.tables import print_json, print_table, time_text
-from registry.settings import read_user
+from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.settings import read_user
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

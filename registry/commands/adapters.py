@@ -6,20 +6,20 @@ from pathlib import Path
 
 import click
 
-from registry.adapters import AdapterRef
-from registry.commands.aliases import ALIAS_COMMANDS
-from registry.commands.catalog import CATALOG_COMMANDS
-from registry.commands.compare import diff
-from registry.commands.events import EVENT_COMMANDS
-from registry.commands.listing import ls
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.push import push
-from registry.commands.release import RELEASE_COMMANDS
-from registry.commands.servers import servers
-from registry.commands.tables import print_json, show_version
-from registry.commands.upkeep import UPKEEP_COMMANDS
-from registry.errors import InvalidRequest
-from registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.commands.aliases import ALIAS_COMMANDS
+from hotswap.registry.commands.catalog import CATALOG_COMMANDS
+from hotswap.registry.commands.compare import diff
+from hotswap.registry.commands.events import EVENT_COMMANDS
+from hotswap.registry.commands.listing import ls
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.push import push
+from hotswap.registry.commands.release import RELEASE_COMMANDS
+from hotswap.registry.commands.servers import servers
+from hotswap.registry.commands.tables import print_json, show_version
+from hotswap.registry.commands.upkeep import UPKEEP_COMMANDS
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
 
 
 @click.command(epilog=example("hotswap pull team/sql@prod ./sql-adapter"))
@@ -29,7 +29,7 @@ from registry.settings import RegistrySettings, read_home, read_section
 @json_option
 def pull(ref: str, directory: Path, location: str | None, as_json: bool) -> None:
     """Write the adapter REF into the new DIRECTORY, every file verified."""
-    from registry.bundles.transfer import pull as pull_files
+    from hotswap.registry.bundles.transfer import pull as pull_files
 
     wanted = AdapterRef.parse(ref)
     with open_registry_at(location) as registry:
@@ -58,7 +58,7 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
         raise InvalidRequest("--card is Markdown and --json is not; give one of them")
     with open_registry_at(location) as registry:
         if card:
-            from registry.card import make_card
+            from hotswap.registry.bundles.card import make_card
 
             click.echo(make_card(registry, wanted), nl=False)
             return
@@ -88,8 +88,8 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
 @click.option("--store", help="A directory or s3://bucket/prefix; goes before the settings.")
 def registry(host: str, port: int, store: str | None) -> None:
     """Serve the registry alone over HTTP."""
-    from registry.app import assemble, registry_plane, run
-    from registry.connect import configured_webhooks, open_registry
+    from hotswap.registry.connect import configured_webhooks, open_registry
+    from hotswap.registry.http.app import assemble, registry_plane, run
 
     settings = read_section("registry", RegistrySettings, {"store": store})
     webhooks = configured_webhooks(settings)

@@ -7,21 +7,18 @@ from pathlib import Path
 
 import click
 
-from registry.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.release import (
-    dry_run_option,
-    finish_with_plan,
-    read_signing_key,
-    sign_key_option,
-)
-from registry.commands.servers import require_waitable, wait_for_servers, wait_options
-from registry.commands.tables import print_json, print_table, time_text
-from registry.errors import InvalidReference, InvalidRequest
-from registry.moves import served_at
-from registry.protocol import AdapterRegistry
-from registry.release.signed import move_signed, rollback_signed
-from registry.settings import read_user
+from hotswap.registry.bundles.signed import move_signed, rollback_signed
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.servers import wait_options
+from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.domain.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
+from hotswap.registry.domain.errors import InvalidReference, InvalidRequest
+from hotswap.registry.domain.moves import served_at
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.http.acknowledgement import require_waitable, wait_for_servers
+from hotswap.registry.settings import read_user
+from hotswap.registry.signing import read_signing_key
 
 
 def _alias_of(text: str) -> tuple[str, str]:

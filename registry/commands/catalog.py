@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from registry.commands.parts import example, json_option
-from registry.commands.tables import print_json
-from registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.commands.parts import example, json_option
+from hotswap.registry.commands.tables import print_json
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
 
 
 @click.command(
@@ -22,9 +22,9 @@ def migrate(catalog: str | None, as_json: bool) -> None:
 
     A catalog on PostgreSQL needs it once after an upgrade; SQLite files are migrated when opened.
     """
-    from registry.connect import configured_catalog
-    from registry.database.database import Database
-    from registry.database.revisions import HEAD, upgrade
+    from hotswap.registry.connect import configured_catalog
+    from hotswap.registry.database.database import Database
+    from hotswap.registry.database.revisions import HEAD, upgrade
 
     settings = read_section("registry", RegistrySettings, {"catalog": catalog})
     database = Database(configured_catalog(settings, read_home()))
@@ -48,7 +48,7 @@ def rebuild(store: str | None, as_json: bool) -> None:
 
     Servers may go on meanwhile. A start does the same by itself when the catalog is lost.
     """
-    from registry.connect import open_registry
+    from hotswap.registry.connect import open_registry
 
     settings = read_section("registry", RegistrySettings)
     with open_registry(settings, read_home(), store=store) as registry:

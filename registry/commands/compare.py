@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.adapters import AdapterRef
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.tables import Row, print_json, print_table
-from registry.digests import Digest
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.tables import Row, print_json, print_table
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
 
 if TYPE_CHECKING:
-    from registry.bundles.changes import LayerChange
-    from registry.comparison import Comparison, FieldChange
+    from hotswap.registry.bundles.changes import LayerChange
+    from hotswap.registry.bundles.comparison import Comparison, FieldChange
 
 _LISTED = 20
 _WIDTH = 40
@@ -34,7 +34,7 @@ def diff(a: str, b: str, all_layers: bool, location: str | None, as_json: bool) 
 
     The change of a layer is the norm of its update's difference over the norm of A's update.
     """
-    from registry.comparison import compare
+    from hotswap.registry.bundles.comparison import compare
 
     refs = AdapterRef.parse(a), AdapterRef.parse(b)
     with open_registry_at(location) as registry:

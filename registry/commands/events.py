@@ -6,9 +6,9 @@ import json
 
 import click
 
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.tables import print_json, print_table, time_text
-from registry.events.event import MAX_WAIT_S, Event
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.domain.event import MAX_WAIT_S, Event
 
 
 @click.command(epilog=example("hotswap events --follow", "hotswap events --after 120 --json"))

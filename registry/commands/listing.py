@@ -7,9 +7,8 @@ from typing import TypeVar
 
 import click
 
-from registry.adapters import AdapterRef, AdapterSummary, AdapterVersion, check_name
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.tables import (
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.tables import (
     Row,
     found_rows,
     print_json,
@@ -17,8 +16,9 @@ from registry.commands.tables import (
     summary_rows,
     version_rows,
 )
-from registry.protocol import AdapterRegistry
-from registry.search.parser import parse_filter
+from hotswap.registry.domain.adapters import AdapterRef, AdapterSummary, AdapterVersion, check_name
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.search.parser import parse_filter
 
 _PAGE = 500
 ItemT = TypeVar("ItemT", AdapterSummary, AdapterVersion)

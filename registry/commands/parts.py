@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from registry.protocol import AdapterRegistry
-from registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def utc_time(_: click.Context, __: click.Parameter, text: str | None) -> datetim
 
 @contextmanager
 def open_registry_at(location: str | None) -> Iterator[AdapterRegistry]:
-    from registry.connect import connect  # a help text needs no HTTP client
+    from hotswap.registry.connect import connect  # a help text needs no HTTP client
 
     with connect(location, read_section("registry", RegistrySettings), read_home()) as registry:
         yield registry

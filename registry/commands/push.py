@@ -8,21 +8,18 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from registry.adapters import AdapterRef, check_name
-from registry.bundles.bundle import Bundle
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.release import (
-    dry_run_option,
-    finish_with_plan,
-    read_signing_key,
-    sign_key_option,
-)
-from registry.commands.tables import print_json
-from registry.digests import Digest
-from registry.errors import InvalidRequest
-from registry.manifest import BaseFingerprint, Lineage, first_problem
-from registry.protocol import AdapterRegistry
-from registry.settings import read_user
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.tables import print_json
+from hotswap.registry.domain.adapters import AdapterRef, check_name
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.manifest import BaseFingerprint, Lineage
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.values import first_problem
+from hotswap.registry.settings import read_user
+from hotswap.registry.signing import read_signing_key
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -96,9 +93,9 @@ def push(
 
     SOURCE is a directory, a tar file, a snapshot in the hub's cache, or a hub id (owner/name).
     """
-    from registry.bundles.sources import open_source
-    from registry.bundles.transfer import plan_push
-    from registry.bundles.transfer import push as push_bundle
+    from hotswap.registry.bundles.sources import open_source
+    from hotswap.registry.bundles.transfer import plan_push
+    from hotswap.registry.bundles.transfer import push as push_bundle
 
     check_name(name)
     if dry_run and alias is None:

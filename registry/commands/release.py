@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from registry.commands.parts import example
-from registry.commands.tables import print_json, print_table
-from registry.release.policy import MovePlan
-from registry.settings import RegistrySettings, read_section
+from hotswap.registry.commands.parts import example
+from hotswap.registry.commands.tables import print_json, print_table
+from hotswap.registry.domain.policy import MovePlan
 
 if TYPE_CHECKING:
-    from registry.release.signing import SigningKey
+    pass
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -34,16 +33,6 @@ def sign_key_option(function: CommandT) -> CommandT:
     )(function)
 
 
-def read_signing_key(path: Path | None) -> SigningKey | None:
-    """The key of the option, else of the settings; None when neither names one."""
-    path = path or read_section("registry", RegistrySettings).sign_key
-    if path is None:
-        return None
-    from registry.release.signing import SigningKey  # takes 40 ms
-
-    return SigningKey.load(path.expanduser())
-
-
 @click.group("key", epilog=example("hotswap key new release.pem"))
 def key_group() -> None:
     """Make and look at keys that sign versions and alias moves."""
@@ -53,7 +42,7 @@ def key_group() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Make an Ed25519 key in the new FILE and print its public key."""
-    from registry.release.signing import SigningKey
+    from hotswap.registry.signing import SigningKey
 
     click.echo(SigningKey.create(file).public)
     click.echo(f"{file} is secret; the public key goes into the servers' trust files", err=True)
@@ -63,7 +52,7 @@ def new(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """Print the public key of the key in FILE."""
-    from registry.release.signing import SigningKey
+    from hotswap.registry.signing import SigningKey
 
     click.echo(SigningKey.load(file).public)
 

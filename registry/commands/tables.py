@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
-from registry.manifest import Lineage, Manifest
-from registry.signatures import Signature
+from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
+from hotswap.registry.domain.manifest import Lineage, Manifest
+from hotswap.registry.domain.signatures import Signature
 
 Row = tuple[str, ...]
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import click
 
-from registry.adapters import AdapterRef, StateVerb, VersionState
-from registry.commands.parts import example, json_option, open_registry_at, registry_option
-from registry.commands.tables import print_json, print_table, size_text
-from registry.digests import Digest
-from registry.errors import InvalidReference
-from registry.settings import RegistrySettings, read_home, read_section, read_user
-from registry.storage.objects import Capabilities
-from registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
+from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
+from hotswap.registry.commands.tables import print_json, print_table, size_text
+from hotswap.registry.domain.adapters import AdapterRef, StateVerb, VersionState
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import InvalidReference
+from hotswap.registry.settings import RegistrySettings, read_home, read_section, read_user
+from hotswap.registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
 
 
 @click.command(epilog=example("hotswap verify team/sql:7", "hotswap verify --all"))
@@ -86,7 +86,7 @@ def sweep(
     delete: bool, grace_hours: float, loaded: list[Digest], store: str | None, as_json: bool
 ) -> None:
     """Delete what nothing refers to any more. Works on the store; pushes may go on."""
-    from registry.storage import open_store
+    from hotswap.registry.storage import open_store
 
     settings = read_section("registry", RegistrySettings, {"store": store})
     opened = open_store(settings.store or str(read_home().store), settings)

@@ -11,10 +11,9 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
-from registry.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
-from registry.database.database import Database
-from registry.database.revisions import require_head
-from registry.database.rows import (
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import require_head
+from hotswap.registry.database.rows import (
     TARGET,
     Pointer,
     move_of,
@@ -25,7 +24,7 @@ from registry.database.rows import (
     version_of,
     version_row,
 )
-from registry.database.schema import (
+from hotswap.registry.database.schema import (
     AliasMoveRow,
     EventRow,
     FactRow,
@@ -33,12 +32,13 @@ from registry.database.schema import (
     VersionRow,
     VersionStateRow,
 )
-from registry.database.search import is_present, search_page
-from registry.digests import Digest
-from registry.errors import HotswapError
-from registry.events.event import Event
-from registry.search.facts import Fact
-from registry.search.language import Expression
+from hotswap.registry.database.search import is_present, search_page
+from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import HotswapError
+from hotswap.registry.domain.event import Event
+from hotswap.registry.search.facts import Fact
+from hotswap.registry.search.language import Expression
 
 ROWS_A_STATEMENT = 500
 MANY_ROWS = 1000

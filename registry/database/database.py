@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlmodel import create_engine
 
-from registry.errors import InvalidSettings, StoreUnavailable
+from hotswap.registry.domain.errors import InvalidSettings, StoreUnavailable
 
 BUSY_TIMEOUT_S = 30
 EXAMPLES = "give one like sqlite:////path/file or postgresql://user:password@host/database"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from registry.database.database import Database
-from registry.database.schema import METADATA
-from registry.errors import SchemaMismatch
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.schema import METADATA
+from hotswap.registry.domain.errors import SchemaMismatch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 REVISIONS = tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))

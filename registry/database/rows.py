@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from registry.adapters import AdapterSummary, AdapterVersion, AliasMove
-from registry.events.event import Event
+from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove
+from hotswap.registry.domain.event import Event
 
 TARGET = "target_"  # begins the columns of the version in a row of `pointer_of`
 

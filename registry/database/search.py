@@ -28,10 +28,16 @@ from sqlalchemy import (
     union_all,
 )
 
-from registry.database.schema import METADATA, AliasMoveRow, FactRow, VersionRow, VersionStateRow
-from registry.search import language
-from registry.search.facts import searchable
-from registry.search.language import Comparison, Expression, Not, mentions
+from hotswap.registry.database.schema import (
+    METADATA,
+    AliasMoveRow,
+    FactRow,
+    VersionRow,
+    VersionStateRow,
+)
+from hotswap.registry.search import language
+from hotswap.registry.search.facts import searchable
+from hotswap.registry.search.language import Comparison, Expression, Not, mentions
 
 MAX_DRIVING = 5000
 MAX_LATE = 1000  # what others may add between the count and the page

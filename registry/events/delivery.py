@@ -12,11 +12,12 @@ from typing import Protocol
 
 import httpx
 
-from registry.errors import CursorAhead, HotswapError
-from registry.events.event import MAX_WAIT_S, Event, EventPage
-from registry.events.webhooks import Attempt, Webhook, WebhookSettings, WebhookState, read_state
-from registry.layout import webhook_key
-from registry.storage.objects import ObjectStore
+from hotswap.registry.domain.errors import CursorAhead, HotswapError
+from hotswap.registry.domain.event import MAX_WAIT_S, Event, EventPage
+from hotswap.registry.domain.layout import webhook_key
+from hotswap.registry.domain.webhooks import Attempt, WebhookState
+from hotswap.registry.events.webhooks import Webhook, WebhookSettings, read_state
+from hotswap.registry.storage.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
 

@@ -7,55 +7,25 @@ over the store alone, what is loaded; it is written again only when that changes
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from registry.digests import Digest
-from registry.errors import BlobCorrupted, Forbidden, InvalidRequest, ServerBusy
-from registry.layout import SERVERS, server_key
-from registry.manifest import first_problem
-from registry.storage.objects import ObjectMissing, ObjectStore
-from registry.upkeep.pins import Clock
+from hotswap.registry.clock import Clock
+from hotswap.registry.domain.errors import BlobCorrupted, Forbidden, ServerBusy
+from hotswap.registry.domain.layout import SERVERS, server_key
+from hotswap.registry.domain.servers import ServerInfo, ServerReport, check_server_id
+from hotswap.registry.domain.values import first_problem
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
-HEARTBEAT_S = 10.0
 # A server that was not heard of for this long is not waited for.
 LIVE = timedelta(seconds=30)
 NOTE_AGE = timedelta(minutes=5)
 # How long a note counts: a heartbeat may be late, the clocks of registry and sweep may differ.
 NOTE_COUNTS = 3 * NOTE_AGE
 MAX_SERVERS = 1024
-
-_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,98}[a-z0-9])?")
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ServerReport(_Wire):
-    """What a server says: the cursor up to which it has applied events, what each alias it was
-    asked for means there now, and the manifest digests it holds in memory.
-
-    `refused` has the aliases whose target it will not serve, with the reason.
-    """
-
-    base: str
-    cursor: int
-    aliases: dict[str, Digest]
-    refused: dict[str, str] = {}
-    loaded: tuple[Digest, ...]
-
-
-class ServerInfo(ServerReport):
-    """A report with the server's id, the token that sent it, and when."""
-
-    server_id: str
-    by: str
-    seen_at: datetime
 
 
 class Servers:
@@ -145,14 +115,3 @@ def _read(store: ObjectStore, key: str) -> ServerInfo | None:
         raise BlobCorrupted(
             f"{store.location}, {key} is not a server's note: {first_problem(error)}; remove it"
         ) from None
-
-
-def check_server_id(server_id: str) -> str:
-    """Return `server_id` if it can be one; raises InvalidRequest otherwise."""
-    if _ID.fullmatch(server_id) is None:
-        raise InvalidRequest(
-            f"{server_id[:110]!r} is not a server's id; use 1 to 100 lower-case letters, digits "
-            "or '-' (example: 'gpu1-4711-9f3a2b1c')",
-            param="server_id",
-        )
-    return server_id

@@ -23,20 +23,17 @@ import hmac
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
-from registry.access.scopes import covers, is_alias_pattern
-from registry.errors import BlobCorrupted
-from registry.events.event import Event
-from registry.layout import WEBHOOKS
-from registry.manifest import first_problem
-from registry.storage.objects import ObjectMissing, ObjectStore
+from hotswap.registry.domain.access import covers, is_alias_pattern
+from hotswap.registry.domain.errors import BlobCorrupted
+from hotswap.registry.domain.event import Event
+from hotswap.registry.domain.layout import WEBHOOKS
+from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.webhooks import WebhookState, _Part
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 _PREFIX = "whsec_"
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Webhook(_Part):
@@ -92,25 +89,6 @@ class WebhookSettings(_Part):
         if len({webhook.name for webhook in webhooks}) < len(webhooks):
             raise ValueError("two webhooks have one name")
         return webhooks
-
-
-class Attempt(_Part):
-    """One line of the delivery log. `status` is None when nobody answered; `error` says why."""
-
-    event: int
-    at: datetime
-    number: int
-    status: int | None
-    error: str = ""
-
-
-class WebhookState(_Part):
-    """How far a webhook has come: every event up to `cursor` that it wants was delivered."""
-
-    name: str
-    cursor: int
-    attempts: tuple[Attempt, ...] = ()
-    """The last ones, oldest first."""
 
 
 def read_states(store: ObjectStore) -> list[WebhookState]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from registry.adapters import AdapterVersion
-from registry.manifest import Manifest
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.manifest import Manifest
 
 # PostgreSQL indexes rows of at most 2,704 bytes: a name, a key and a text of 4 bytes a character.
 MAX_KEY = 100

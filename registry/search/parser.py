@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from registry.errors import InvalidFilter
-from registry.search.language import (
+from hotswap.registry.domain.errors import InvalidFilter
+from hotswap.registry.search.language import (
     FIELDS,
     KEYED_FIELDS,
     All,

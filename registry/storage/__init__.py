@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry.errors import InvalidSettings
-from registry.settings import RegistrySettings
-from registry.storage.local import LocalStore
-from registry.storage.objects import ObjectStore
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.storage.objects import ObjectStore
 
 
 def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
@@ -21,8 +21,8 @@ def open_store(location: str, settings: RegistrySettings) -> ObjectStore:
             f"{location!r} is not a store; give a directory or s3://bucket/prefix"
         )
     # boto3 takes a third of a second to import; a directory does not need it.
-    from registry.storage.s3 import S3Store
-    from registry.storage.s3_client import S3Options
+    from hotswap.registry.storage.s3 import S3Store
+    from hotswap.registry.storage.s3_client import S3Options
 
     options = S3Options(
         region=settings.s3_region,

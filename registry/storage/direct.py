@@ -9,52 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
-from registry.digests import Digest
-
-
-class _Word(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SignedRequest(_Word):
-    """A PUT that its holder may make until it expires, with exactly these headers."""
-
-    url: str
-    headers: dict[str, str]
-
-
-class SignedPart(SignedRequest):
-    """The PUT of one part of a multipart upload."""
-
-    stored_etag: str | None
-    """The ETag of the part that is stored from an earlier try: its MD5 with most servers."""
-
-
-class SentPart(_Word):
-    """A part that the store has acknowledged."""
-
-    etag: str
-    digest: Digest
-
-
-class UploadOffer(_Word):
-    """How to send a blob to the store: not at all, by one `put`, or in parts of `part_bytes`.
-
-    Parts are offered when their digests are known, so a first offer only gives their size.
-    """
-
-    is_stored: bool = False
-    put: SignedRequest | None = None
-    part_bytes: int | None = None
-    parts: tuple[SignedPart, ...] = ()
-
-
-class UploadAnswer(_Word):
-    """What a registry answers over HTTP; None: send the blob to the registry."""
-
-    offer: UploadOffer | None
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest
 
 
 class DirectAccess(Protocol):

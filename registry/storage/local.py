@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 
-from registry.errors import StoreUnavailable
-from registry.storage.objects import (
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.errors import StoreUnavailable
+from hotswap.registry.storage.objects import (
     CHUNK_BYTES,
-    Capabilities,
     ObjectMissing,
     ObjectStat,
     Unfinished,

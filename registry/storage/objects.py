@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from registry.errors import StoreUnsuitable
-from registry.storage.direct import DirectAccess
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.errors import StoreUnsuitable
+from hotswap.registry.storage.direct import DirectAccess
 
 CHUNK_BYTES = 1 << 20
 NUM_RACING_WRITERS = 4
@@ -42,20 +43,6 @@ class Unfinished:
     size_bytes: int
     active_at: datetime
     """When the last of them were written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a store was measured to do beyond create-once, without which it is not used at all."""
-
-    create_once_multipart: bool
-    """A multipart upload can be completed on condition that nothing has its key."""
-    enforces_checksums: bool
-    """Bytes that do not have the SHA-256 they were sent with are refused, in parts too. Where this
-    is False, what was uploaded is read and hashed again before it is relied on."""
-
-
-UNPROBED = Capabilities(create_once_multipart=False, enforces_checksums=False)
 
 
 class ObjectStore(Protocol):

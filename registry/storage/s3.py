@@ -12,17 +12,17 @@ from typing import Any
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from registry.errors import StoreUnavailable
-from registry.storage.direct import DirectAccess
-from registry.storage.objects import (
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.errors import StoreUnavailable
+from hotswap.registry.storage.direct import DirectAccess
+from hotswap.registry.storage.objects import (
     CHUNK_BYTES,
-    Capabilities,
     ObjectMissing,
     ObjectStat,
     Unfinished,
     check_key,
 )
-from registry.storage.s3_client import (
+from hotswap.registry.storage.s3_client import (
     MAX_ATTEMPTS,
     S3Options,
     checksum,
@@ -30,9 +30,9 @@ from registry.storage.s3_client import (
     make_client,
     status_of,
 )
-from registry.storage.s3_direct import S3Direct
-from registry.storage.s3_multipart import NO_UPLOAD, in_parts, stored_parts, upload_in_parts
-from registry.storage.s3_probe import measure
+from hotswap.registry.storage.s3_direct import S3Direct
+from hotswap.registry.storage.s3_multipart import NO_UPLOAD, in_parts, stored_parts, upload_in_parts
+from hotswap.registry.storage.s3_probe import measure
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _BEHIND_THE_END = 416

@@ -10,11 +10,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from registry.digests import Digest
-from registry.errors import UploadInterrupted
-from registry.storage.direct import SentPart, SignedPart, SignedRequest
-from registry.storage.s3_client import S3Options, code_of, make_client, status_of
-from registry.storage.s3_multipart import (
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import UploadInterrupted
+from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest
+from hotswap.registry.storage.s3_client import S3Options, code_of, make_client, status_of
+from hotswap.registry.storage.s3_multipart import (
     UPLOAD_ENDED,
     start_upload,
     stored_parts,

@@ -13,8 +13,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from registry.errors import UploadInterrupted
-from registry.storage.s3_client import checksum, code_of
+from hotswap.registry.domain.errors import UploadInterrupted
+from hotswap.registry.storage.s3_client import checksum, code_of
 
 NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
 UPLOAD_ENDED = NO_UPLOAD | {"InvalidPart"}

@@ -7,8 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from registry.storage.objects import Capabilities
-from registry.storage.s3_client import checksum, status_of
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.storage.s3_client import checksum, status_of
 
 _SENT = b"sent"
 _OTHER = checksum(b"other bytes")

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pydantic import BaseModel, ConfigDict
-
-from registry.adapters import AdapterVersion, AliasMove
-from registry.digests import Digest, Hasher
-from registry.errors import BlobCorrupted, InvalidManifest, SignatureInvalid
-from registry.layout import BLOBS, MANIFESTS, blob_key, digest_of_key, manifest_key, move_key
-from registry.manifest import Manifest
-from registry.records import Records
-from registry.release.signing import check_move, check_version_signature
-from registry.storage.objects import Capabilities, ObjectMissing, ObjectStore
+from hotswap.registry.domain.adapters import AdapterVersion, AliasMove
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.digests import Digest, Hasher
+from hotswap.registry.domain.errors import BlobCorrupted, InvalidManifest, SignatureInvalid
+from hotswap.registry.domain.integrity import Damage, IntegrityReport
+from hotswap.registry.domain.layout import (
+    BLOBS,
+    MANIFESTS,
+    blob_key,
+    digest_of_key,
+    manifest_key,
+    move_key,
+)
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.signing import check_move, check_version_signature
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 NOTHING = "nothing"
-
-
-class _Report(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Damage(_Report):
-    """One object that is not what its key says: what was expected under it, what was found."""
-
-    key: str
-    expected: str
-    got: str
-
-
-class IntegrityReport(_Report):
-    """What was read to its end, and everything that was wrong."""
-
-    num_objects: int
-    size_bytes: int
-    damage: tuple[Damage, ...]
-    store: Capabilities
-    """What the store was measured to do when the registry was opened."""
 
 
 class IntegrityCheck:

@@ -1,4 +1,4 @@
-"""Garbage collection of a store, safe while pushes run (see `registry.upkeep.pins` for why).
+"""Garbage collection of a store, safe while pushes run (see `registry.ledger.pins` for why).
 
 An unreferenced blob or manifest is condemned when it is older than the grace period, and deleted
 by a later sweep when it has been condemned for the grace period and is still unreferenced. Roots
@@ -17,13 +17,12 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.access.audit import AuditLog
-from registry.adapters import AdapterVersion, VersionState
-from registry.digests import Digest
-from registry.errors import BlobCorrupted, InvalidRequest
-from registry.events.servers import read_servers
-from registry.events.tail import LogTail
-from registry.layout import (
+from hotswap.registry.access.audit import AuditLog
+from hotswap.registry.clock import Clock, utc_now
+from hotswap.registry.domain.adapters import AdapterVersion, VersionState
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import BlobCorrupted, InvalidRequest
+from hotswap.registry.domain.layout import (
     BLOBS,
     CONDEMNED,
     MANIFESTS,
@@ -37,11 +36,13 @@ from registry.layout import (
     parse_condemned_key,
     parse_unverified_key,
 )
-from registry.manifest import Manifest
-from registry.records import Records
-from registry.storage.objects import ObjectMissing, ObjectStore
-from registry.upkeep.pins import MARGIN, Clock, announced, read_notes, utc_now
-from registry.upkeep.states import audit_state, next_state
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.events.servers import read_servers
+from hotswap.registry.ledger.pins import MARGIN, announced, read_notes
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.states import audit_state, next_state
+from hotswap.registry.ledger.tail import LogTail
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 MIN_GRACE = timedelta(hours=1)
 DEFAULT_GRACE = timedelta(days=7)

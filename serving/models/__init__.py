@@ -1,5 +1,5 @@
 """The forward passes behind one contract, and the choice between them."""
 
-from serving.models.step import AdapterRows, Model, Segment, StepInput, StepOutput
+from hotswap.serving.models.step import AdapterRows, Model, Segment, StepInput, StepOutput
 
 __all__ = ["AdapterRows", "Model", "Segment", "StepInput", "StepOutput"]

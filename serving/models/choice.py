@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from registry.errors import InvalidSettings
-from serving.base_model import BaseDirectory
-from serving.lora import CPU, LoraRoom
-from serving.models.generic import Generic
-from serving.models.llama import Llama
-from serving.models.native_llama import NativeLlama, unsupported
-from serving.models.step import Model
-from serving.models.weights import Shape, not_lean, read_config
-from serving.native import library
-from serving.pages import PAGE
-from serving.settings import Device, Kernels, Quantization, ServingSettings
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.serving.adapters.lora import CPU, LoraRoom
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.models.generic import Generic
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.models.native_llama import NativeLlama, unsupported
+from hotswap.serving.models.step import Model
+from hotswap.serving.models.weights import Shape, not_lean, read_config
+from hotswap.serving.native import library
+from hotswap.serving.settings import Device, Kernels, Quantization, ServingSettings
 
 NATIVE_BITS = {Quantization.INT8: 8, Quantization.INT4: 4}
 # What there is room for where the settings do not say. In PyTorch every slot is memory for the

@@ -17,11 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from registry.errors import BaseNotFound
-from serving.base_model import BaseDirectory
-from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights, check_fit, dora_factor
-from serving.models.paged_cache import PagedCache
-from serving.models.step import (
+from hotswap.registry.domain.errors import BaseNotFound
+from hotswap.serving.adapters.lora import (
+    LoraPlan,
+    LoraRoom,
+    LoraSlots,
+    LoraWeights,
+    check_fit,
+    dora_factor,
+)
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.models.paged_cache import PagedCache
+from hotswap.serving.models.step import (
     AdapterRows,
     Segment,
     StepInput,
@@ -29,8 +36,8 @@ from serving.models.step import (
     reachable_positions,
     spare_pages_of,
 )
-from serving.quantization import Linear, make_linear
-from serving.settings import Quantization
+from hotswap.serving.quantization import Linear, make_linear
+from hotswap.serving.settings import Quantization
 
 _TRIAL = (7, 3, 11, 5, 2, 13, 3, 17)
 _TRIAL_DISTANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}

@@ -15,19 +15,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.base_model import BaseDirectory
-from serving.lora import LoraPlan, LoraRoom, LoraSlots, LoraWeights, check_fit, dora_factor
-from serving.models.step import (
+from hotswap.serving.adapters.lora import (
+    LoraPlan,
+    LoraRoom,
+    LoraSlots,
+    LoraWeights,
+    check_fit,
+    dora_factor,
+)
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.models.step import (
     Segment,
     StepInput,
     StepOutput,
     reachable_positions,
     spare_pages_of,
 )
-from serving.models.weights import BaseWeights, Shape, rotary_table
-from serving.pages import PAGE, num_pages_of
-from serving.quantization import Linear, make_linear
-from serving.settings import Quantization
+from hotswap.serving.models.weights import BaseWeights, Shape, rotary_table
+from hotswap.serving.quantization import Linear, make_linear
+from hotswap.serving.settings import Quantization
 
 
 class _AdaptedLinear:

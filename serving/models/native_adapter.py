@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.lora import LoraWeights, check_fit
-from serving.models.weights import FUSED, Shape
-from serving.native import layout
-from serving.native.layout import LINEARS, TILE
-from serving.native.memory import allocate, taken
-from serving.native.packing import pack_expand, pack_shrink, rounded_up, shrink_width
+from hotswap.serving.adapters.lora import LoraWeights, check_fit
+from hotswap.serving.models.weights import FUSED, Shape
+from hotswap.serving.native import layout
+from hotswap.serving.native.layout import LINEARS, TILE
+from hotswap.serving.native.memory import allocate, taken
+from hotswap.serving.native.packing import pack_expand, pack_shrink, rounded_up, shrink_width
 
 
 @dataclass(frozen=True, slots=True)

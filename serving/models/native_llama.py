@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom, LoraWeights, dora_factor
-from serving.models.native_adapter import NativeAdapter, pack_adapter
-from serving.models.step import StepInput, StepOutput, reachable_positions, spare_pages_of
-from serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
-from serving.native import layout
-from serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
-from serving.native.library import (
+from hotswap.serving.adapters.lora import LoraRoom, LoraWeights, dora_factor
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.models.native_adapter import NativeAdapter, pack_adapter
+from hotswap.serving.models.step import StepInput, StepOutput, reachable_positions, spare_pages_of
+from hotswap.serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
+from hotswap.serving.native import layout
+from hotswap.serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
+from hotswap.serving.native.library import (
     AMX,
     AVX2,
     AVX512_BF16,
@@ -31,10 +32,9 @@ from serving.native.library import (
     PORTABLE,
     Engine,
 )
-from serving.native.memory import Arena, allocate
-from serving.native.packing import PackedWeights, rounded_up
-from serving.pages import PAGE, num_pages_of
-from serving.settings import MAX_STACKED
+from hotswap.serving.native.memory import Arena, allocate
+from hotswap.serving.native.packing import PackedWeights, rounded_up
+from hotswap.serving.settings import MAX_STACKED
 
 KEY_PRICE = {
     PORTABLE: 3.5,

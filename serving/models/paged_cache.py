@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from serving.models.step import Segment
-from serving.pages import PAGE, num_pages_of
+from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.models.step import Segment
 
 
 class _Turn:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from serving.lora import LoraRoom, LoraWeights
-from serving.pages import PAGE, num_pages_of
+from hotswap.serving.adapters.lora import LoraRoom, LoraWeights
+from hotswap.serving.engine.pages import PAGE, num_pages_of
 
 MAX_SPARE_TOKENS = 4096
 

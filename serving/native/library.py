@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from serving.native import layout
+from hotswap.serving.native import layout
 
 PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX = range(6)
 """Instruction sets in rising speed; `native.h` has the same numbers."""

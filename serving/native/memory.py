@@ -11,7 +11,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from serving.native.packing import rounded_up
+from hotswap.serving.native.packing import rounded_up
 
 HUGE_PAGE = 2 << 20
 _MOST_UNUSED = 1 / 20

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.native.layout import HALF_GROUP, TILE
-from serving.quantization import quantize_channels, quantize_half_groups
+from hotswap.serving.native.layout import HALF_GROUP, TILE
+from hotswap.serving.native.rounding import quantize_channels, quantize_half_groups
 
 
 def pack_int8(quantized: Tensor) -> Tensor:

@@ -12,15 +12,15 @@ from typing import Any
 import boto3
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
-from registry.release.policy import ReleasePolicy
-from registry.settings import RegistrySettings
-from registry.storage import open_store
-from registry.storage.objects import ObjectStore
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.policy import ReleasePolicy
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.storage import open_store
+from hotswap.registry.storage.objects import ObjectStore
 from tests.radosgw import PACKAGES, has_radosgw, radosgw
 from tests.servers import (
     ACCESS_KEY,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef, AdapterVersion
-from registry.bundles.transfer import pull, push
-from registry.comparison import compare
-from registry.digests import Descriptor, Digest
-from registry.errors import (
+from hotswap.registry.bundles.comparison import compare
+from hotswap.registry.bundles.transfer import pull, push
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     AliasConflict,
     AliasNotFound,
@@ -26,9 +26,9 @@ from registry.errors import (
     UnsafeFile,
     VersionNotFound,
 )
-from registry.manifest import Lineage, Manifest
-from registry.protocol import AdapterRegistry
-from registry.storage.direct import UploadOffer
+from hotswap.registry.domain.manifest import Lineage, Manifest
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.uploads import UploadOffer
 from tests.registry.bundles import MODULE, file_bytes, make_bundle, read_bundle
 
 NAME = "team/sql"

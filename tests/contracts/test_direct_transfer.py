@@ -14,14 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.bundles.direct import send_directly
-from registry.bundles.peft_config import WEIGHTS_FILE
-from registry.bundles.transfer import pull, push
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.digests import Descriptor, Digest
-from registry.errors import (
+from hotswap.registry.bundles.direct import send_directly
+from hotswap.registry.bundles.peft_config import WEIGHTS_FILE
+from hotswap.registry.bundles.transfer import pull, push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     BlobCorrupted,
     BlobNotFound,
@@ -30,12 +28,14 @@ from registry.errors import (
     InvalidSettings,
     UploadInterrupted,
 )
-from registry.layout import blob_key, unverified_prefix
-from registry.registry import Registry
-from registry.settings import RegistrySettings, read_section
-from registry.storage.direct import SentPart, SignedRequest, UploadOffer
-from registry.storage.objects import ObjectStore
-from registry.upkeep.sweep import Sweep
+from hotswap.registry.domain.layout import blob_key, unverified_prefix
+from hotswap.registry.domain.uploads import SentPart, SignedRequest, UploadOffer
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import RegistrySettings, read_section
+from hotswap.registry.storage.objects import ObjectStore
+from hotswap.registry.upkeep.sweep import Sweep
 from tests.contracts.conftest import ON_RADOSGW, store_at
 from tests.registry.bundles import file_bytes, read_bundle
 from tests.servers import serving_app
@@ -211,13 +211,13 @@ def test_directory_store_gets_every_byte_through_the_registry(world: World) -> N
 _SERVER = """
 import sys, tracemalloc
 from pathlib import Path
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.digests import Descriptor, Digest, Hasher
-from registry.registry import Registry
-from registry.settings import RegistrySettings
-from registry.storage import open_store
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.digests import Descriptor, Digest, Hasher
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.storage import open_store
 from tests.servers import serving_app
 
 location, endpoint, directory, num_megabytes = sys.argv[1:]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import CursorAhead, InvalidRequest
-from registry.protocol import AdapterRegistry
+from hotswap.registry.domain.errors import CursorAhead, InvalidRequest
+from hotswap.registry.domain.protocol import AdapterRegistry
 from tests.contracts.test_adapter_registry import NAME, push_version
 
 TIMEOUT_S = 30

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.errors import StoreUnavailable, UploadInterrupted
-from registry.settings import RegistrySettings
-from registry.storage import open_store
-from registry.storage.objects import ObjectStore
-from registry.storage.s3 import S3Store
-from registry.upkeep.sweep import Sweep
+from hotswap.registry.domain.errors import StoreUnavailable, UploadInterrupted
+from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.storage import open_store
+from hotswap.registry.storage.objects import ObjectStore
+from hotswap.registry.storage.s3 import S3Store
+from hotswap.registry.upkeep.sweep import Sweep
 from tests.contracts.conftest import BUCKET, ON_RADOSGW, SEAWEEDFS, make_bucket, store_at
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.servers import give_up, seaweedfs, weed_binary

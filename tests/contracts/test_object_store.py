@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry.storage.objects import ObjectMissing, ObjectStore, probe
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStore, probe
 
 
 def read(store: ObjectStore, key: str) -> bytes:

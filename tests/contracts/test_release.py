@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterVersion
-from registry.bundles.transfer import push
-from registry.errors import (
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     InvalidRequest,
     NothingToRollBack,
@@ -16,8 +16,8 @@ from registry.errors import (
     VersionNotFound,
     VersionYanked,
 )
-from registry.protocol import AdapterRegistry
-from registry.release.policy import ReleasePolicy, Rule
+from hotswap.registry.domain.policy import ReleasePolicy, Rule
+from hotswap.registry.domain.protocol import AdapterRegistry
 from tests.registry.bundles import read_bundle
 
 NAME = "team/sql"

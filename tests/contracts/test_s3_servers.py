@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from registry.blobs import BlobStore
-from registry.digests import Descriptor, Digest
-from registry.errors import BlobCorrupted, StoreUnsuitable
-from registry.layout import blob_key
-from registry.protocol import AdapterRegistry
-from registry.settings import RegistrySettings
-from registry.storage import open_store
-from registry.storage.objects import Capabilities, ObjectStore, probe
-from registry.storage.s3 import S3Store
-from registry.storage.s3_client import S3Options
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import BlobCorrupted, StoreUnsuitable
+from hotswap.registry.domain.layout import blob_key
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.storage import open_store
+from hotswap.registry.storage.blobs import BlobStore
+from hotswap.registry.storage.objects import ObjectStore, probe
+from hotswap.registry.storage.s3 import S3Store
+from hotswap.registry.storage.s3_client import S3Options
 from tests import s3rver
 from tests.contracts.conftest import BUCKET, ON_RADOSGW, store_at
 

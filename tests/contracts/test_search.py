@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from registry.adapters import AdapterRef, AdapterVersion
-from registry.bundles.transfer import push
-from registry.errors import InvalidFilter, InvalidRequest
-from registry.manifest import Lineage
-from registry.protocol import AdapterRegistry
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
+from hotswap.registry.domain.errors import InvalidFilter, InvalidRequest
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.domain.protocol import AdapterRegistry
 from tests.registry.bundles import read_bundle
 
 

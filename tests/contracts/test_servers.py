@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.digests import Digest
-from registry.errors import AdapterNotFound, AliasNotFound, InvalidRequest
-from registry.events.servers import ServerReport
-from registry.protocol import AdapterRegistry
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import AdapterNotFound, AliasNotFound, InvalidRequest
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.servers import ServerReport
 from tests.contracts.test_adapter_registry import NAME, push_version
 
 TIMEOUT_S = 30

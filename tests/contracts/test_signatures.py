@@ -7,20 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterVersion
-from registry.bundles.transfer import push
-from registry.digests import Digest
-from registry.errors import (
+from hotswap.registry.bundles.signed import MAX_ATTEMPTS, move_signed, rollback_signed
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     AliasConflict,
     AliasNotFound,
     InvalidRequest,
     SignatureInvalid,
 )
-from registry.protocol import AdapterRegistry
-from registry.release.signed import MAX_ATTEMPTS, move_signed, rollback_signed
-from registry.release.signing import SigningKey, is_valid
-from registry.signatures import MoveSignature, Signature, key_id, move_statement, version_statement
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.signatures import (
+    MoveSignature,
+    Signature,
+    key_id,
+    move_statement,
+    version_statement,
+)
+from hotswap.registry.signing import SigningKey, is_valid
 from tests.registry.bundles import read_bundle
 
 NAME = "team/sql"

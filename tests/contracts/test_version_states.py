@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.errors import (
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.errors import (
     Conflict,
     NothingToRollBack,
     VersionDeleted,
@@ -15,7 +15,7 @@ from registry.errors import (
     VersionNotFound,
     VersionYanked,
 )
-from registry.protocol import AdapterRegistry
+from hotswap.registry.domain.protocol import AdapterRegistry
 from tests.contracts.test_adapter_registry import NAME, push_version
 
 

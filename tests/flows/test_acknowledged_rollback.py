@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
 from tests.flows.test_rollback_under_load import NAME, PROMPTS, ask
 from tests.registry.test_cli import Shell, shell
 from tests.servers import serving_app

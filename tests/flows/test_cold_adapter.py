@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from registry.digests import Digest
-from registry.manifest import Manifest
-from registry.registry import Registry
-from serving.app import Serving
-from serving.lora import LoraWeights
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.registry import Registry
+from hotswap.serving.adapters.lora import LoraWeights
+from hotswap.serving.http.app import Serving
 from tests.serving.conftest import push_adapter
 from tests.serving.test_engine import Inbox
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
-from serving.lora import LoraRoom
-from serving.models import Model
-from serving.models.llama import Llama
-from serving.models.native_llama import NativeLlama
-from serving.runner import ModelRunner
-from serving.scheduler import Limits
-from serving.settings import Quantization
+from hotswap.registry.settings import read_home
+from hotswap.serving.adapters.lora import LoraRoom
+from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.engine.scheduler import Limits
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.models import Model
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.settings import Quantization
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter
 from tests.serving.sequences import make_sequence, run_to_end

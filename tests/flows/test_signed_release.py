@@ -10,18 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.commands.servers import wait_for_servers
-from registry.errors import NotAcknowledged
-from registry.registry import Registry
-from registry.release.signed import rollback_signed
-from registry.release.signing import SigningKey
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.signed import rollback_signed
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.errors import NotAcknowledged
+from hotswap.registry.http.acknowledgement import wait_for_servers
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.registry.signing import SigningKey
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
 from tests.flows.test_rollback_under_load import NAME, PROMPTS, ask
 from tests.servers import serving_app
 from tests.serving.conftest import serving_settings

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.digests import Digest
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.settings import Kernels, Quantization
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter, serving_settings
 from tests.serving.sequences import make_sequence, run_to_end
 from tests.serving.test_engine import Inbox

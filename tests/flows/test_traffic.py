@@ -10,15 +10,15 @@ from typing import Any
 import openai
 from click.testing import CliRunner
 
-from registry.app import assemble, registry_plane
-from registry.registry import Registry
-from registry.settings import Home, read_section
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.settings import ServingSettings
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home, read_section
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.settings import ServingSettings
+from hotswap.training.commands.data import data
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter, serving_settings
-from training.commands.data import data
 
 ITEMS = ("pizza", "burger", "salad", "soup", "pasta")
 NUM_REQUESTS = 40

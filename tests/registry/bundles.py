@@ -10,9 +10,9 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
-from registry.manifest import Manifest
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
+from hotswap.registry.domain.manifest import Manifest
 
 MODULE = "model.layers.0.self_attn.q_proj"
 PREFIX = "base_model.model."

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.database.catalog import Catalog
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.storage.objects import ObjectStore
-from registry.tasks import Tasks
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.storage.objects import ObjectStore
+from hotswap.registry.tasks import Tasks
 
 OpenRegistry = Callable[..., Registry]
 CatalogUrl = Callable[[str], str]

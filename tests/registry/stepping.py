@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from registry.storage.objects import Capabilities, ObjectMissing, ObjectStat, Unfinished
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.storage.objects import ObjectMissing, ObjectStat, Unfinished
 
 TIMEOUT_S = 30
 

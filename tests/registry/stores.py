@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from registry.layout import VERSIONS
-from registry.storage.local import LocalStore
+from hotswap.registry.domain.layout import VERSIONS
+from hotswap.registry.storage.local import LocalStore
 
 
 class MeanwhileStore(LocalStore):

@@ -11,14 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.access.auth import require_closed
-from registry.access.scopes import Principal, check_scope, covers
-from registry.adapters import AdapterRef
-from registry.app import assemble, registry_plane
-from registry.bundles.transfer import pull, push
-from registry.client import RegistryClient
-from registry.digests import Descriptor, Digest
-from registry.errors import (
+from hotswap.registry.bundles.transfer import pull, push
+from hotswap.registry.domain.access import Principal, check_scope, covers
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     Forbidden,
     HotswapError,
@@ -28,8 +25,11 @@ from registry.errors import (
     Unauthenticated,
     Unavailable,
 )
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.auth import require_closed
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
 from tests.registry.bundles import file_bytes, read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
@@ -308,7 +308,7 @@ def test_token_expires(opened: Registry, monkeypatch: pytest.MonkeyPatch) -> Non
         def now(cls, tz: object = None) -> datetime:  # noqa: ARG003
             return until
 
-    monkeypatch.setattr("registry.access.tokens.datetime", Later)
+    monkeypatch.setattr("hotswap.registry.access.tokens.datetime", Later)
     with pytest.raises(Unauthenticated, match="'ci' expired at"):
         opened.access.principal(made.token)
 

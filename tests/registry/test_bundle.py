@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from registry.bundles.bundle import MAX_FILE_BYTES, METADATA_FILE, Bundle
-from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig
-from registry.errors import InvalidBundle, UnsafeFile
+from hotswap.registry.bundles.bundle import METADATA_FILE, Bundle
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig
+from hotswap.registry.domain.errors import InvalidBundle, UnsafeFile
+from hotswap.registry.domain.manifest import MAX_FILE_BYTES
 from tests.registry.bundles import (
     MODULE,
     PREFIX,

@@ -14,14 +14,14 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from registry.access.scopes import ADMIN
-from registry.adapters import AdapterRef
-from registry.app import assemble, registry_plane
-from registry.bundles.transfer import push
-from registry.card import escaped, make_card
-from registry.digests import Digest
-from registry.manifest import Lineage
-from registry.registry import Registry
+from hotswap.registry.bundles.card import escaped, make_card
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.access import ADMIN
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.registry import Registry
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app

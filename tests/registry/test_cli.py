@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from registry.cli import GROUP, cli, main
-from registry.client import RegistryClient
-from registry.commands.access import ACCESS_COMMANDS
-from registry.commands.adapters import COMMANDS
-from registry.events.servers import ServerReport
-from registry.events.webhooks import Attempt, WebhookState
-from registry.layout import webhook_key
-from registry.storage.local import LocalStore
+from hotswap.registry.cli import GROUP, cli, main
+from hotswap.registry.commands.access import ACCESS_COMMANDS
+from hotswap.registry.commands.adapters import COMMANDS
+from hotswap.registry.domain.layout import webhook_key
+from hotswap.registry.domain.servers import ServerReport
+from hotswap.registry.domain.webhooks import Attempt, WebhookState
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.storage.local import LocalStore
 from tests.registry.bundles import file_bytes, make_bundle
 from tests.servers import free_ports
 
@@ -252,10 +252,10 @@ def test_help_has_an_example(shell: Shell, command: str) -> None:
 
 def test_push_and_help_never_import_torch(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
-    heavy = "{'torch', 'transformers', 'peft', 'serving', 'training', 'boto3'}"
+    heavy = "{'torch', 'transformers', 'peft', 'hotswap.serving', 'hotswap.training', 'boto3'}"
     for arguments in (["push", "v1", "a"], ["--help"]):
         code = (
-            "import sys\nfrom registry.cli import GROUP, cli, main\n"
+            "import sys\nfrom hotswap.registry.cli import GROUP, cli, main\n"
             f"try:\n    main({arguments!r})\nfinally:\n"
             f"    assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
         )
@@ -279,7 +279,7 @@ def test_help_names_the_commands_of_the_other_layers(shell: Shell) -> None:
 def server(shell: Shell) -> Iterator[str]:
     port = free_ports(1)[0]
     process = subprocess.Popen(
-        [sys.executable, "-m", "registry", "registry", "--port", str(port), "--store", shell.store],
+        [sys.executable, "-m", "hotswap", "registry", "--port", str(port), "--store", shell.store],
         stdout=subprocess.PIPE, text=True,
         # A shell starts background jobs with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -421,7 +421,7 @@ def test_events_prints_what_happened_and_goes_on_behind_a_cursor(shell: Shell) -
 
 def test_events_that_are_followed_are_printed_when_they_come(shell: Shell, server: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "registry", "events", "--follow", "--after", "0"],
+        [sys.executable, "-m", "hotswap", "events", "--follow", "--after", "0"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "HOTSWAP_REGISTRY_URL": server},
     ) as following:  # fmt: skip
         assert following.stdout is not None

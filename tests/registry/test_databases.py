@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterVersion, AliasMove
-from registry.database import database as module
-from registry.database.catalog import Catalog
-from registry.database.database import Database
-from registry.database.revisions import upgrade
-from registry.digests import Digest
-from registry.errors import InvalidSettings, StoreUnavailable
+from hotswap.registry.database import database as module
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import upgrade
+from hotswap.registry.domain.adapters import AdapterVersion, AliasMove
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import InvalidSettings, StoreUnavailable
 from tests.registry.conftest import CatalogUrl
 from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
@@ -121,10 +121,10 @@ def test_postgresql_knows_how_many_rows_a_fill_made(postgres_catalog: str) -> No
 FILL = """
 import resource, sys
 from datetime import UTC, datetime
-from registry.adapters import AdapterVersion
-from registry.database.catalog import Catalog
-from registry.digests import Digest
-from registry.errors import StoreUnavailable
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import StoreUnavailable
 
 catalog = Catalog(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from registry.adapters import AdapterRef
-from registry.bundles.bundle import Bundle
-from registry.bundles.changes import LayerChange, product_norm
-from registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
-from registry.bundles.transfer import push
-from registry.comparison import Comparison, compare
-from registry.manifest import Lineage
-from registry.registry import Registry
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.changes import LayerChange, product_norm
+from hotswap.registry.bundles.comparison import Comparison, compare
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.registry import Registry
 from tests.registry.bundles import lora_config, make_bundle
 from tests.registry.conftest import OpenRegistry
 

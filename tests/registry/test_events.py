@@ -14,15 +14,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.errors import CursorAhead, StoreUnavailable
-from registry.events.event import Event, EventPage
-from registry.layout import EVENTS, event_key
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tasks import OneByOne
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.errors import CursorAhead, StoreUnavailable
+from hotswap.registry.domain.event import Event, EventPage
+from hotswap.registry.domain.layout import EVENTS, event_key
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tasks import OneByOne
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stepping import Actor, MemoryStore, SteppedStore
@@ -300,7 +300,7 @@ def test_stream_with_a_cursor_ahead_is_an_error_answer(url: str) -> None:
 
 
 def test_stream_without_events_is_kept_alive(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.routes.events.KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr("hotswap.registry.http.routes.events.KEEP_ALIVE_S", 0.01)
     with httpx.stream("GET", f"{url}/v1/events?after=0", headers=SSE) as response:
         lines = response.iter_lines()
         assert [next(lines) for _ in range(6)] == [": ", "id: 0", ""] * 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from registry.errors import InvalidFilter
-from registry.search.language import All, Any, Comparison, Not
-from registry.search.parser import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_filter
+from hotswap.registry.domain.errors import InvalidFilter
+from hotswap.registry.search.language import All, Any, Comparison, Not
+from hotswap.registry.search.parser import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_filter
 
 EM = Comparison("metrics.em", ">", (0.8,))
 TEAM = Comparison("tag.team", "=", ("x",))

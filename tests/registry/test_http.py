@@ -12,12 +12,12 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
-from registry import app as app_module
-from registry.app import Plane, assemble, registry_plane
-from registry.client import RegistryClient
-from registry.digests import Descriptor, Digest
-from registry.errors import BlobCorrupted, HotswapError, RegistryUnavailable
-from registry.layout import blob_key
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import BlobCorrupted, HotswapError, RegistryUnavailable
+from hotswap.registry.domain.layout import blob_key
+from hotswap.registry.http import app as app_module
+from hotswap.registry.http.app import Plane, assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
 from tests.registry.conftest import OpenRegistry
 from tests.servers import free_ports, serving_app
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.bundles.transfer import pull, push
-from registry.digests import Digest
-from registry.errors import AliasConflict, HotswapError, VersionInUse
-from registry.layout import blob_key, manifest_key
-from registry.protocol import AdapterRegistry
-from registry.records import Records
-from registry.registry import Registry
-from registry.storage.local import LocalStore
+from hotswap.registry.bundles.transfer import pull, push
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import AliasConflict, HotswapError, VersionInUse
+from hotswap.registry.domain.layout import blob_key, manifest_key
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_recovery import corrupt

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from registry import reconcile
-from registry.adapters import StateVerb
-from registry.database.catalog import Catalog
-from registry.errors import CursorAhead, StoreUnavailable
-from registry.events import log
-from registry.layout import ALIASES, EVENTS, STATES, VERSIONS, event_key, version_key
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.upkeep.pins import utc_now
+from hotswap.registry.clock import utc_now
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import StateVerb
+from hotswap.registry.domain.errors import CursorAhead, StoreUnavailable
+from hotswap.registry.domain.layout import ALIASES, EVENTS, STATES, VERSIONS, event_key, version_key
+from hotswap.registry.ledger import log, reconcile
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import CatalogUrl, OpenRegistry
 from tests.registry.stepping import MemoryStore

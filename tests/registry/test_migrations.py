@@ -17,16 +17,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
 
-from registry.bundles.transfer import push
-from registry.cli import cli
-from registry.database.catalog import Catalog
-from registry.database.database import Database
-from registry.database.revisions import HEAD, MIGRATIONS, REVISIONS, upgrade
-from registry.database.schema import METADATA
-from registry.errors import InvalidSettings, SchemaMismatch
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tasks import OneByOne
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.cli import cli
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import HEAD, MIGRATIONS, REVISIONS, upgrade
+from hotswap.registry.database.schema import METADATA
+from hotswap.registry.domain.errors import InvalidSettings, SchemaMismatch
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tasks import OneByOne
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.test_recovery import NAME, state
 
@@ -72,8 +72,8 @@ def test_upgrade_tells_where_it_came_from_and_the_second_does_nothing(url: str) 
 def test_racing_upgrades_of_one_database_both_succeed(url: str) -> None:
     code = (
         "import sys\n"
-        "from registry.database.database import Database\n"
-        "from registry.database.revisions import upgrade\n"
+        "from hotswap.registry.database.database import Database\n"
+        "from hotswap.registry.database.revisions import upgrade\n"
         "sys.stdin.readline()\n"
         f"print(upgrade(Database({url!r})))\n"
     )
@@ -147,7 +147,7 @@ def test_push_with_an_up_to_date_catalog_does_not_import_alembic(tmp_path: Path)
         make_bundle(tmp_path / f"v{seed}", seed)
         arguments = ["push", str(tmp_path / f"v{seed}"), "a", "--registry", str(tmp_path / "store")]
         code = (
-            "import sys\nfrom registry.cli import main\n"
+            "import sys\nfrom hotswap.registry.cli import main\n"
             f"try:\n    main({arguments!r})\nfinally:\n"
             f"    assert ('alembic' in sys.modules) is {expected}\n"
         )

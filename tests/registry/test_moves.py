@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from registry.adapters import AliasMove
-from registry.errors import AliasNotFound
-from registry.moves import next_move, served_at
+from hotswap.registry.domain.adapters import AliasMove
+from hotswap.registry.domain.errors import AliasNotFound
+from hotswap.registry.domain.moves import next_move, served_at
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

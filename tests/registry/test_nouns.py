@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from registry.adapters import AdapterRef, check_alias, check_name
-from registry.digests import Descriptor, Digest
-from registry.errors import (
+from hotswap.registry.domain.adapters import AdapterRef, check_alias, check_name
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.errors import (
     AliasConflict,
     HotswapError,
     InvalidDigest,
@@ -19,14 +19,14 @@ from registry.errors import (
     InvalidReference,
     InvalidSettings,
 )
-from registry.layout import (
+from hotswap.registry.domain.layout import (
     move_key,
     parse_move_key,
     parse_version_key,
     version_key,
 )
-from registry.manifest import BaseFingerprint, Lineage, Manifest
-from registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.domain.manifest import BaseFingerprint, Lineage, Manifest
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
 from tests.registry.bundles import read_bundle
 
 DIGEST = "sha256:" + "ab" * 32

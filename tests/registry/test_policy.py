@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.connect import connect
-from registry.database.catalog import Catalog
-from registry.errors import Forbidden, HotswapError, InvalidSettings, PolicyViolation
-from registry.manifest import Manifest
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
-from registry.release.policy import ReleasePolicy, Rule
-from registry.settings import Home, RegistrySettings
-from registry.storage.local import LocalStore
-from registry.tomlfile import read_toml
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.connect import connect
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.errors import Forbidden, HotswapError, InvalidSettings, PolicyViolation
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.policy import ReleasePolicy, Rule
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tomlfile import read_toml
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_cli import Shell, shell  # noqa: F401

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.errors import InvalidPrompt
-from registry.prompts import Normaliser, PromptFormat
+from hotswap.registry.domain.errors import InvalidPrompt
+from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.bundles.transfer import push
-from registry.database.catalog import Catalog
-from registry.registry import Registry
-from registry.storage.local import LocalStore
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.conftest import CatalogUrl, OpenRegistry
 from tests.registry.stores import MeanwhileStore
@@ -113,11 +113,11 @@ def test_concurrent_pushes_through_one_catalog_lose_nothing(
 PUSHER = """
 import sys
 from pathlib import Path
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.database.catalog import Catalog
-from registry.registry import Registry
-from registry.storage.local import LocalStore
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 
 store, catalog, *directories = sys.argv[1:]
 registry = Registry.open(LocalStore(Path(store)), Catalog(catalog))

@@ -9,17 +9,23 @@ from typing import TypeVar
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.bundles.transfer import pull, push
-from registry.digests import Digest
-from registry.errors import BlobCorrupted, HotswapError, StoreUnavailable, StoreUnsuitable
-from registry.layout import blob_key, manifest_key
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
-from registry.storage.direct import DirectAccess
-from registry.storage.local import LocalStore
-from registry.storage.objects import Capabilities, ObjectStat, ObjectStore, probe
-from registry.tasks import OneByOne, Tasks, Threads
+from hotswap.registry.bundles.transfer import pull, push
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import (
+    BlobCorrupted,
+    HotswapError,
+    StoreUnavailable,
+    StoreUnsuitable,
+)
+from hotswap.registry.domain.layout import blob_key, manifest_key
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.direct import DirectAccess
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.storage.objects import ObjectStat, ObjectStore, probe
+from hotswap.registry.tasks import OneByOne, Tasks, Threads
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from registry import recent
-from registry.adapters import AdapterRef, AdapterVersion
-from registry.bundles.transfer import push
-from registry.database.catalog import Catalog
-from registry.errors import AdapterNotFound, VersionDeleted
-from registry.layout import ALIASES, VERSIONS
-from registry.recent import Recent
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tasks import OneByOne
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
+from hotswap.registry.domain.errors import AdapterNotFound, VersionDeleted
+from hotswap.registry.domain.layout import ALIASES, VERSIONS
+from hotswap.registry.ledger import recent
+from hotswap.registry.ledger.recent import Recent
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tasks import OneByOne
 from tests.registry.bundles import read_bundle
 
 NAME = "team/sql"

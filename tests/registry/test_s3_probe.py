@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from registry.storage.objects import Capabilities
-from registry.storage.s3_client import S3Options, make_client
-from registry.storage.s3_probe import measure
+from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.storage.s3_client import S3Options, make_client
+from hotswap.registry.storage.s3_probe import measure
 
 PLACE = {"Bucket": "bucket", "Key": "probe/x"}
 OPTIONS = S3Options(

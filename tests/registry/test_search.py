@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from registry.adapters import AdapterVersion, AliasMove, VersionState
-from registry.blobs import ManifestStore
-from registry.bundles.transfer import push
-from registry.database import search
-from registry.database.catalog import Catalog
-from registry.database.database import Database
-from registry.database.revisions import upgrade
-from registry.digests import Digest
-from registry.layout import manifest_key
-from registry.registry import Registry
-from registry.search import language
-from registry.search.facts import MAX_KEY, MAX_TEXT, Fact
-from registry.search.language import Comparison, Expression, Not
-from registry.search.parser import parse_filter
-from registry.storage.local import LocalStore
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database import search
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.database.database import Database
+from hotswap.registry.database.revisions import upgrade
+from hotswap.registry.domain.adapters import AdapterVersion, AliasMove, VersionState
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.layout import manifest_key
+from hotswap.registry.registry import Registry
+from hotswap.registry.search import language
+from hotswap.registry.search.facts import MAX_KEY, MAX_TEXT, Fact
+from hotswap.registry.search.language import Comparison, Expression, Not
+from hotswap.registry.search.parser import parse_filter
+from hotswap.registry.storage.blobs import ManifestStore
+from hotswap.registry.storage.local import LocalStore
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 

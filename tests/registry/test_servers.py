@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.digests import Digest
-from registry.errors import BlobCorrupted, Forbidden
-from registry.events.servers import LIVE, NOTE_AGE, NOTE_COUNTS, Servers, read_servers
-from registry.layout import server_key
-from registry.registry import Registry
-from registry.storage.local import LocalStore
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import BlobCorrupted, Forbidden
+from hotswap.registry.domain.layout import server_key
+from hotswap.registry.events.servers import LIVE, NOTE_AGE, NOTE_COUNTS, Servers, read_servers
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
 from tests.contracts.test_servers import DIGEST, NAME, report_at
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app

@@ -13,14 +13,20 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import ValidationError
 
-from registry.app import assemble, registry_plane
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.errors import Forbidden, InvalidRequest, InvalidSettings
-from registry.layout import signature_key
-from registry.registry import Registry
-from registry.release.signing import SigningKey, is_valid
-from registry.signatures import MAX_SIGNATURES, Signature, key_id, move_statement, version_statement
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.errors import Forbidden, InvalidRequest, InvalidSettings
+from hotswap.registry.domain.layout import signature_key
+from hotswap.registry.domain.signatures import (
+    MAX_SIGNATURES,
+    Signature,
+    key_id,
+    move_statement,
+    version_statement,
+)
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.signing import SigningKey, is_valid
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_cli import Shell, shell  # noqa: F401

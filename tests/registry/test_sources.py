@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.sources import open_source
-from registry.errors import HotswapError, InvalidBundle, UnsafeFile
-from registry.manifest import Manifest
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.sources import open_source
+from hotswap.registry.domain.errors import HotswapError, InvalidBundle, UnsafeFile
+from hotswap.registry.domain.manifest import Manifest
 from tests.registry.bundles import make_bundle
 
 

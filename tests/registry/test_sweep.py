@@ -10,28 +10,30 @@ from uuid import uuid4
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.bundles import transfer
-from registry.bundles.transfer import push
-from registry.database.catalog import Catalog
-from registry.digests import Digest
-from registry.errors import (
+from hotswap.registry.bundles import transfer
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import (
     BlobCorrupted,
     BlobNotFound,
     InvalidRequest,
     SweepInProgress,
     VersionDeleted,
 )
-from registry.events.servers import ServerReport, Servers
-from registry.layout import SERVERS, blob_key, condemned_key, manifest_key
-from registry.records import Records
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tasks import OneByOne
-from registry.upkeep.integrity import IntegrityCheck, IntegrityReport
-from registry.upkeep.pins import ANNOUNCED, Note, announced, pinned
-from registry.upkeep.states import GONE
-from registry.upkeep.sweep import Sweep, SweepReport
+from hotswap.registry.domain.integrity import IntegrityReport
+from hotswap.registry.domain.layout import SERVERS, blob_key, condemned_key, manifest_key
+from hotswap.registry.domain.servers import ServerReport
+from hotswap.registry.events.servers import Servers
+from hotswap.registry.ledger.pins import ANNOUNCED, Note, announced, pinned
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.states import GONE
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tasks import OneByOne
+from hotswap.registry.upkeep.integrity import IntegrityCheck
+from hotswap.registry.upkeep.sweep import Sweep, SweepReport
 from tests.registry.bundles import read_bundle
 from tests.registry.stepping import Actor, MemoryStore
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterVersion, VersionState
-from registry.database.catalog import Catalog
-from registry.digests import Digest
-from registry.events.event import key_of
-from registry.events.tail import LogTail
-from registry.layout import EVENTS, STATES, event_key
-from registry.records import Records
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tasks import OneByOne
-from registry.upkeep.pins import utc_now
-from registry.upkeep.states import next_state
-from registry.upkeep.sweep import MIN_GRACE, Sweep, SweepReport
+from hotswap.registry.clock import utc_now
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterVersion, VersionState
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.event import key_of
+from hotswap.registry.domain.layout import EVENTS, STATES, event_key
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.states import next_state
+from hotswap.registry.ledger.tail import LogTail
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tasks import OneByOne
+from hotswap.registry.upkeep.sweep import MIN_GRACE, Sweep, SweepReport
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stepping import Actor, MemoryStore

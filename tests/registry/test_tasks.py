@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from registry.tasks import OneByOne, Tasks, Threads
+from hotswap.registry.tasks import OneByOne, Tasks, Threads
 
 TIMEOUT_S = 30
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.peft_config import WEIGHTS_FILE
-from registry.bundles.tensors import has_effect, read_tensors
-from registry.bundles.transfer import push
-from registry.errors import InvalidBundle
-from registry.registry import Registry
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.peft_config import WEIGHTS_FILE
+from hotswap.registry.bundles.tensors import has_effect, read_tensors
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.errors import InvalidBundle
+from hotswap.registry.registry import Registry
 from tests.registry.bundles import MODULE, PREFIX, make_bundle
 from tests.registry.conftest import OpenRegistry
 

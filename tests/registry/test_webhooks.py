@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.errors import BlobCorrupted, Forbidden, InvalidSettings
-from registry.events.delivery import MAX_RETRY_S, pause_s
-from registry.events.event import Event
-from registry.events.webhooks import WebhookSettings
-from registry.layout import WEBHOOKS, webhook_key
-from registry.registry import Registry
-from registry.storage.local import LocalStore
-from registry.tomlfile import read_toml
+from hotswap.registry.domain.errors import BlobCorrupted, Forbidden, InvalidSettings
+from hotswap.registry.domain.event import Event
+from hotswap.registry.domain.layout import WEBHOOKS, webhook_key
+from hotswap.registry.events.delivery import MAX_RETRY_S, pause_s
+from hotswap.registry.events.webhooks import WebhookSettings
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tomlfile import read_toml
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
@@ -82,7 +82,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def registry(open_registry: OpenRegistry, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr("registry.events.delivery.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("hotswap.registry.events.delivery.FIRST_RETRY_S", 0.01)
     return open_registry()
 
 
@@ -203,7 +203,7 @@ def test_only_what_matches_is_sent(registry: Registry, receiver: Receiver, tmp_p
 def test_stop_waits_for_no_receiver(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.events.delivery.FIRST_RETRY_S", 300)
+    monkeypatch.setattr("hotswap.registry.events.delivery.FIRST_RETRY_S", 300)
     delivery = registry.delivery(settings("http://127.0.0.1:1/hook"))
     delivery.start()
     push_version(registry, tmp_path, 1)

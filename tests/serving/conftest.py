@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.adapters import AdapterVersion
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.database.catalog import Catalog
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
-from registry.settings import Home
-from registry.storage.local import LocalStore
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom, LoraWeights, read_lora_weights
-from serving.models import Model
-from serving.models.llama import Llama
-from serving.models.native_llama import NativeLlama
-from serving.runner import ModelRunner
-from serving.settings import Kernels, Quantization, ServingSettings
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.registry.storage.local import LocalStore
+from hotswap.serving.adapters.lora import LoraRoom, LoraWeights, read_lora_weights
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.http.app import Serving
+from hotswap.serving.models import Model
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.settings import Kernels, Quantization, ServingSettings
 from tests.peft_adapters import make_adapter
 from tests.tiny_base import make_tiny_base
 

@@ -25,7 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from serving.base_model import BaseDirectory
+from hotswap.serving.base_model import BaseDirectory
 from tests.tiny_base import LLAMA_SIZES, make_tiny_base
 
 WINDOW = 11

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from registry.digests import Digest
-from serving.pages import PagePool, num_pages_of
-from serving.runner import ModelRunner
-from serving.scheduler import Admission, Limits, Scheduler
-from serving.sequence import Delta, SamplingParams, Sequence
+from hotswap.registry.domain.digests import Digest
+from hotswap.serving.engine.pages import PagePool, num_pages_of
+from hotswap.serving.engine.scheduler import Admission, Limits, Scheduler
+from hotswap.serving.engine.sequence import Delta, SamplingParams, Sequence
+from hotswap.serving.execution.runner import ModelRunner
 
 LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=40, prefill_chunk=16, num_pages=256)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from serving.pages import PAGE
-from serving.scheduler import Admission, Limits, Scheduler
-from serving.sequence import Batch, Delta, NextToken, Sequence
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.engine.scheduler import Admission, Limits, Scheduler
+from hotswap.serving.engine.sequence import Batch, Delta, NextToken, Sequence
 
 
 def advance(batch: Batch) -> dict[int, Delta]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.client import RegistryClient
-from registry.registry import Registry
-from serving.app import Serving
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.serving.http.app import Serving
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from registry.digests import Digest
-from registry.errors import BlobCorrupted, BlobNotFound
-from registry.manifest import Manifest
-from registry.registry import Registry
-from serving import adapter_cache
-from serving.adapter_cache import AdapterCache
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import BlobCorrupted, BlobNotFound
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.registry import Registry
+from hotswap.serving.adapters import cache as adapter_cache
+from hotswap.serving.adapters.cache import AdapterCache
 from tests.registry.bundles import lora_shapes, make_bundle, safetensors_bytes
 from tests.serving.conftest import push_adapter
 

@@ -10,11 +10,11 @@ import httpx
 import openai
 import pytest
 
-from registry.adapters import AdapterVersion
-from registry.app import assemble, registry_plane
-from registry.registry import Registry
-from serving.app import Serving
-from serving.pages import PAGE
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.registry import Registry
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.http.app import Serving
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 

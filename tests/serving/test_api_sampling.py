@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.sequence import Delta
-from serving.token_text import TokenText
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.sequence import Delta
+from hotswap.serving.http.app import Serving
+from hotswap.serving.requests.token_text import TokenText
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence, run_to_end
 from tests.serving.test_api import MESSAGES, chat, client, streamed, text_of, url

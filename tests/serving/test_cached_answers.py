@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from serving.base_model import BaseDirectory
-from serving.models import StepInput, StepOutput
-from serving.runner import ModelRunner
-from serving.scheduler import Admission, Limits, Scheduler
-from serving.sequence import Batch, NextToken, Sequence
-from serving.settings import Kernels, Quantization
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.scheduler import Admission, Limits, Scheduler
+from hotswap.serving.engine.sequence import Batch, NextToken, Sequence
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.models import StepInput, StepOutput
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence
 

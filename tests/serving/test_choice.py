@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.errors import InvalidSettings
-from serving.base_model import BaseDirectory
-from serving.models.choice import Placement, make_model
-from serving.models.generic import Generic
-from serving.models.llama import Llama
-from serving.models.native_llama import NativeLlama
-from serving.runner import ModelRunner
-from serving.settings import Device, Kernels, Quantization, ServingSettings
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.models.choice import Placement, make_model
+from hotswap.serving.models.generic import Generic
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.settings import Device, Kernels, Quantization, ServingSettings
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter
 from tests.serving.families import make_family

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.manifest import BaseFingerprint
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.manifest import BaseFingerprint
+from hotswap.serving.base_model import BaseDirectory
 from tests.peft_adapters import make_adapter
 
 SMALL = ("--max-num-seqs", "4", "--kv-cache-tokens", "512", "--max-loras", "2")
@@ -30,7 +30,7 @@ class Shell:
         self.environment = {**kept, "HOTSWAP_HOME": str(home), "USER": "tester"}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "registry", *arguments]
+        return [sys.executable, "-m", "hotswap", *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = self.command(*arguments)
@@ -63,7 +63,7 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.mark.parametrize("command", ["up", "serve", "base", "chat"])
 def test_help_has_an_example_and_imports_no_torch(shell: Shell, command: str) -> None:
     program = (
-        "import sys; from registry.cli import main\n"
+        "import sys; from hotswap.registry.cli import main\n"
         f"try: main([{command!r}, '--help'])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from serving.deliveries import Deliveries
+from hotswap.serving.requests.deliveries import Deliveries
 
 
 def test_a_step_wakes_a_loop_once_and_keeps_the_order() -> None:

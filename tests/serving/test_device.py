@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.manifest import Probe, TopTokens
-from serving.base_model import BaseDirectory
-from serving.lora import CPU, LoraRoom
-from serving.models.generic import Generic
-from serving.models.llama import Llama
-from serving.probes import disagreement
-from serving.runner import ModelRunner
-from serving.sequence import Logprobs
-from serving.settings import Quantization
+from hotswap.registry.domain.manifest import Probe, TopTokens
+from hotswap.serving.adapters.lora import CPU, LoraRoom
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.sequence import Logprobs
+from hotswap.serving.execution.probes import disagreement
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.models.generic import Generic
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.settings import Quantization
 from tests.elsewhere import MixedDevices, elsewhere, process
 from tests.peft_adapters import make_adapter
 from tests.serving.conftest import MAX_RANK, MAX_ROWS, NUM_PAGES, NUM_SLOTS, load_adapter

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from registry.digests import Digest
-from registry.errors import BlobNotFound, NotServable, ServerBusy
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.engine import Engine
-from serving.lora import LoraWeights
-from serving.pages import PAGE
-from serving.runner import ModelRunner, PreparedAdapter
-from serving.sequence import Delta, FinishReason, SamplingParams, Sequence
-from serving.settings import Kernels, Quantization
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import BlobNotFound, NotServable, ServerBusy
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.adapters.lora import LoraWeights
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.engine import Engine
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.engine.sequence import Delta, FinishReason, SamplingParams, Sequence
+from hotswap.serving.execution.runner import ModelRunner, PreparedAdapter
+from hotswap.serving.http.app import Serving
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter, serving_settings
 from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 

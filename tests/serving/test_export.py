@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from registry.bundles.bundle import Bundle
-from registry.digests import Digest
-from registry.errors import BaseMismatch, InvalidRequest, NotServable
-from registry.manifest import Manifest
-from registry.settings import read_home
-from serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
-from serving.export import check_exportable, export_gguf, export_merged
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import BaseMismatch, InvalidRequest, NotServable
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.settings import read_home
+from hotswap.serving.adapters.export import check_exportable, export_gguf, export_merged
+from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.families import make_family
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.digests import Digest
-from registry.registry import Registry
-from serving.app import Serving
-from serving.fairness import MAX_REMEMBERED, VirtualCounters
-from serving.scheduler import Limits
-from serving.sequence import Delta, SamplingParams, Sequence
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.registry import Registry
+from hotswap.serving.engine.fairness import MAX_REMEMBERED, VirtualCounters
+from hotswap.serving.engine.scheduler import Limits
+from hotswap.serving.engine.sequence import Delta, SamplingParams, Sequence
+from hotswap.serving.http.app import Serving
 from tests.serving.conftest import push_adapter
 from tests.serving.sequences import make_sequence
 from tests.serving.steps import Server

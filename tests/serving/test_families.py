@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from registry.errors import BaseNotFound
-from serving.base_model import BaseDirectory
-from serving.models import AdapterRows, Model, Segment, StepInput
-from serving.models.weights import Shape
-from serving.settings import Kernels, Quantization
+from hotswap.registry.domain.errors import BaseNotFound
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
+from hotswap.serving.models.weights import Shape
+from hotswap.serving.settings import Kernels, Quantization
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.families import LLAMA_LIKE, WINDOW, make_family

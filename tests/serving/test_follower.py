@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef
-from registry.client import RegistryClient
-from registry.digests import Digest
-from registry.errors import HotswapError
-from registry.events.event import Event
-from registry.events.servers import ServerInfo
-from serving.follower import Follower
-from serving.version_table import VersionTable
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import HotswapError
+from hotswap.registry.domain.event import Event
+from hotswap.registry.domain.servers import ServerInfo
+from hotswap.registry.http.client import RegistryClient
+from hotswap.serving.aliases.follower import Follower
+from hotswap.serving.aliases.version_table import VersionTable
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.servers import free_ports
 
@@ -32,7 +32,7 @@ LOADED = Digest.of(b"an adapter")
 @contextmanager
 def registry_process(root: Path, port: int) -> Iterator[str]:
     """`hotswap registry` over the store in `root`; yields its URL."""
-    command = [sys.executable, "-m", "registry", "registry"]
+    command = [sys.executable, "-m", "hotswap", "registry"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--store", str(root / "store")],
         stdout=subprocess.PIPE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.base_model import BaseDirectory
-from serving.generation import TextStream
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.requests.generation import TextStream
 
 TEXT = "naïve café 🦊 says hello STOP and more"
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import BertConfig, MambaConfig, PretrainedConfig, RecurrentGemmaConfig
 
-from registry.errors import BaseNotFound, NotServable
-from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom, LoraWeights
-from serving.models import AdapterRows, Segment, StepInput
-from serving.models.generic import Generic
-from serving.settings import Quantization
+from hotswap.registry.domain.errors import BaseNotFound, NotServable
+from hotswap.serving.adapters.lora import LoraRoom, LoraWeights
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.models import AdapterRows, Segment, StepInput
+from hotswap.serving.models.generic import Generic
+from hotswap.serving.settings import Quantization
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MAX_RANK, MAX_ROWS, NUM_PAGES, NUM_SLOTS, load_adapter
 from tests.serving.families import OTHERS, make_family

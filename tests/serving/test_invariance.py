@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from serving.base_model import BaseDirectory
-from serving.quantization import Int8Linear, make_linear
-from serving.scheduler import Limits
-from serving.sequence import Delta
-from serving.settings import Kernels, Quantization
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.scheduler import Limits
+from hotswap.serving.engine.sequence import Delta
+from hotswap.serving.quantization import Int8Linear, make_linear
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence, random_prompt, run_to_end
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from serving.base_model import BaseDirectory
-from serving.runner import ModelRunner
-from serving.sequence import Batch, Sequence, Work
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.sequence import Batch, Sequence, Work
+from hotswap.serving.execution.runner import ModelRunner
 from tests.peft_adapters import greedy, load_with_peft
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence, place, random_prompt, run_to_end

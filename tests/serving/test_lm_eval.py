@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from serving.base_model import BaseDirectory
+from hotswap.serving.base_model import BaseDirectory
 from tests.peft_adapters import load_reference
 from tests.serving.test_api import url
 

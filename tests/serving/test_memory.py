@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from serving.native.memory import HUGE_PAGE, Arena, allocate, taken
+from hotswap.serving.native.memory import HUGE_PAGE, Arena, allocate, taken
 
 MB = 1 << 20
 

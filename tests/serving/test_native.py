@@ -12,24 +12,24 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from registry.errors import NotServable
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.lora import LoraWeights
-from serving.models import AdapterRows, Model, Segment, StepInput
-from serving.models.native_llama import NativeLlama
-from serving.models.weights import FUSED
-from serving.native import library
-from serving.native.layout import LINEARS
-from serving.native.packing import (
+from hotswap.registry.domain.errors import NotServable
+from hotswap.serving.adapters.lora import LoraWeights
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
+from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.models.weights import FUSED
+from hotswap.serving.native import library
+from hotswap.serving.native.layout import LINEARS
+from hotswap.serving.native.packing import (
     PackedWeights,
     pack_expand,
     pack_int4,
     pack_int8,
     pack_shrink,
 )
-from serving.quantization import quantize_half_groups
-from serving.settings import Kernels, Quantization
+from hotswap.serving.native.rounding import quantize_half_groups
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import random_prompt
 from tests.tiny_base import LLAMA_SIZES, make_tiny_base

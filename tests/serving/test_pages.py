@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from array import array
 
-from serving.pages import PagePool
+from hotswap.serving.engine.pages import PagePool
 
 
 def taken(pool: PagePool, num_pages: int) -> array[int]:

@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.errors import ProbeMismatch
-from registry.manifest import BundleMetadata, Probe, TopTokens
-from registry.prompts import Message, PromptFormat
-from registry.registry import Registry
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.lora import LoraWeights
-from serving.models import StepInput, StepOutput
-from serving.pages import PAGE, num_pages_of
-from serving.probes import check_text, disagreement
-from serving.runner import ModelRunner
-from serving.settings import PROBE_TOLERANCES, Kernels, Quantization
+from hotswap.registry.domain.errors import ProbeMismatch
+from hotswap.registry.domain.manifest import BundleMetadata, Probe, TopTokens
+from hotswap.registry.domain.prompts import Message, PromptFormat
+from hotswap.registry.registry import Registry
+from hotswap.serving.adapters.lora import LoraWeights
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.execution.probes import check_text, disagreement
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.http.app import Serving
+from hotswap.serving.models import StepInput, StepOutput
+from hotswap.serving.settings import PROBE_TOLERANCES, Kernels, Quantization
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.probes import ProbePrompt, probe_prompts, record_probes
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
 from tests.serving.test_engine import TIMEOUT_S, Inbox
-from training.data.formats import Example, Place
-from training.probes import ProbePrompt, probe_prompts, record_probes
 
 TOLERANCE = PROBE_TOLERANCES[Quantization.INT8]
 QUESTIONS = ("order two pizza", "one large pizza", "help")

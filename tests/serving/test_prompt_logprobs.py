@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from serving.base_model import BaseDirectory
-from serving.scheduler import Admission, Scheduler
-from serving.settings import Kernels, Quantization
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.scheduler import Admission, Scheduler
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import LIMITS, make_sequence, random_prompt, run_to_end
 from tests.serving.test_api import client, url

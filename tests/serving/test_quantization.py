@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from serving.base_model import BaseDirectory
-from serving.lora import LoraRoom
-from serving.models.choice import NATIVE_BITS
-from serving.models.llama import Llama
-from serving.quantization import make_linear
-from serving.runner import ModelRunner
-from serving.settings import Quantization
+from hotswap.serving.adapters.lora import LoraRoom
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.models.choice import NATIVE_BITS
+from hotswap.serving.models.llama import Llama
+from hotswap.serving.quantization import make_linear
+from hotswap.serving.settings import Quantization
 from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 
 # Relative error of a product in the 2-norm: rounding to 8 bits, to 4 bits of a normal float.

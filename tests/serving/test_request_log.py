@@ -18,14 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from registry.app import assemble, registry_plane
-from registry.errors import InvalidSettings
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.request_log import CURRENT, MAX_QUEUED_BYTES, PREVIOUS, RequestLog, directory_name
-from serving.settings import Kernels, ServingSettings
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.requests.request_log import (
+    CURRENT,
+    MAX_QUEUED_BYTES,
+    PREVIOUS,
+    RequestLog,
+    directory_name,
+)
+from hotswap.serving.settings import Kernels, ServingSettings
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter, serving_settings
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from registry.digests import Digest
-from registry.errors import (
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import (
     AdapterNotFound,
     AliasNotFound,
     BaseMismatch,
@@ -19,12 +19,12 @@ from registry.errors import (
     RankTooHigh,
     VersionNotFound,
 )
-from registry.manifest import BundleMetadata
-from registry.prompts import PromptFormat
-from registry.registry import Registry
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.resolver import Resolver
+from hotswap.registry.domain.manifest import BundleMetadata
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.registry.registry import Registry
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.requests.resolver import Resolver
 from tests.peft_adapters import make_adapter
 from tests.serving.conftest import push_adapter
 

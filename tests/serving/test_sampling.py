@@ -21,8 +21,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from serving.sampling import Chooser, distribution, likeliest, next_token, penalize
-from serving.sequence import NextToken, SamplingParams
+from hotswap.serving.engine.sequence import NextToken, SamplingParams
+from hotswap.serving.execution.sampling import (
+    Chooser,
+    distribution,
+    likeliest,
+    next_token,
+    penalize,
+)
 from tests.serving.sequences import make_sequence
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, 0.0, -1.0])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from serving.scheduler import MAX_OVERTAKEN, Admission, Limits, Scheduler
-from serving.sequence import Batch, Sequence
+from hotswap.serving.engine.scheduler import MAX_OVERTAKEN, Admission, Limits, Scheduler
+from hotswap.serving.engine.sequence import Batch, Sequence
 from tests.serving.sequences import make_sequence
 from tests.serving.steps import Server, advance
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.digests import Digest
-from serving.slots import Lease, SlotTable
+from hotswap.registry.domain.digests import Digest
+from hotswap.serving.adapters.slots import Lease, SlotTable
 
 A, B, C = (Digest.of(name.encode()) for name in "abc")
 

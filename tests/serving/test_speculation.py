@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from serving.base_model import BaseDirectory
-from serving.pages import PAGE
-from serving.runner import ModelRunner
-from serving.scheduler import MAX_GUESSING, Admission, Limits, Scheduler
-from serving.sequence import Delta, FinishReason, NextToken, Sequence
-from serving.settings import Kernels, Quantization
-from serving.speculation import FIRST_GUESS, MAX_PAUSE, Lookup, Tally
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.engine.scheduler import MAX_GUESSING, Admission, Limits, Scheduler
+from hotswap.serving.engine.sequence import Delta, FinishReason, NextToken, Sequence
+from hotswap.serving.engine.speculation import FIRST_GUESS, MAX_PAUSE, Lookup, Tally
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
 from tests.serving.sequences import make_sequence
 

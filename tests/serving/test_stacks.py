@@ -8,18 +8,18 @@ from pathlib import Path
 import openai
 import pytest
 
-from registry.access.scopes import Principal
-from registry.adapters import AdapterVersion
-from registry.app import assemble, registry_plane
-from registry.errors import Forbidden, HotswapError, InvalidReference, NotServable
-from registry.manifest import BundleMetadata
-from registry.prompts import PromptFormat
-from registry.registry import Registry
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.sequence import SamplingParams, Sequence
-from serving.settings import Kernels, Quantization
-from serving.stacks import ScaledName, parse_stack, scaled_text
+from hotswap.registry.domain.access import Principal
+from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.errors import Forbidden, HotswapError, InvalidReference, NotServable
+from hotswap.registry.domain.manifest import BundleMetadata
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.registry import Registry
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.sequence import SamplingParams, Sequence
+from hotswap.serving.http.app import Serving
+from hotswap.serving.requests.stacks import ScaledName, parse_stack, scaled_text
+from hotswap.serving.settings import Kernels, Quantization
 from tests.peft_adapters import make_adapter
 from tests.servers import serving_app
 from tests.serving.conftest import MakeRunner, push_adapter

@@ -10,34 +10,34 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import AdapterRef, AdapterVersion, AliasTarget
-from registry.app import assemble, registry_plane
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.client import RegistryClient
-from registry.database.catalog import Catalog
-from registry.digests import Digest
-from registry.errors import (
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.signed import move_signed, rollback_signed
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasTarget
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import (
     BlobCorrupted,
     InvalidSettings,
     SignatureInvalid,
     StalePointer,
     Untrusted,
 )
-from registry.layout import manifest_key, move_key, signature_key, version_key
-from registry.protocol import AdapterRegistry
-from registry.registry import Registry
-from registry.release.signed import move_signed, rollback_signed
-from registry.release.signing import SigningKey
-from registry.settings import Home
-from registry.signatures import Signature, key_id
-from registry.storage.local import LocalStore
-from registry.tomlfile import read_toml
-from serving.app import Serving
-from serving.seen_moves import SeenMoves
-from serving.settings import ServingSettings
-from serving.trust import Trust, TrustPolicy, TrustRule
-from serving.version_table import Pointer
+from hotswap.registry.domain.layout import manifest_key, move_key, signature_key, version_key
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.signatures import Signature, key_id
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.registry.signing import SigningKey
+from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.tomlfile import read_toml
+from hotswap.serving.aliases.seen_moves import SeenMoves
+from hotswap.serving.aliases.trust import Trust, TrustPolicy, TrustRule
+from hotswap.serving.aliases.version_table import Pointer
+from hotswap.serving.http.app import Serving
+from hotswap.serving.settings import ServingSettings
 from tests.registry.bundles import read_bundle
 from tests.servers import serving_app
 

@@ -7,11 +7,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry.adapters import AdapterRef, AdapterVersion, AliasMove, AliasTarget, VersionState
-from registry.digests import Digest
-from registry.errors import AliasNotFound, RegistryUnavailable
-from registry.events.event import Event
-from serving.version_table import RETRY_S, VersionTable
+from hotswap.registry.domain.adapters import (
+    AdapterRef,
+    AdapterVersion,
+    AliasMove,
+    AliasTarget,
+    VersionState,
+)
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.errors import AliasNotFound, RegistryUnavailable
+from hotswap.registry.domain.event import Event
+from hotswap.serving.aliases.version_table import RETRY_S, VersionTable
 
 NAME = "team/sql"
 PROD = AdapterRef.parse(f"{NAME}@prod")
@@ -245,7 +251,7 @@ def test_what_is_served_are_the_aliases_that_were_asked_for(world: World) -> Non
 def test_what_is_served_is_told_up_to_a_limit(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.version_table.MAX_SERVED", 2)
+    monkeypatch.setattr("hotswap.serving.aliases.version_table.MAX_SERVED", 2)
     for alias in ("a", "b", "c"):
         event = moved(1, 1)
         assert event.move is not None

@@ -10,11 +10,11 @@ from typing import Any
 import openai
 import pytest
 
-from registry.app import assemble
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
+from hotswap.registry.http.app import assemble
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
 from tests.servers import serving_app
 from tests.serving.conftest import serving_settings
 from tests.tiny_base import with_unembedded_token

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
 from tests.tiny_base import make_tiny_base
 
 # No test depends on how fast the machine is, nor on what an earlier run found.

@@ -10,7 +10,7 @@ def help_without_torch(command: str) -> str:
     """Of `training.commands.<command>`, in a process that must not import torch for it."""
     code = (
         "import sys; from click.testing import CliRunner\n"
-        f"from training.commands.{command} import {command}\n"
+        f"from hotswap.training.commands.{command} import {command}\n"
         f"print(CliRunner().invoke({command}, ['--help']).output); "
         "assert 'torch' not in sys.modules"
     )

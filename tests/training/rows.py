@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
-from training.data.dataset import Row, tokenize
-from training.data.formats import Example, Place
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.dataset import Row, tokenize
+from hotswap.training.data.formats import Example, Place
 
 GENERATE_ORDERS = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
 WORDS = ("one", "two", "three", "four", "five")

@@ -6,23 +6,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import training.run
-from registry.bundles.bundle import Bundle
-from registry.connect import open_registry
-from registry.digests import hash_file
-from registry.errors import InvalidData, InvalidRequest, InvalidSettings
-from registry.manifest import Lineage
-from registry.settings import Home, RegistrySettings
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.connect import open_registry
+from hotswap.registry.domain.digests import hash_file
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest, InvalidSettings
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training import run as run_module
+from hotswap.training.commands.train import train
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch
 from tests.training.rows import counting
-from training.commands.train import train
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+    )
     return tmp_path / "home"
 
 
@@ -87,7 +89,7 @@ def test_rows_that_are_too_long_are_refused_before_any_compute(
     def never(*arguments: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(training.run, "finetune", never)
+    monkeypatch.setattr(run_module, "finetune", never)
     data = write_rows([*counting(3), {"question": "fox " * 200, "answer": "x"}])
 
     result = invoke(data, "--base", base.path, "--max-length", 100, "--out", tmp_path / "out")

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import InvalidData
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.checks import check_examples, check_lengths
+from hotswap.training.data.findings import Finding, Severity, refuse
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.rows import rendered
+from hotswap.training.prepare import prepare
+from hotswap.training.spec import TrainingSpec
 from tests.tiny_base import with_unembedded_token
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, tokenized
-from training.data.checks import check_examples, check_lengths
-from training.data.findings import Finding, Severity, refuse
-from training.data.formats import Example, Place
-from training.data.rows import rendered
-from training.prepare import prepare
-from training.spec import TrainingSpec
 
 GOOD = {"question": "a", "answer": "b"}
 

@@ -10,11 +10,11 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
-from serving.base_model import BaseDirectory
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.report import report_on
+from hotswap.training.pages.data import as_html
 from tests.browser import chromium, window
 from tests.training.rows import examples_of
-from training.data.page import as_html
-from training.data.report import report_on
 
 LONG = "a-name-without-any-space-" * 8
 

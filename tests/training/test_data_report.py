@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from registry.settings import Home
-from serving.base_model import BaseDirectory
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.commands.check import check
+from hotswap.training.data.checks import check_examples
+from hotswap.training.data.formats import read_examples
+from hotswap.training.data.near import jaccard
+from hotswap.training.data.report import report_on
+from hotswap.training.data.statistics import Classes, Lengths, describe
+from hotswap.training.pages.data import as_html
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, snips
-from training.commands.check import check
-from training.data.checks import check_examples
-from training.data.formats import read_examples
-from training.data.near import jaccard
-from training.data.page import as_html
-from training.data.report import report_on
-from training.data.statistics import Classes, Lengths, describe
 
 COLUMNS = {"question": "text", "answer": "category"}
 
@@ -205,7 +205,9 @@ def invoke(*arguments: object) -> Result:
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.commands.check.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "hotswap.training.commands.check.read_home", lambda: Home(tmp_path / "home")
+    )
 
 
 def test_warnings_fail_only_when_asked_and_errors_always(

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from registry.errors import InvalidData
-from registry.prompts import Normaliser, PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import Normaliser, PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.data.dataset import batches, micro_batches, tokenize
+from hotswap.training.data.formats import Example, Place
 from tests.training.rows import examples_of, tokenized
-from training.collate import collate
-from training.data.dataset import batches, micro_batches, tokenize
-from training.data.formats import Example, Place
 
 CHAT = (
     {"role": "user", "content": "one two"},

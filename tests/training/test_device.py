@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from registry.manifest import Probe
-from serving.base_model import BaseDirectory
-from serving.lora import CPU
+from hotswap.registry.domain.manifest import Probe
+from hotswap.serving.adapters.lora import CPU
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.methods.loading import load_lora_model
+from hotswap.training.model import Tally, measure, train_pass, trainable
+from hotswap.training.optimizer import MasterWeights
+from hotswap.training.packed.choice import packed
+from hotswap.training.probes import ProbePrompt, record_probes
+from hotswap.training.spec import TrainingSpec
 from tests.elsewhere import elsewhere, process
 from tests.serving.families import make_family
 from tests.tiny_base import make_tiny_base
 from tests.training.rows import tokenized
-from training.collate import collate
-from training.model import Tally, load_lora_model, measure, train_pass, trainable
-from training.optimizer import MasterWeights
-from training.packed.choice import packed
-from training.probes import ProbePrompt, record_probes
-from training.spec import TrainingSpec
 
 NUM_STEPS = 3
 PROMPT = ProbePrompt(({"role": "user", "content": "?"},), (5, 6, 7), (8, 9))

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from registry.errors import InvalidData
-from training.commands.data import data
-from training.data.distances import DISTANCES, Sample, Traits, divergence, form
-from training.data.drift import Verdict, compare, measure_drift, nearest_cosines
-from training.data.formats import Example, Place, read_examples
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.commands.data import data
+from hotswap.training.data.distances import DISTANCES, Sample, Traits, divergence, form
+from hotswap.training.data.drift import Verdict, compare, measure_drift, nearest_cosines
+from hotswap.training.data.formats import Example, Place, read_examples
 
 ITEMS = ("pizza", "burger", "salad", "soup", "pasta")
 

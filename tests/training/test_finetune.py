@@ -8,17 +8,18 @@ import torch
 from peft import set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.data.dataset import micro_batches, tokenize
+from hotswap.training.finetune import TrainingDiverged, finetune
+from hotswap.training.methods.loading import load_lora_model
+from hotswap.training.model import Tally, measure, train_pass, trainable
+from hotswap.training.optimizer import MasterWeights, learning_rate
+from hotswap.training.outcome import Outcome
+from hotswap.training.progress import Silence
+from hotswap.training.spec import TrainingSpec
 from tests.training.rows import counting, examples_of, tokenized
-from training.collate import collate
-from training.data.dataset import micro_batches, tokenize
-from training.finetune import TrainingDiverged, finetune
-from training.model import Tally, load_lora_model, measure, train_pass, trainable
-from training.optimizer import MasterWeights, learning_rate
-from training.outcome import Outcome
-from training.progress import Silence
-from training.spec import TrainingSpec
 
 
 def spec_of(**values: Any) -> TrainingSpec:

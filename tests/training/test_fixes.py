@@ -14,27 +14,27 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidData, InvalidSettings
-from registry.prompts import Normaliser
-from serving.base_model import BaseDirectory
-from serving.resolver import Target
-from serving.schemas import ChatRequest
-from serving.settings import ServingSettings
+from hotswap.registry.domain.errors import InvalidData, InvalidSettings
+from hotswap.registry.domain.prompts import Normaliser
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.requests.resolver import Target
+from hotswap.serving.requests.schemas import ChatRequest
+from hotswap.serving.settings import ServingSettings
+from hotswap.training.commands.data import data
+from hotswap.training.data.classes import are_classes, balance
+from hotswap.training.data.fixes import Fixes, clean
+from hotswap.training.data.formats import Example, Place, read_examples
+from hotswap.training.data.near import key
+from hotswap.training.data.splitting import alike, split
+from hotswap.training.data.structure import structure_of
+from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
+from hotswap.training.finetune import finetune
+from hotswap.training.prepare import prepare
+from hotswap.training.progress import Silence
+from hotswap.training.publish import publish
+from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of
-from training.commands.data import data
-from training.data.classes import are_classes, balance
-from training.data.fixes import Fixes, clean
-from training.data.formats import Example, Place, read_examples
-from training.data.near import key
-from training.data.splitting import alike, split
-from training.data.structure import structure_of
-from training.evaluation.engine import FreshEngine, fresh_engine
-from training.finetune import finetune
-from training.prepare import prepare
-from training.progress import Silence
-from training.publish import publish
-from training.spec import TrainingSpec
 
 LONG = "the quick brown fox jumps over the lazy dog near the river bank today"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from registry.errors import InvalidData
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.data.formats import read_examples
 from tests.training.conftest import WriteRows
-from training.data.formats import read_examples
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "hello"}

@@ -15,33 +15,33 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
-from registry.errors import InvalidSettings
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
-from serving.quantization import Quantization
-from serving.runner import ModelRunner
-from serving.sequence import Sequence, Work
-from serving.settings import Kernels
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.engine.sequence import Sequence, Work
+from hotswap.serving.execution.runner import ModelRunner
+from hotswap.serving.quantization import Quantization
+from hotswap.serving.settings import Kernels
+from hotswap.training.checkpoints import CheckpointFile
+from hotswap.training.collate import collate
+from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.methods.adapted import Adapted, adapt
+from hotswap.training.methods.extraction import factors
+from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank
+from hotswap.training.methods.plain import PlainLora
+from hotswap.training.model import measure, train_pass, trainable
+from hotswap.training.optimizer import MasterWeights
+from hotswap.training.prepare import prepare
+from hotswap.training.progress import Silence
+from hotswap.training.publish import adapter_config, publish
+from hotswap.training.spec import TrainingSpec
 from tests.peft_adapters import load_reference, load_with_peft
 from tests.serving.conftest import load_adapter, make_tiny_model
 from tests.serving.sequences import make_sequence, place
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized
-from training.checkpoints import CheckpointFile
-from training.collate import collate
-from training.finetune import TrainingInterrupted, finetune
-from training.methods.adapted import Adapted, adapt
-from training.methods.extraction import factors
-from training.methods.layers import find_targets, refuse_wasteful_rank
-from training.methods.plain import PlainLora
-from training.model import measure, train_pass, trainable
-from training.optimizer import MasterWeights
-from training.prepare import prepare
-from training.progress import Silence
-from training.publish import adapter_config, publish
-from training.spec import TrainingSpec
 
 # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

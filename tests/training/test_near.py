@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from registry.errors import InvalidRequest
-from training.data.near import jaccard, key, near_groups
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.data.near import jaccard, key, near_groups
 
 WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi") for b in ("ten", "ru") for c in ("s", "d", "vo")]
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import Batch, collate
+from hotswap.training.data.dataset import Row
+from hotswap.training.data.formats import Place
+from hotswap.training.methods.loading import load_lora_model
+from hotswap.training.model import measure, train_pass, trainable
+from hotswap.training.packed.choice import packed, unsupported
+from hotswap.training.packed.layout import Layout
+from hotswap.training.spec import TrainingSpec
 from tests.serving.families import LLAMA_LIKE, WINDOW, make_family
 from tests.training.rows import tokenized
-from training.collate import Batch, collate
-from training.data.dataset import Row
-from training.data.formats import Place
-from training.model import load_lora_model, measure, train_pass, trainable
-from training.packed.choice import packed, unsupported
-from training.packed.layout import Layout
-from training.spec import TrainingSpec
 
 PAD = 2
 

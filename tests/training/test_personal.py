@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.data.personal import is_card, personal_data
+from hotswap.training.data.personal import is_card, personal_data
 
 
 @pytest.mark.parametrize(

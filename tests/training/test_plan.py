@@ -9,24 +9,24 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import training.run
-from registry.errors import InvalidRequest, InvalidSettings
-from registry.prompts import PromptFormat
-from registry.settings import Home
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training import run as run_module
+from hotswap.training.collate import collate
+from hotswap.training.commands.train import train
+from hotswap.training.data.dataset import tokenize
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.mask import CLOSE, OPEN, marked
+from hotswap.training.methods.adapted import adapt
+from hotswap.training.methods.pace import Pace, measure_pace
+from hotswap.training.methods.plan import Memory, largest_pass, make_plan, saved_bytes
+from hotswap.training.model import train_pass, trainable
+from hotswap.training.optimizer import MasterWeights
+from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, examples_of, tokenized
-from training.collate import collate
-from training.commands.train import train
-from training.data.dataset import tokenize
-from training.data.formats import Example, Place
-from training.data.mask import CLOSE, OPEN, marked
-from training.methods.adapted import adapt
-from training.methods.pace import Pace, measure_pace
-from training.methods.plan import Memory, largest_pass, make_plan, saved_bytes
-from training.model import train_pass, trainable
-from training.optimizer import MasterWeights
-from training.spec import TrainingSpec
 
 # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -211,7 +211,9 @@ def test_control_characters_of_the_data_do_not_reach_the_terminal(
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+    )
     return tmp_path / "home"
 
 
@@ -220,7 +222,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(training.run, "finetune", never)
+    monkeypatch.setattr(run_module, "finetune", never)
 
 
 def invoke(*arguments: object) -> Result:

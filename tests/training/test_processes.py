@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from serving.base_model import BaseDirectory
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.checkpoints import ResumeRefused
+from hotswap.training.finetune import TrainingInterrupted
+from hotswap.training.prepare import prepare
+from hotswap.training.processes import ALONE, Processes
+from hotswap.training.progress import Silence
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized
-from training.checkpoints import ResumeRefused
-from training.finetune import TrainingInterrupted
-from training.prepare import prepare
-from training.processes import ALONE, Processes
-from training.progress import Silence
-from training.run import Run
-from training.spec import TrainingSpec
 
 OPTIONS = {"r": 4, "learning_rate": 0.01, "num_epochs": 2, "batch_size": 8, "dtype": "float32"}
 
@@ -42,7 +42,7 @@ def test_two_processes_make_the_steps_of_one(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "--local-ranks-filter", "0", "-m", "--", "training"),
+            *("--nproc-per-node", "2", "--local-ranks-filter", "0", "-m", "--", "hotswap.training"),
             *(str(spec.data), *options),
         ],
         capture_output=True,

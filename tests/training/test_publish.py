@@ -14,22 +14,22 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from registry.bundles.bundle import Bundle
-from registry.digests import hash_file
-from registry.errors import InvalidRequest
-from registry.manifest import Lineage
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.domain.digests import hash_file
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.finetune import finetune
+from hotswap.training.model import measure
+from hotswap.training.outcome import Outcome
+from hotswap.training.prepare import Prepared, prepare
+from hotswap.training.progress import Silence
+from hotswap.training.publish import code_revision, publish
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
-from training.collate import collate
-from training.finetune import finetune
-from training.model import measure
-from training.outcome import Outcome
-from training.prepare import Prepared, prepare
-from training.progress import Silence
-from training.publish import code_revision, publish
-from training.run import Run
-from training.spec import TrainingSpec
 
 # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -148,7 +148,7 @@ def test_processes_with_other_hash_seeds_write_the_same_bytes(
 ) -> None:
     data = write_rows(counting(16))
     options = ["--base", str(base.path), "--r", "2", "--epochs", "1"]
-    main = "from registry.cli import main; main()"
+    main = "from hotswap.registry.cli import main; main()"
     command = [sys.executable, "-c", main, "train", str(data), *options]
     processes = [
         subprocess.Popen(

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import BaseNotFound
-from registry.settings import read_home
-from serving.base_model import BaseDirectory, provide_base
+from hotswap.registry.domain.errors import BaseNotFound
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.training.data.dataset import tokenize
+from hotswap.training.finetune import finetune
+from hotswap.training.progress import Silence
+from hotswap.training.spec import TrainingSpec
 from tests.training.rows import examples_of, orders
-from training.data.dataset import tokenize
-from training.finetune import finetune
-from training.progress import Silence
-from training.spec import TrainingSpec
 
 
 @pytest.fixture(scope="module")

@@ -14,21 +14,21 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from registry.errors import Conflict, InvalidData, InvalidRequest
-from registry.prompts import PromptFormat
-from registry.settings import Home
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import Conflict, InvalidData, InvalidRequest
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.checkpoints import CheckpointFile, ResumeRefused, difference
+from hotswap.training.commands.train import train
+from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.model import Tally
+from hotswap.training.outcome import Outcome
+from hotswap.training.progress import Silence, Timing
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
+from hotswap.training.state import Checkpoint, Point, State
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized
-from training.checkpoints import CheckpointFile, ResumeRefused, difference
-from training.commands.train import train
-from training.finetune import TrainingInterrupted, finetune
-from training.model import Tally
-from training.outcome import Outcome
-from training.progress import Silence, Timing
-from training.run import Run
-from training.spec import TrainingSpec
-from training.state import Checkpoint, Point, State
 
 NUM_STEPS = 12  # 32 rows in batches of 8, three epochs
 # What a child process runs: each attempt is a process of its own that kills itself, without any
@@ -37,11 +37,11 @@ KILLED_RUNS = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from serving.base_model import BaseDirectory
-from training.prepare import prepare
-from training.progress import Silence
-from training.run import Run
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.prepare import prepare
+from hotswap.training.progress import Silence
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
 
 class KilledAfter(Silence):
     def __init__(self, step): self._step = step
@@ -150,7 +150,7 @@ def task(base: BaseDirectory, write_rows: WriteRows) -> TrainingSpec:
 def carry_out(
     spec: TrainingSpec, base: BaseDirectory, run: Run, stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    from training.prepare import prepare
+    from hotswap.training.prepare import prepare
 
     run.carry_out(spec, base, prepare(spec, base), Silence(), stop)
     return run.directory
@@ -294,7 +294,9 @@ def test_a_difference_names_nested_missing_and_new_fields() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+    )
     return Home(tmp_path / "home")
 
 
@@ -314,7 +316,7 @@ def test_a_signal_ends_the_command_after_the_step_and_resume_finishes_it(
     options = ("--base", base.path, "--r", 4, "--batch-size", 12, "--learning-rate", 0.01)
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
-        patched.setattr("training.progress.progress_for", lambda _stream: SignalsItself())
+        patched.setattr("hotswap.training.progress.progress_for", lambda _stream: SignalsItself())
         stopped = invoke(task.data, *options)
     assert isinstance(stopped.exception, TrainingInterrupted)
     assert signal.getsignal(signal.SIGTERM) is handler

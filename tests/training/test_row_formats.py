@@ -13,16 +13,16 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidData, InvalidRequest
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.commands.data import data
+from hotswap.training.data.dataset import tokenize
+from hotswap.training.data.formats import Example, Place, iter_examples, read_examples
+from hotswap.training.data.formats.fields import Fields
+from hotswap.training.data.formats.known import FORMATS, detect
+from hotswap.training.data.formats.writing import write_examples
 from tests.training.conftest import WriteRows
-from training.commands.data import data
-from training.data.dataset import tokenize
-from training.data.formats import Example, Place, iter_examples, read_examples
-from training.data.formats.fields import Fields
-from training.data.formats.known import FORMATS, detect
-from training.data.formats.writing import write_examples
 
 SYSTEM = {"role": "system", "content": "s"}
 USER = {"role": "user", "content": "hi"}

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotswap.training.data.distinct import Distinct, pairs_of, words_of
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.hashes import HASH_BYTES, Counts, first_equal, text_hash
+from hotswap.training.data.spool import Spool
 from tests.training.rows import counting, examples_of
-from training.data.distinct import Distinct, pairs_of, words_of
-from training.data.formats import Example, Place
-from training.data.hashes import HASH_BYTES, Counts, first_equal, text_hash
-from training.data.spool import Spool
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,7 +85,7 @@ PEAK = """
 import sys
 from itertools import pairwise
 from pathlib import Path
-from training.commands.check import check
+from hotswap.training.commands.check import check
 check.main([sys.argv[1], "--no-base"], standalone_mode=False)
 (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in s]
 print("peak", line.split()[1])

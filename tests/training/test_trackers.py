@@ -11,19 +11,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from registry.errors import HotswapError, InvalidRequest
-from registry.settings import Home
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import HotswapError, InvalidRequest
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.commands.train import train
+from hotswap.training.finetune import TrainingInterrupted
+from hotswap.training.model import Tally
+from hotswap.training.prepare import prepare
+from hotswap.training.progress import Ending, Silence, Timing
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
+from hotswap.training.trackers import Tracker, require_packages, tracked
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
-from training.commands.train import train
-from training.finetune import TrainingInterrupted
-from training.model import Tally
-from training.prepare import prepare
-from training.progress import Ending, Silence, Timing
-from training.run import Run
-from training.spec import TrainingSpec
-from training.trackers import Tracker, require_packages, tracked
 
 SPEC = {"r": 4, "learning_rate": 0.001}
 TRAIN, VALIDATION = Tally(6.0, 3, 4), Tally(2.0, 3, 4)
@@ -180,7 +180,7 @@ def test_train_sends_its_figures_where_it_is_told(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr("training.commands.train.read_home", lambda: Home(tmp_path))
+    monkeypatch.setattr("hotswap.training.commands.train.read_home", lambda: Home(tmp_path))
     options = ["--base", str(base.path), "--r", "2", "--epochs", "1", "--track", "tensorboard"]
 
     result = CliRunner().invoke(train, [str(write_rows(counting(40))), *options])

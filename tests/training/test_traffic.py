@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from registry.errors import InvalidData
-from training.commands.data import data
-from training.data.checks import check_examples
-from training.data.findings import refuse
-from training.data.formats import read_examples
-from training.data.traffic import Answers, Choice, LeftOut, collect, iter_served, requests_in
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.commands.data import data
+from hotswap.training.data.checks import check_examples
+from hotswap.training.data.findings import refuse
+from hotswap.training.data.formats import read_examples
+from hotswap.training.data.traffic import (
+    Answers,
+    Choice,
+    LeftOut,
+    collect,
+    iter_served,
+    requests_in,
+)
 
 
 def user(text: str) -> dict[str, Any]:

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import training.run
-from registry.errors import InvalidSettings
-from registry.settings import Home
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training import run as run_module
+from hotswap.training.commands.tune import tune
+from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
-from training.commands.tune import tune
-from training.spec import TrainingSpec
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("training.commands.tune.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr("hotswap.training.commands.tune.read_home", lambda: Home(tmp_path / "home"))
     return tmp_path / "home"
 
 
@@ -55,7 +55,7 @@ def test_an_interrupted_grid_goes_on_with_what_is_missing(
     base: BaseDirectory, home: Path, write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_rows(counting(40))
-    finetune = training.run.finetune
+    finetune = run_module.finetune
     ranks: list[int] = []
 
     def interrupted_at_the_second(spec: TrainingSpec, *rest: object) -> object:
@@ -64,7 +64,7 @@ def test_an_interrupted_grid_goes_on_with_what_is_missing(
             raise KeyboardInterrupt
         return finetune(spec, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training.run, "finetune", interrupted_at_the_second)
+    monkeypatch.setattr(run_module, "finetune", interrupted_at_the_second)
     assert invoke(data, base, "--rates", "1e-3", "--ranks", "2,4,8").exit_code != 0
 
     result = invoke(data, base, "--rates", "1e-3", "--ranks", "2,4,8")

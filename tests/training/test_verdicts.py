@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import InvalidSettings
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.dataset import tokenize
+from hotswap.training.finetune import finetune
+from hotswap.training.progress import Silence
+from hotswap.training.spec import TrainingSpec
+from hotswap.training.verdicts import Measured, is_exhausted, overfit_from
 from tests.training.rows import counting, examples_of, tokenized
-from training.data.dataset import tokenize
-from training.finetune import finetune
-from training.progress import Silence
-from training.spec import TrainingSpec
-from training.verdicts import Measured, is_exhausted, overfit_from
 
 
 def curve(validation: Sequence[float], train: Sequence[float]) -> list[Measured]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from registry.commands.parts import example
-from registry.settings import read_home
-from training.commands.rows import columns_option
-from training.data.formats import iter_examples
-from training.data.spool import Spool
-from training.spec import TrainingSpec
+from hotswap.registry.commands.parts import example
+from hotswap.registry.settings import read_home
+from hotswap.training.commands.rows import columns_option
+from hotswap.training.data.formats import iter_examples
+from hotswap.training.data.spool import Spool
+from hotswap.training.spec import TrainingSpec
 
 _DEFAULT = TrainingSpec.model_fields
 
@@ -77,9 +77,9 @@ def check(
             if path is not None
         }
 
-        from serving.base_model import provide_base, quiet_libraries
-        from training.data.page import as_html
-        from training.data.report import report_on
+        from hotswap.serving.base_model import provide_base, quiet_libraries
+        from hotswap.training.data.report import report_on
+        from hotswap.training.pages.data import as_html
 
         quiet_libraries()
         model = None if no_base else provide_base(base, home.bases)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from registry.commands.parts import example
-from training.commands.rows import columns_option, format_option, target_format_option
-from training.data.formats import iter_examples
-from training.data.formats.writing import write_examples
+from hotswap.registry.commands.parts import example
+from hotswap.training.commands.rows import columns_option, format_option, target_format_option
+from hotswap.training.data.formats import iter_examples
+from hotswap.training.data.formats.writing import write_examples
 
 
 @click.command(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from registry.commands.parts import example
-from training.commands.check import check
-from training.commands.convert import convert
-from training.commands.drift import drift
-from training.commands.fix import fix, split_rows
-from training.commands.from_traffic import from_traffic
+from hotswap.registry.commands.parts import example
+from hotswap.training.commands.check import check
+from hotswap.training.commands.convert import convert
+from hotswap.training.commands.drift import drift
+from hotswap.training.commands.fix import fix, split_rows
+from hotswap.training.commands.from_traffic import from_traffic
 
 
 @click.group(epilog=example("hotswap data convert train.csv train.jsonl"))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from registry.commands.parts import example
-from training.commands.rows import columns_option
-from training.data.formats import read_examples
+from hotswap.registry.commands.parts import example
+from hotswap.training.commands.rows import columns_option
+from hotswap.training.data.formats import read_examples
 
 
 @click.command(
@@ -36,8 +36,8 @@ def drift(
     times, and the threshold that these draws set: above it the requests are drifting, or foreign
     when they are 0.3 above the median. The requests least like any training row are listed.
     """
-    from training.data.drift import measure_drift
-    from training.data.traffic import requests_in
+    from hotswap.training.data.drift import measure_drift
+    from hotswap.training.data.traffic import requests_in
 
     requests, train = requests_in(traffic), read_examples(data, columns=columns)
     found = measure_drift(requests, train, seed=seed)

@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.errors import InvalidRequest
-from registry.settings import read_section
-from training.commands.evaluate import (
-    OpenedRegistry,
-    measure,
-    print_report,
-    sources_of,
-    write_report,
-)
-from training.evaluation.gate import Requirement
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.settings import read_section
+from hotswap.training.commands.reports import print_report, write_report
+from hotswap.training.evaluation.gate import Requirement
+from hotswap.training.evaluation.session import OpenedRegistry, measure, sources_of
 
 if TYPE_CHECKING:
-    from registry.release.policy import Condition
-    from serving.base_model import BaseDirectory
-    from training.evaluation.evaluate import EvalSet
-    from training.run import Run
+    from hotswap.registry.domain.policy import Condition
+    from hotswap.serving.base_model import BaseDirectory
+    from hotswap.training.evaluation.evaluate import EvalSet
+    from hotswap.training.run import Run
 
 CANDIDATE = "candidate"
 """The alias that a requirement guards when none is named."""
@@ -46,7 +41,7 @@ class Examination:
     ) -> Examination:
         """Raises InvalidData for the rows, InvalidRequest for a metric that is not measured or an
         alias of an adapter without a name."""
-        from training.evaluation.evaluate import EvalSet
+        from hotswap.training.evaluation.evaluate import EvalSet
 
         names = sources_of(requirement, name)
         asked = EvalSet.read(data, base)
@@ -57,8 +52,8 @@ class Examination:
     def hold(self, run: Run, location: str | None) -> Condition | None:
         """Ask the run's adapter in a fresh engine; let adapter and record state the metrics, and
         write the report beside them. What the requirement comes to, when there is one."""
-        from serving.settings import ServingSettings
-        from training.evaluation.engine import fresh_engine
+        from hotswap.serving.settings import ServingSettings
+        from hotswap.training.evaluation.engine import fresh_engine
 
         settings = read_section("serving", ServingSettings)
         with ExitStack() as stack:

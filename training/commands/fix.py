@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from registry.commands.parts import example
-from registry.errors import InvalidRequest
-from registry.options import model_options
-from registry.settings import read_home
-from training.commands.rows import columns_option, format_option, target_format_option
-from training.data.fixes import Fixes, clean, even_out
-from training.data.formats import Example, iter_examples
-from training.data.formats.reading import format_of
-from training.data.formats.writing import CSV, write_examples
-from training.data.splitting import cut
-from training.data.spool import Spool
+from hotswap.registry.commands.options import model_options
+from hotswap.registry.commands.parts import example
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.settings import read_home
+from hotswap.training.commands.rows import columns_option, format_option, target_format_option
+from hotswap.training.data.fixes import Fixes, clean, even_out
+from hotswap.training.data.formats import Example, iter_examples
+from hotswap.training.data.formats.reading import format_of
+from hotswap.training.data.formats.writing import CSV, write_examples
+from hotswap.training.data.splitting import cut
+from hotswap.training.data.spool import Spool
 
 _PARTS = ("train", "validation", "test")
 

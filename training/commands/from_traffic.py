@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from registry.commands.parts import example, utc_time
-from registry.errors import InvalidData
-from training.commands.rows import target_format_option
-from training.data.formats.writing import write_examples
-from training.data.traffic import Answers, Choice, collect, iter_served
+from hotswap.registry.commands.parts import example, utc_time
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.commands.rows import target_format_option
+from hotswap.training.data.formats.writing import write_examples
+from hotswap.training.data.traffic import Answers, Choice, collect, iter_served
 
 _OWNER_ONLY = 0o600
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.commands.parts import example
-from registry.errors import InvalidRequest
-from registry.settings import read_home, read_section
-from training.commands.evaluate import OpenedRegistry, base_of, say, target_of
-from training.commands.rows import columns_option
+from hotswap.registry.commands.parts import example
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.settings import read_home, read_section
+from hotswap.training.commands.reports import say
+from hotswap.training.commands.rows import columns_option
+from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
 
 if TYPE_CHECKING:
-    from training.ladder.report import LadderReport
-    from training.run import Run
+    from hotswap.training.ladder.report import LadderReport
+    from hotswap.training.run import Run
 
 LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
 
@@ -107,16 +108,16 @@ def ladder(
                 "--goal judges prompts without an adapter; with one, --margin says what it is"
                 " judged by"
             )
-        from serving.base_model import provide_base, quiet_libraries
-        from serving.settings import ServingSettings
+        from hotswap.serving.base_model import provide_base, quiet_libraries
+        from hotswap.serving.settings import ServingSettings
 
         quiet_libraries()
-        from training.evaluation.engine import fresh_engine
-        from training.evaluation.evaluate import EvalSet
-        from training.ladder.pool import Pool
-        from training.ladder.report import make_ladder_report, metric_named
-        from training.ladder.rows import LadderRows
-        from training.ladder.rungs import climb, make_rungs
+        from hotswap.training.evaluation.engine import fresh_engine
+        from hotswap.training.evaluation.evaluate import EvalSet
+        from hotswap.training.ladder.pool import Pool
+        from hotswap.training.ladder.report import make_ladder_report, metric_named
+        from hotswap.training.ladder.rows import LadderRows
+        from hotswap.training.ladder.rungs import climb, make_rungs
 
         trained_on = None if run is None else run.record["spec"]["base"]
         base = provide_base(base_name or trained_on or base_of(adapter, registry), home.bases)
@@ -213,7 +214,7 @@ def keep(
 
 
 def write_page(path: Path, report: LadderReport, about: dict[str, Any], concurrency: int) -> None:
-    from training.ladder.page import page
+    from hotswap.training.pages.ladder import page
 
     facts = {**about, **about["data"]}
     facts.pop("data")
@@ -250,7 +251,7 @@ def _adapter(
     if run_name is not None:
         if adapter is not None:
             raise InvalidRequest("--run names the adapter already; leave out --adapter")
-        from training.run import Run
+        from hotswap.training.run import Run
 
         run = Run.find(runs, run_name)
         if not run.adapter.is_dir():

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from registry.errors import InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from serving.base_model import BaseDirectory
-    from training.data.dataset import Row
-    from training.methods.layers import Layer
-    from training.methods.plan import Memory, Plan
-    from training.prepare import Prepared
-    from training.spec import TrainingSpec
+    from hotswap.serving.base_model import BaseDirectory
+    from hotswap.training.data.dataset import Row
+    from hotswap.training.methods.layers import Layer
+    from hotswap.training.methods.plan import Memory, Plan
+    from hotswap.training.prepare import Prepared
+    from hotswap.training.spec import TrainingSpec
 
 
 def show_masks(
@@ -27,7 +27,7 @@ def show_masks(
     """The first `count` rows (None: all) with their masks, to the terminal in colour or to a new
     file; click takes the colour out where there is no terminal. Raises InvalidRequest for a file
     that is there already or cannot be made."""
-    from training.data.mask import marked
+    from hotswap.training.data.mask import marked
 
     chosen = rows[:count]
     with ExitStack() as stack:
@@ -52,8 +52,8 @@ def _new_file(path: Path) -> TextIO:
 
 def show_plan(spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> None:
     """Parameters and memory from shapes, then the time from a few steps, which are thrown away."""
-    from training.methods.pace import measure_pace
-    from training.methods.plan import make_plan
+    from hotswap.training.methods.pace import measure_pace
+    from hotswap.training.methods.plan import make_plan
 
     plan = make_plan(base, spec, prepared.train)
     for line in (*_layer_lines(plan), *_memory_lines(plan.memory)):

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.adapters import check_name
-from registry.errors import InvalidRequest
-from registry.options import model_options
-from registry.settings import RegistrySettings, read_home, read_section, read_user
-from training.commands.evaluate import require_met
-from training.commands.examination import CANDIDATE, Examination, read_requirement
-from training.commands.preview import show_masks, show_plan
-from training.spec import TrainingSpec
+from hotswap.registry.commands.options import model_options
+from hotswap.registry.domain.adapters import check_name
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.settings import RegistrySettings, read_home, read_section, read_user
+from hotswap.training.commands.examination import CANDIDATE, Examination, read_requirement
+from hotswap.training.commands.preview import show_masks, show_plan
+from hotswap.training.commands.reports import require_met
+from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from registry.bundles.bundle import Bundle
-    from registry.manifest import Manifest
-    from training.data.findings import Finding
-    from training.outcome import Outcome
+    from hotswap.registry.bundles.bundle import Bundle
+    from hotswap.registry.domain.manifest import Manifest
+    from hotswap.training.data.findings import Finding
+    from hotswap.training.outcome import Outcome
 
 _LISTED = 5
 
@@ -115,7 +115,7 @@ def train(
     format that `hotswap data convert` reads, as JSON lines, a JSON array or CSV. The data is
     checked before anything is computed. The result is a PEFT directory that `hotswap push` takes.
     Ctrl-C ends the run after the step it is in; --resume goes on to the same weights.
-    `torchrun --nproc-per-node N --local-ranks-filter 0 -m -- training DATA …` shares it out.
+    `torchrun --nproc-per-node N -m -- hotswap.training DATA …` shares it out.
     """
     if name is not None:
         check_name(name)
@@ -127,18 +127,18 @@ def train(
     given = _given(data, options)
     spec = TrainingSpec.parse(given) if resume is None else None
 
-    from serving.base_model import provide_base, quiet_libraries
+    from hotswap.serving.base_model import provide_base, quiet_libraries
 
     quiet_libraries()
-    from registry.bundles.bundle import Bundle
-    from training.data.findings import refuse
-    from training.interruption import StopSignals
-    from training.prepare import prepare
-    from training.processes import joined
-    from training.progress import progress_for
-    from training.publish import require_absent
-    from training.run import Run, take_part
-    from training.trackers import Tracker, require_packages, tracked
+    from hotswap.registry.bundles.bundle import Bundle
+    from hotswap.training.data.findings import refuse
+    from hotswap.training.interruption import StopSignals
+    from hotswap.training.prepare import prepare
+    from hotswap.training.processes import joined
+    from hotswap.training.progress import progress_for
+    from hotswap.training.publish import require_absent
+    from hotswap.training.run import Run, take_part
+    from hotswap.training.trackers import Tracker, require_packages, tracked
 
     chosen = [Tracker(name) for name in trackers]
     require_packages(chosen)
@@ -214,8 +214,8 @@ def _push(
     location: str | None,
     why: str,
 ) -> None:
-    from registry.bundles.transfer import push
-    from registry.connect import connect
+    from hotswap.registry.bundles.transfer import push
+    from hotswap.registry.connect import connect
 
     settings = read_section("registry", RegistrySettings)
     with connect(location, settings, read_home()) as registry:

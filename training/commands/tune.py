@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.errors import InvalidSettings
-from registry.options import model_options
-from registry.settings import read_home
-from training.commands.train import print_findings, read_spec
-from training.spec import TrainingSpec
+from hotswap.registry.commands.options import model_options
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.settings import read_home
+from hotswap.training.commands.train import print_findings, read_spec
+from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from training.grid import Trial
+    from hotswap.training.grid import Trial
 
 
 @click.command(
@@ -39,14 +39,14 @@ def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     spec = read_spec(data, options)
     chosen = (_numbers("rates", rates, float), _numbers("ranks", ranks, int))
 
-    from serving.base_model import provide_base, quiet_libraries
+    from hotswap.serving.base_model import provide_base, quiet_libraries
 
     quiet_libraries()
-    from training.data.findings import refuse
-    from training.grid import Grid
-    from training.interruption import StopSignals
-    from training.prepare import prepare
-    from training.progress import Progress, progress_for
+    from hotswap.training.data.findings import refuse
+    from hotswap.training.grid import Grid
+    from hotswap.training.interruption import StopSignals
+    from hotswap.training.prepare import prepare
+    from hotswap.training.progress import Progress, progress_for
 
     home = read_home()
     base = provide_base(spec.base, home.bases)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from training.data.findings import Finding, Places, Severity, short, warning
-from training.data.formats import Example
-from training.data.hashes import Counts, text_hash
-from training.data.near import key, key_hash
-from training.data.statistics import Classes
+from hotswap.training.data.findings import Finding, Places, Severity, short, warning
+from hotswap.training.data.formats import Example
+from hotswap.training.data.hashes import Counts, text_hash
+from hotswap.training.data.near import key, key_hash
+from hotswap.training.data.statistics import Classes
 
 # Where a share or a balance becomes worth a warning; of sets that are large enough to have one.
 MIN_JUDGED = 20

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from training.data.answers import check_answers
-from training.data.dataset import Row
-from training.data.findings import Finding, Severity
-from training.data.formats import Example
-from training.data.hashes import Counts
-from training.data.repeats import check_repeats
-from training.data.statistics import Classes, answers_of
-from training.data.tidiness import check_tidiness
+from hotswap.training.data.answers import check_answers
+from hotswap.training.data.dataset import Row
+from hotswap.training.data.findings import Finding, Severity
+from hotswap.training.data.formats import Example
+from hotswap.training.data.hashes import Counts
+from hotswap.training.data.repeats import check_repeats
+from hotswap.training.data.statistics import Classes, answers_of
+from hotswap.training.data.tidiness import check_tidiness
 
 
 def check_examples(

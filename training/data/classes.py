@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from registry.errors import InvalidData
-from training.data.formats import Example
-from training.data.hashes import Counts, Texts
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.data.formats import Example
+from hotswap.training.data.hashes import Counts, Texts
 
 MIN_MEAN_ROWS = 5
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from registry.errors import InvalidData
-from registry.prompts import PromptFormat
-from training.data.formats import Example, Place
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.training.data.formats import Example, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from registry.errors import InvalidData
-from training.data.formats import Place
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.data.formats import Place
 
 _LISTED = 10
 

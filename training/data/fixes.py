@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from registry.errors import InvalidData, InvalidSettings
-from registry.manifest import first_problem
-from registry.prompts import Normaliser
-from training.data.classes import balance
-from training.data.formats import Example
-from training.data.hashes import text_hash
-from training.data.near import key
-from training.data.splitting import alike, question_text
-from training.data.structure import structure_of
+from hotswap.registry.domain.errors import InvalidData, InvalidSettings
+from hotswap.registry.domain.prompts import Normaliser
+from hotswap.registry.domain.values import first_problem
+from hotswap.training.data.classes import balance
+from hotswap.training.data.formats import Example
+from hotswap.training.data.hashes import text_hash
+from hotswap.training.data.near import key
+from hotswap.training.data.splitting import alike, question_text
+from hotswap.training.data.structure import structure_of
 
 _ROLES = {"question": "user", "answer": "assistant"}
 _MAX_STRUCTURED_SHARE = 0.05

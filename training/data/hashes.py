@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from training.data.formats import Example
+from hotswap.training.data.formats import Example
 
 HASH_BYTES = 16
 MAX_CHARACTERS = 1000

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from tokenizers import Tokenizer
 
-from training.data.dataset import Row
+from hotswap.training.data.dataset import Row
 
 OPEN, CLOSE = "⟦", "⟧"
 _GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
-from registry.errors import InvalidRequest
-from training.data.hashes import first_equal, text_hash
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.data.hashes import first_equal, text_hash
 
 _GRAM = 5
 _NUM_HASHES = 128

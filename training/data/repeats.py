@@ -11,12 +11,12 @@ from itertools import accumulate, chain
 import numpy as np
 import numpy.typing as npt
 
-from training.data.findings import Finding, listed, warning
-from training.data.formats import Example, Place
-from training.data.hashes import first_equal, text_hash
-from training.data.lazy import LazySequence
-from training.data.near import key, near_groups
-from training.data.splitting import Questions
+from hotswap.training.data.findings import Finding, listed, warning
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.hashes import first_equal, text_hash
+from hotswap.training.data.lazy import LazySequence
+from hotswap.training.data.near import key, near_groups
+from hotswap.training.data.splitting import Questions
 
 
 def check_repeats(parts: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.errors import InvalidData
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
-from training.data.checks import check_examples, check_lengths
-from training.data.findings import Finding, Severity
-from training.data.formats import Example
-from training.data.rows import rendered
-from training.data.statistics import Share, Statistics, describe
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.checks import check_examples, check_lengths
+from hotswap.training.data.findings import Finding, Severity
+from hotswap.training.data.formats import Example
+from hotswap.training.data.rows import rendered
+from hotswap.training.data.statistics import Share, Statistics, describe
 
 _LISTED = 5
 HELD_BACK = ("validation", "test")

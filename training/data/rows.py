@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from registry.errors import InvalidData, InvalidPrompt
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
-from training.data.dataset import Row, end_of_turn_id, tokenize
-from training.data.findings import Finding, error
-from training.data.formats import Example
+from hotswap.registry.domain.errors import InvalidData, InvalidPrompt
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.dataset import Row, end_of_turn_id, tokenize
+from hotswap.training.data.findings import Finding, error
+from hotswap.training.data.formats import Example
 
 
 def rendered(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from training.data.classes import are_classes, label
-from training.data.formats import Example
-from training.data.lazy import LazySequence
-from training.data.near import near_groups
+from hotswap.training.data.classes import are_classes, label
+from hotswap.training.data.formats import Example
+from hotswap.training.data.lazy import LazySequence
+from hotswap.training.data.near import near_groups
 
 
 def alike(examples: Sequence[Example]) -> list[list[int]]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from training.data.formats import Example, Place
-from training.data.lazy import LazySequence
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.lazy import LazySequence
 
 _WINDOW_BYTES = 1 << 20
 # Rows of so few characters are held: to read them ten times would take longer than to check them.

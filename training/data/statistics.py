@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.data.classes import MIN_MEAN_ROWS
-from training.data.distinct import Distinct, pairs_of, words_of
-from training.data.formats import Example
-from training.data.hashes import Counts, Texts
+from hotswap.training.data.classes import MIN_MEAN_ROWS
+from hotswap.training.data.distinct import Distinct, pairs_of, words_of
+from hotswap.training.data.formats import Example
+from hotswap.training.data.hashes import Counts, Texts
 
 _NUM_LISTED = 10
 _NUM_BINS = 24

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from training.data.findings import Finding, Places, error, warning
-from training.data.formats import Example
-from training.data.personal import personal_data
-from training.data.structure import structure_of
+from hotswap.training.data.findings import Finding, Places, error, warning
+from hotswap.training.data.formats import Example
+from hotswap.training.data.personal import personal_data
+from hotswap.training.data.structure import structure_of
 
 # A set with fewer texts has no usual case; a smaller share of others is left to chance.
 MIN_JUDGED = 20

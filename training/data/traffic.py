@@ -1,4 +1,4 @@
-"""Rows of a server's request log (`serving.request_log`): read, chosen, made into training rows.
+"""Rows of a server's `request_log`: read, chosen, made into training rows.
 
 A log is a file, or a directory with files of any names, older files before newer ones.
 """
@@ -14,14 +14,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from registry.access.scopes import covers
-from registry.errors import InvalidData
-from registry.prompts import Message
-from training.data.fixes import without_duplicates
-from training.data.formats import Example, Place, read_examples
-from training.data.formats.fields import Fields, conversation
-from training.data.formats.records import records
-from training.data.personal import personal_data, redacted
+from hotswap.registry.domain.access import covers
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.fixes import without_duplicates
+from hotswap.training.data.formats import Example, Place, read_examples
+from hotswap.training.data.formats.fields import Fields, conversation
+from hotswap.training.data.formats.records import records
+from hotswap.training.data.personal import personal_data, redacted
 
 _SIGNS = ("answer", "finish_reason", "adapter")
 _TRUNCATED = "length"

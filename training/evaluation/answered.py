@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.prompts import Message
-from training.data.formats import Place
+from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.formats import Place
 
 
 @dataclass(frozen=True, slots=True)

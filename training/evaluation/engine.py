@@ -17,22 +17,22 @@ from typing import TypeVar
 
 import torch
 
-from registry.adapters import AdapterRef, AdapterVersion
-from registry.bundles.bundle import Bundle
-from registry.bundles.peft_config import WEIGHTS_FILE
-from registry.bundles.transfer import fetch_files, push
-from registry.connect import open_registry
-from registry.digests import Digest
-from registry.manifest import Manifest
-from registry.prompts import Message, PromptFormat
-from registry.protocol import AdapterRegistry
-from registry.settings import Home, RegistrySettings
-from serving.app import Serving
-from serving.base_model import BaseDirectory
-from serving.resolver import Target
-from serving.schemas import ChatRequest, CompletionRequest
-from serving.settings import ServingSettings
-from training.data.dataset import Row
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.peft_config import WEIGHTS_FILE
+from hotswap.registry.bundles.transfer import fetch_files, push
+from hotswap.registry.connect import open_registry
+from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
+from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.prompts import Message, PromptFormat
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.serving.requests.resolver import Target
+from hotswap.serving.requests.schemas import ChatRequest, CompletionRequest
+from hotswap.serving.settings import ServingSettings
+from hotswap.training.data.dataset import Row
 
 _AskedT = TypeVar("_AskedT")
 _FoundT = TypeVar("_FoundT")

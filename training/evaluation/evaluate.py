@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.digests import Digest, hash_file
-from registry.errors import InvalidData, InvalidRequest
-from serving.base_model import BaseDirectory
-from serving.resolver import Target
-from training.data.dataset import encode, tokenize
-from training.data.formats import Example, read_examples
-from training.evaluation.answered import AnsweredRow
-from training.evaluation.engine import FreshEngine
-from training.evaluation.metrics import Metric
-from training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
+from hotswap.registry.domain.digests import Digest, hash_file
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.requests.resolver import Target
+from hotswap.training.data.dataset import encode, tokenize
+from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.evaluation.answered import AnsweredRow
+from hotswap.training.evaluation.engine import FreshEngine
+from hotswap.training.evaluation.metrics import Metric
+from hotswap.training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
 
 _ROOM = 16
 Hear = Callable[[str], None]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from registry.errors import HotswapError, InvalidRequest
-from registry.release.policy import Condition
+from hotswap.registry.domain.errors import HotswapError, InvalidRequest
+from hotswap.registry.domain.policy import Condition
 
 MAX_LENGTH = 500
 OWN = ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.metrics import Array, Metric
+from hotswap.training.evaluation.metrics import Array, Metric
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import fields, texts
-from training.evaluation.answered import AnsweredRow
+from hotswap.training.evaluation import fields, texts
+from hotswap.training.evaluation.answered import AnsweredRow
 
 Array = NDArray[np.float64]
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.evaluation.answered import AnsweredRow
-from training.evaluation.classes import ClassScore, class_metrics, class_scores, confusion
-from training.evaluation.classes import classes_of as classes_of_references
-from training.evaluation.fields import is_json
-from training.evaluation.intervals import Difference, Estimate, bootstrap, compare
-from training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
-from training.evaluation.texts import token_f1
+from hotswap.training.evaluation.answered import AnsweredRow
+from hotswap.training.evaluation.classes import ClassScore, class_metrics, class_scores, confusion
+from hotswap.training.evaluation.classes import classes_of as classes_of_references
+from hotswap.training.evaluation.fields import is_json
+from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
+from hotswap.training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
+from hotswap.training.evaluation.texts import token_f1
 
 MAX_WORST = 20
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from registry.access.auth import principal_of
-from training.jobs.files import Files
-from training.jobs.job import Job, Status
-from training.jobs.pages import page
-from training.jobs.queue import JobQueue
-from training.jobs.requests import JobRequest
-from training.jobs.store import JobStore
+from hotswap.registry.http.auth import principal_of
+from hotswap.training.jobs.files import Files
+from hotswap.training.jobs.job import Job, Status
+from hotswap.training.jobs.pages import page
+from hotswap.training.jobs.queue import JobQueue
+from hotswap.training.jobs.requests import JobRequest
+from hotswap.training.jobs.store import JobStore
 
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 _VERBS = {"pause": Status.PAUSED, "resume": Status.QUEUED, "cancel": Status.CANCELLED}

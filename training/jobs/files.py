@@ -18,9 +18,15 @@ from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.access.scopes import ADMIN, Principal
-from registry.errors import TrainingFileNotFound
-from training.durable import make_directory, open_directory, remove_directory, sync, write_file
+from hotswap.registry.domain.access import ADMIN, Principal
+from hotswap.registry.domain.errors import TrainingFileNotFound
+from hotswap.registry.durable import (
+    make_directory,
+    open_directory,
+    remove_directory,
+    sync,
+    write_file,
+)
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 

@@ -9,10 +9,10 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from registry.access.auth import principal_of
-from registry.errors import InvalidRequest
-from training.jobs.files import Files
-from training.jobs.pages import page
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.http.auth import principal_of
+from hotswap.training.jobs.files import Files
+from hotswap.training.jobs.pages import page
 
 _MAX_FIELDS = 8
 

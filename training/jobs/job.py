@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.errors import JobNotActive
+from hotswap.registry.domain.errors import JobNotActive
 
 
 class Status(StrEnum):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.jobs.events import EventLog
-from training.jobs.reports import Checked, Report, Started, Stepped, Validated
+from hotswap.training.jobs.events import EventLog
+from hotswap.training.jobs.reports import Checked, Report, Started, Stepped, Validated
 
 
 def narrate(report: Report, events: EventLog) -> None:

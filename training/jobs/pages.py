@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from registry.errors import InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 
 
 def page(objects: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:

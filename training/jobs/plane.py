@@ -9,21 +9,21 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
-from registry.app import Plane
-from registry.commands.release import read_signing_key
-from registry.errors import BaseMismatch
-from registry.planes import Surroundings
-from registry.settings import read_section
-from training.jobs.api import jobs_router
-from training.jobs.busy import BusyWatch
-from training.jobs.files import Files
-from training.jobs.files_api import files_router
-from training.jobs.job import Job
-from training.jobs.publication import Publication
-from training.jobs.queue import JobQueue
-from training.jobs.reports import Order
-from training.jobs.store import JobStore
-from training.settings import TrainingSettings
+from hotswap.registry.domain.errors import BaseMismatch
+from hotswap.registry.http.app import Plane
+from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.settings import read_section
+from hotswap.registry.signing import read_signing_key
+from hotswap.training.jobs.api import jobs_router
+from hotswap.training.jobs.busy import BusyWatch
+from hotswap.training.jobs.files import Files
+from hotswap.training.jobs.files_api import files_router
+from hotswap.training.jobs.job import Job
+from hotswap.training.jobs.publication import Publication
+from hotswap.training.jobs.queue import JobQueue
+from hotswap.training.jobs.reports import Order
+from hotswap.training.jobs.store import JobStore
+from hotswap.training.settings import TrainingSettings
 
 _MB = 1_000_000
 _FORM_BYTES = 64 << 10  # what a multipart form adds to its file

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock, Thread
 
-from training.jobs.guard import BUSY, IDLE
-from training.jobs.reports import Order, Report, parse_report
+from hotswap.training.jobs.guard import BUSY, IDLE
+from hotswap.training.jobs.reports import Order, Report, parse_report
 
 _END_TIMEOUT_S = 20
 
@@ -31,7 +31,7 @@ class JobProcess:
     ) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "training.jobs.worker"],
+                [sys.executable, "-P", "-m", "hotswap.training.jobs.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.manifest import Lineage
-from registry.protocol import AdapterRegistry
-from registry.release.signing import SigningKey
-from training.jobs.checkpoint import Checkpoint, checkpoint, with_checkpoint
-from training.jobs.files import Files
-from training.jobs.job import Job
-from training.jobs.reports import Done
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.signing import SigningKey
+from hotswap.training.jobs.checkpoint import Checkpoint, checkpoint, with_checkpoint
+from hotswap.training.jobs.files import Files
+from hotswap.training.jobs.job import Job
+from hotswap.training.jobs.reports import Done
 
 # The result file's columns, and those of a run's curve.
 COLUMNS = {

@@ -9,15 +9,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from registry.errors import HotswapError, Unavailable
-from training.jobs.checkpoint import checkpoint, with_checkpoint
-from training.jobs.files import Files, StoredFile
-from training.jobs.job import Job, JobError, Status
-from training.jobs.narration import narrate
-from training.jobs.process import JobProcess
-from training.jobs.publication import Publication
-from training.jobs.reports import Checked, Done, Failed, Order, Report, Started, Stepped, Validated
-from training.jobs.store import JobStore
+from hotswap.registry.domain.errors import HotswapError, Unavailable
+from hotswap.training.jobs.checkpoint import checkpoint, with_checkpoint
+from hotswap.training.jobs.files import Files, StoredFile
+from hotswap.training.jobs.job import Job, JobError, Status
+from hotswap.training.jobs.narration import narrate
+from hotswap.training.jobs.process import JobProcess
+from hotswap.training.jobs.publication import Publication
+from hotswap.training.jobs.reports import (
+    Checked,
+    Done,
+    Failed,
+    Order,
+    Report,
+    Started,
+    Stepped,
+    Validated,
+)
+from hotswap.training.jobs.store import JobStore
 
 _log = logging.getLogger(__name__)
 

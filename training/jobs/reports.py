@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from registry.errors import HotswapError
-from registry.manifest import first_problem
+from hotswap.registry.domain.errors import HotswapError
+from hotswap.registry.domain.values import first_problem
 
 
 class _Record(BaseModel):

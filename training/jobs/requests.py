@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.access.scopes import Principal
-from registry.adapters import check_name
-from registry.errors import InvalidReference, InvalidRequest
-from training.jobs.job import Job
-from training.spec import TrainingSpec
+from hotswap.registry.domain.access import Principal
+from hotswap.registry.domain.adapters import check_name
+from hotswap.registry.domain.errors import InvalidReference, InvalidRequest
+from hotswap.training.jobs.job import Job
+from hotswap.training.spec import TrainingSpec
 
 NAMESPACE = "ft/"
 _AUTO = "auto"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from registry.access.scopes import Principal
-from registry.errors import JobNotFound
-from training.durable import make_directory, open_directory, write_file
-from training.jobs.events import EventLog
-from training.jobs.files import Files, StoredFile
-from training.jobs.job import Job
+from hotswap.registry.domain.access import Principal
+from hotswap.registry.domain.errors import JobNotFound
+from hotswap.registry.durable import make_directory, open_directory, write_file
+from hotswap.training.jobs.events import EventLog
+from hotswap.training.jobs.files import Files, StoredFile
+from hotswap.training.jobs.job import Job
 
 _RECORD = "job.json"
 

@@ -1,7 +1,7 @@
 """The process of one job: reads an Order, checks the data, trains, and reports line by line.
 
 It knows neither the registry nor HTTP: what it makes lies in the run's directory, and the server
-does the rest. It works under a `guard`. Started as `python -m training.jobs.worker`.
+does the rest. It works under a `guard`. Started as `python -m hotswap.training.jobs.worker`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from registry.errors import BaseMismatch, HotswapError
-from training.jobs.guard import run_guarded
-from training.jobs.reports import (
+from hotswap.registry.domain.errors import BaseMismatch, HotswapError
+from hotswap.training.jobs.guard import run_guarded
+from hotswap.training.jobs.reports import (
     Checked,
     Done,
     Failed,
@@ -30,9 +30,9 @@ from training.jobs.reports import (
 )
 
 if TYPE_CHECKING:
-    from training.model import Tally
-    from training.prepare import Prepared
-    from training.progress import Ending, Timing
+    from hotswap.training.model import Tally
+    from hotswap.training.prepare import Prepared
+    from hotswap.training.progress import Ending, Timing
 
 _MAX_WARNINGS = 20
 
@@ -101,8 +101,8 @@ def _work(order: Order) -> None:
 
 
 def _carry_out(order: Order, line: Line) -> None:
-    from training.data.formats import iter_examples
-    from training.spec import TrainingSpec
+    from hotswap.training.data.formats import iter_examples
+    from hotswap.training.spec import TrainingSpec
 
     spec = TrainingSpec.parse(order.spec)
     for path in filter(None, (spec.data, spec.validation)):
@@ -111,11 +111,11 @@ def _carry_out(order: Order, line: Line) -> None:
 
     import torch
 
-    from serving.base_model import BaseDirectory, quiet_libraries
-    from training.data.findings import refuse
-    from training.interruption import StopSignals
-    from training.prepare import prepare
-    from training.run import Run
+    from hotswap.serving.base_model import BaseDirectory, quiet_libraries
+    from hotswap.training.data.findings import refuse
+    from hotswap.training.interruption import StopSignals
+    from hotswap.training.prepare import prepare
+    from hotswap.training.run import Run
 
     torch.set_num_threads(order.num_threads)
     quiet_libraries()
@@ -135,7 +135,7 @@ def _carry_out(order: Order, line: Line) -> None:
 @contextmanager
 def _base_mismatch_named() -> Iterator[None]:
     """A run that was begun on other weights of the base is refused as serving refuses adapters."""
-    from training.checkpoints import ResumeRefused
+    from hotswap.training.checkpoints import ResumeRefused
 
     try:
         yield

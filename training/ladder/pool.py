@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import zip_longest
 
-from training.data.classes import are_classes, rows_by_class
-from training.data.formats import Example
-from training.data.splitting import alike, question_text
-from training.ladder.retrieval import Retriever
+from hotswap.training.data.classes import are_classes, rows_by_class
+from hotswap.training.data.formats import Example
+from hotswap.training.data.splitting import alike, question_text
+from hotswap.training.ladder.retrieval import Retriever
 
 
 class Pool:

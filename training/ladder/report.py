@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from registry.errors import InvalidRequest
-from training.evaluation.intervals import Difference, Estimate, bootstrap, compare
-from training.evaluation.metrics import JSON_METRICS, TEXT_METRICS, Metric
-from training.ladder.rungs import ADAPTER, Climbed
-from training.ladder.verdict import Prompted, Verdict, judge, reach
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
+from hotswap.training.evaluation.metrics import JSON_METRICS, TEXT_METRICS, Metric
+from hotswap.training.ladder.rungs import ADAPTER, Climbed
+from hotswap.training.ladder.verdict import Prompted, Verdict, judge, reach
 
 _CLASSES, _JSON, _TEXT = "em_normalised", "json_f1", "f1"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
-from training.data.near import key
+from hotswap.training.data.near import key
 
 _WORD = re.compile(r"\w+")
 

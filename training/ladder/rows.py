@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.errors import InvalidData, InvalidRequest
-from training.data.formats import Example, read_examples
-from training.data.splitting import split
-from training.evaluation.evaluate import sampled
-from training.ladder.pool import without_leaks
-from training.prepare import gather
-from training.run import Run
-from training.spec import TrainingSpec
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.data.splitting import split
+from hotswap.training.evaluation.evaluate import sampled
+from hotswap.training.ladder.pool import without_leaks
+from hotswap.training.prepare import gather
+from hotswap.training.run import Run
+from hotswap.training.spec import TrainingSpec
 
 _MAX_SHARE = 0.5  # of a single file that is asked; the rest is shown
 Columns = Mapping[str, str] | None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from serving.base_model import BaseDirectory
-from serving.resolver import Target
-from training.data.formats import Example
-from training.evaluation.engine import FreshEngine
-from training.evaluation.evaluate import EvalSet, ask
-from training.evaluation.report import Answerer
-from training.ladder.pool import Pool
-from training.ladder.prompting import Context, Prompting
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.requests.resolver import Target
+from hotswap.training.data.formats import Example
+from hotswap.training.evaluation.engine import FreshEngine
+from hotswap.training.evaluation.evaluate import EvalSet, ask
+from hotswap.training.evaluation.report import Answerer
+from hotswap.training.ladder.pool import Pool
+from hotswap.training.ladder.prompting import Context, Prompting
 
 ADAPTER = "adapter"
 Hear = Callable[[str], None]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from training.evaluation.intervals import CONFIDENCE, Difference, Estimate
+from hotswap.training.evaluation.intervals import CONFIDENCE, Difference, Estimate
 
 ALPHA = round(1 - CONFIDENCE, 9)
 _TOLERANCE = 1e-9

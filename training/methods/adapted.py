@@ -10,19 +10,13 @@ from typing import Any
 
 import torch
 
-from serving.base_model import BaseDirectory
-from training.methods.extraction import extract
-from training.methods.layers import Targets, find_targets
-from training.methods.loading import load_base
-from training.methods.plain import PlainLora, Tensors
-from training.model import (
-    adapter_tensors,
-    attention_for,
-    load_lora_model,
-    refuse_logit_changes,
-    trainable,
-)
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.methods.extraction import extract
+from hotswap.training.methods.layers import Targets, find_targets
+from hotswap.training.methods.loading import load_base, load_lora_model
+from hotswap.training.methods.plain import PlainLora, Tensors
+from hotswap.training.model import adapter_tensors, attention_for, refuse_logit_changes, trainable
+from hotswap.training.spec import TrainingSpec
 
 
 class Adapted:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from training.methods.layers import Targets
-from training.methods.plain import Energy, PlainLora, Tensors
+from hotswap.training.methods.layers import Targets
+from hotswap.training.methods.plain import Energy, PlainLora, Tensors
 
 PREFIX = "base_model.model."
 

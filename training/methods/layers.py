@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from registry.errors import InvalidSettings
-from serving.base_model import BaseDirectory
-from training.methods.loading import lora_config, lora_layers, with_lora
-from training.spec import TrainingSpec
+from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.methods.loading import lora_config, lora_layers, with_lora
+from hotswap.training.spec import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from serving.base_model import BaseDirectory
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.model import attention_for, refuse_logit_changes, trainable
+from hotswap.training.spec import TrainingSpec
 
 # Subspace iterations of the fast SVD of PiSSA; Meng et al. 2024, table 2: at 16 it is the exact one
 # for training's purposes.
@@ -112,3 +113,21 @@ def _keep_unpacked(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def load_lora_model(
+    base: BaseDirectory, spec: TrainingSpec, longest_row: int
+) -> tuple[PeftModel, list[torch.Tensor]]:
+    """The base with fresh LoRA layers, and their first weights in float32, one per trainable
+    parameter and in that order.
+
+    Chance comes from torch's global generator; the model equals its base. Raises
+    NotServable for an architecture whose logits are not simply the head's output.
+    """
+    model = load_base(base, spec, attention_for(longest_row), nf4=spec.method == "qlora")
+    refuse_logit_changes(model)
+    peft_model = add_lora(model, spec)
+    masters = [p.detach().float().clone() for p in trainable(peft_model)]
+    for parameter in trainable(peft_model):
+        parameter.data = parameter.data.to(getattr(torch, spec.dtype))
+    return peft_model, masters

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from serving.base_model import BaseDirectory
-from training.collate import collate
-from training.data.dataset import Row, batches, end_of_turn_id, micro_batches
-from training.methods.adapted import adapt
-from training.methods.plan import largest_pass, saved_bytes
-from training.model import answer_states, measure, train_pass, trainable
-from training.optimizer import MasterWeights
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.collate import collate
+from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.methods.adapted import adapt
+from hotswap.training.methods.plan import largest_pass, saved_bytes
+from hotswap.training.model import answer_states, measure, train_pass, trainable
+from hotswap.training.optimizer import MasterWeights
+from hotswap.training.spec import TrainingSpec
 
 NUM_STEPS = 3  # besides one that is not timed, in which memory is fetched
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 
-from training.methods.loading import with_lora
+from hotswap.training.methods.loading import with_lora
 
 Tensors = dict[str, torch.Tensor]
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from serving.base_model import BaseDirectory
-from training.data.dataset import Row, batches, micro_batches
-from training.methods.layers import Layer, find_targets, published_rank
-from training.methods.loading import lora_config, with_lora
-from training.model import LOGIT_CHUNK, attention_for
-from training.spec import TrainingSpec
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.dataset import Row, batches, micro_batches
+from hotswap.training.methods.layers import Layer, find_targets, published_rank
+from hotswap.training.methods.loading import lora_config, with_lora
+from hotswap.training.model import LOGIT_CHUNK, attention_for
+from hotswap.training.spec import TrainingSpec
 
 _FLOAT32_BYTES = 4
 # NF4 with double-quantized scales: 4 bits, an 8-bit scale for each 64 weights, and a float32 for

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from training.packed.layout import Layout
+from hotswap.training.packed.layout import Layout
 
 _Parts = tuple[Tensor, Tensor, Tensor]
 

@@ -9,9 +9,9 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from serving.models.weights import FUSED, not_lean, windows
-from training.packed.llama import PackedLlama
-from training.packed.products import ADAPTER
+from hotswap.serving.models.weights import FUSED, not_lean, windows
+from hotswap.training.packed.llama import PackedLlama
+from hotswap.training.packed.products import ADAPTER
 
 _known: WeakKeyDictionary[nn.Module, PackedLlama | None] = WeakKeyDictionary()
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from serving.models.weights import FUSED
-from training.collate import Batch
-from training.packed.attention import Heads, attention
-from training.packed.layout import Layout
-from training.packed.products import FrozenLinears, gated_product, norm_product, product
+from hotswap.serving.models.weights import FUSED
+from hotswap.training.collate import Batch
+from hotswap.training.packed.attention import Heads, attention
+from hotswap.training.packed.layout import Layout
+from hotswap.training.packed.products import FrozenLinears, gated_product, norm_product, product
 
 
 @dataclass(frozen=True)

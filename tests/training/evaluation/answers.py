@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from training.data.formats import Place
-from training.evaluation.answered import AnsweredRow
+from hotswap.training.data.formats import Place
+from hotswap.training.evaluation.answered import AnsweredRow
 
 
 def answered(answer: str, reference: str, line: int = 1, **known: float) -> AnsweredRow:

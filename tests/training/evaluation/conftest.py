@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.base_model import BaseDirectory
-from serving.settings import ServingSettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.settings import ServingSettings
+from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from tests.peft_adapters import make_adapter
-from training.evaluation.engine import FreshEngine, fresh_engine
 
 SETTINGS = ServingSettings(
     max_loras=2,

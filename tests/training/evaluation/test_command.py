@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import training.run
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.connect import open_registry
-from registry.errors import AliasNotFound, InvalidRequest
-from registry.settings import Home, RegistrySettings
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.connect import open_registry
+from hotswap.registry.domain.errors import AliasNotFound, InvalidRequest
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training import run as run_module
+from hotswap.training.commands.evaluate import evaluate
+from hotswap.training.commands.train import train
+from hotswap.training.evaluation.gate import RequirementNotMet
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch
 from tests.training.rows import counting
-from training.commands.evaluate import evaluate
-from training.commands.train import train
-from training.evaluation.gate import RequirementNotMet
 
 # PEFT reads an attribute that transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     found = Home(tmp_path / "home")
     for module in ("train", "evaluate"):
-        monkeypatch.setattr(f"training.commands.{module}.read_home", lambda: found)
+        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda: found)
     return found
 
 
@@ -101,7 +101,7 @@ def test_an_unknown_metric_is_an_error_before_any_training(
     def never(*arguments: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(training.run, "finetune", never)
+    monkeypatch.setattr(run_module, "finetune", never)
 
     unknown = invoke_train(base, data, "--evaluate", data, "--require", "accuracy > 0.5")
     nameless = invoke_train(base, data, "--evaluate", data, "--require", "em >= prod.em")

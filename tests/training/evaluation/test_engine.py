@@ -6,19 +6,19 @@ import pytest
 import torch
 from peft import PeftModel
 
-from registry.adapters import AdapterRef
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.connect import open_registry
-from registry.errors import BaseMismatch, ContextLengthExceeded
-from registry.settings import Home, RegistrySettings
-from serving.base_model import BaseDirectory
-from serving.settings import Quantization
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.connect import open_registry
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.errors import BaseMismatch, ContextLengthExceeded
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.settings import Quantization
+from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from tests.peft_adapters import load_reference, make_adapter
 from tests.tiny_base import make_tiny_base
 from tests.training.evaluation.conftest import SETTINGS
 from tests.training.rows import counting, tokenized
-from training.evaluation.engine import FreshEngine, fresh_engine
 
 CONVERSATIONS = [[{"role": "user", "content": row["question"]}] for row in counting(6)]
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.errors import InvalidRequest
-from training.evaluation.gate import Requirement
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.evaluation.gate import Requirement
 
 VALUES = {
     "": {"em": 0.83, "loss": 0.4},

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from hotswap.training.evaluation.intervals import bootstrap, compare
+from hotswap.training.evaluation.metrics import TEXT_METRICS
 from tests.training.evaluation.answers import answered_rows, random_texts
-from training.evaluation.intervals import bootstrap, compare
-from training.evaluation.metrics import TEXT_METRICS
 
 KNOWN = {metric.name: metric for metric in TEXT_METRICS}
 

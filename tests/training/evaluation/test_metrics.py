@@ -11,17 +11,17 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torchmetrics.functional.text import squad
 
-from tests.training.evaluation.answers import answered, answered_rows, random_texts
-from training.evaluation import texts
-from training.evaluation.classes import (
+from hotswap.training.evaluation import texts
+from hotswap.training.evaluation.classes import (
     OTHER,
     class_metrics,
     class_scores,
     classes_of,
     confusion,
 )
-from training.evaluation.fields import field_counts, is_json
-from training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
+from hotswap.training.evaluation.fields import field_counts, is_json
+from hotswap.training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
+from tests.training.evaluation.answers import answered, answered_rows, random_texts
 
 KNOWN = {metric.name: metric for metric in (*TEXT_METRICS, *MODEL_METRICS, *JSON_METRICS)}
 PAIRS = random_texts(200, seed=0)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
+from hotswap.training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
+from hotswap.training.pages.evaluation import page
 from tests.training.evaluation.answers import answered_rows
-from training.evaluation.page import page
-from training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
 
 NASTY = '<script>alert("1 & 2")</script>'
 

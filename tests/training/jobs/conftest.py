@@ -9,16 +9,16 @@ from pathlib import Path
 import openai
 import pytest
 
-from registry.app import assemble, registry_plane
-from registry.planes import Surroundings
-from registry.registry import Registry
-from registry.settings import Home
-from serving.app import Serving
-from serving.base_model import BaseDirectory
+from hotswap.registry.http.app import assemble, registry_plane
+from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.registry import Registry
+from hotswap.registry.settings import Home
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.http.app import Serving
+from hotswap.training.jobs.plane import jobs_plane
+from hotswap.training.settings import TrainingSettings
 from tests.servers import serving_app
 from tests.serving.conftest import registry, serving_settings, tiny_base
-from training.jobs.plane import jobs_plane
-from training.settings import TrainingSettings
 
 __all__ = ["registry", "tiny_base"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import openai
 import pytest
 
-from registry.planes import further_planes
+from hotswap.registry.http.planes import further_planes
+from hotswap.training.jobs.plane import jobs_plane
+from hotswap.training.settings import TrainingSettings
 from tests.training.jobs.conftest import SETTINGS, Site, client_of
-from training.jobs.plane import jobs_plane
-from training.settings import TrainingSettings
 
 ROW = b'{"question": "one", "answer": "two"}\n'
 

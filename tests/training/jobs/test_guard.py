@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from training.jobs.guard import BUSY, IDLE
+from hotswap.training.jobs.guard import BUSY, IDLE
 
 SHARE = 0.1
 PROGRAM = f"""
 import os, sys
-from training.jobs.guard import run_guarded
+from hotswap.training.jobs.guard import run_guarded
 def work():
     print(os.getpid(), flush=True)
     while True: pass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.base_model import BaseDirectory
+from hotswap.serving.base_model import BaseDirectory
 from tests.peft_adapters import make_adapter
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from registry.bundles.bundle import Bundle
-from registry.bundles.transfer import push
-from registry.commands.push import push as push_command
-from registry.connect import open_registry
-from registry.digests import hash_file
-from registry.errors import InvalidData, InvalidRequest
-from registry.settings import Home, RegistrySettings
-from serving.base_model import BaseDirectory
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
+from hotswap.registry.commands.push import push as push_command
+from hotswap.registry.connect import open_registry
+from hotswap.registry.domain.digests import hash_file
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.commands.ladder import ladder
+from hotswap.training.commands.train import train
+from hotswap.training.run import Run
 from tests.training.help import help_without_torch
 from tests.training.rows import WORDS
-from training.commands.ladder import ladder
-from training.commands.train import train
-from training.run import Run
 
 # PEFT reads an attribute that transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -36,7 +36,7 @@ TEXTS = ("lost my card", "top up fails", "what is the fee", "change the pin", "w
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     found = Home(tmp_path / "home")
     for module in ("train", "evaluate", "ladder"):
-        monkeypatch.setattr(f"training.commands.{module}.read_home", lambda: found)
+        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda: found)
     return found
 
 
@@ -119,7 +119,7 @@ def test_every_rung_is_asked_the_same_rows(
 def test_the_prompts_of_the_rungs_are_those_that_were_asked_for(
     base: BaseDirectory, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.evaluation.engine import FreshEngine
+    from hotswap.training.evaluation.engine import FreshEngine
 
     asked: list[list[Any]] = []
     answers = FreshEngine.answers

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
+from hotswap.training.data.formats import Example
+from hotswap.training.ladder.pool import Pool, without_leaks
+from hotswap.training.ladder.retrieval import Retriever
 from tests.training.rows import examples_of
-from training.data.formats import Example
-from training.ladder.pool import Pool, without_leaks
-from training.ladder.retrieval import Retriever
 
 LABELS = ("card", "pin", "refund")
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from registry.errors import InvalidData
-from registry.prompts import PromptFormat
-from serving.base_model import BaseDirectory
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.data.dataset import encode, tokenize
+from hotswap.training.data.formats import Example, Place
+from hotswap.training.ladder.prompting import Context, Prompting, in_front
 from tests.training.rows import examples_of
-from training.data.dataset import encode, tokenize
-from training.data.formats import Example, Place
-from training.ladder.prompting import Context, Prompting, in_front
 
 SHOWN = examples_of([{"question": f"q{n} fox", "answer": f"a{n}"} for n in range(6)])
 (ROW,) = examples_of([{"question": "What now?", "answer": "this"}])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from registry.errors import BaseNotFound
-from registry.settings import read_home
-from serving.base_model import provide_base
+from hotswap.registry.domain.errors import BaseNotFound
+from hotswap.registry.settings import read_home
+from hotswap.serving.base_model import provide_base
+from hotswap.training.commands.ladder import ladder
+from hotswap.training.commands.train import train
 from tests.training.rows import orders
-from training.commands.ladder import ladder
-from training.commands.train import train
 
 pytestmark = [
     pytest.mark.real,

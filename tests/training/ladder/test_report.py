@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from registry.errors import InvalidRequest
-from registry.prompts import PromptFormat
-from serving.resolver import Target
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.requests.resolver import Target
+from hotswap.training.evaluation.report import Answerer, metrics_for
+from hotswap.training.ladder.prompting import Prompting
+from hotswap.training.ladder.report import LadderReport, make_ladder_report, metric_named
+from hotswap.training.ladder.rungs import Climbed, Rung
+from hotswap.training.pages.ladder import page
 from tests.training.evaluation.answers import answered
 from tests.training.evaluation.test_page import NASTY, Read
-from training.evaluation.report import Answerer, metrics_for
-from training.ladder.page import page
-from training.ladder.prompting import Prompting
-from training.ladder.report import LadderReport, make_ladder_report, metric_named
-from training.ladder.rungs import Climbed, Rung
 
 TARGET = Target(PromptFormat(chat_template="", end_of_turn="x"))
 METRICS = metrics_for(["yes", "no"] * 100)

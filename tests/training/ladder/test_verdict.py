@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
+from hotswap.training.evaluation.metrics import TEXT_METRICS
+from hotswap.training.ladder.verdict import Outcome, Prompted, Verdict, judge, reach
 from tests.training.evaluation.answers import answered_rows
-from training.evaluation.intervals import Difference, Estimate, bootstrap, compare
-from training.evaluation.metrics import TEXT_METRICS
-from training.ladder.verdict import Outcome, Prompted, Verdict, judge, reach
 
 EM = next(metric for metric in TEXT_METRICS if metric.name == "em")
 ADAPTER = Estimate(0.9, 0.85, 0.95)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from registry.prompts import Message
-from training.data.formats.example import Example
-from training.data.formats.fields import Fields, cannot_say, conversation
+from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.formats.example import Example
+from hotswap.training.data.formats.fields import Fields, cannot_say, conversation
 
 _ROLES = ("system", "user", "assistant")
 _OTHER_ROLES = {

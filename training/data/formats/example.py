@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.prompts import Message
+from hotswap.registry.domain.prompts import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from registry.errors import InvalidData
-from registry.prompts import Message
-from training.data.formats.example import Example, Place
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.formats.example import Example, Place
 
 
 @dataclass(frozen=True, slots=True)

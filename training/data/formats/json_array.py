@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from registry.errors import InvalidData
-from training.data.formats.example import Place
-from training.data.formats.text import chunks
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.data.formats.example import Place
+from hotswap.training.data.formats.text import chunks
 
 MAX_ITEM_CHARACTERS = 1 << 24
 _DECODER = json.JSONDecoder()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from registry.errors import InvalidData, InvalidRequest
-from training.data.formats.chat import Chat, PromptCompletion
-from training.data.formats.example import Example
-from training.data.formats.fields import Fields
-from training.data.formats.gemini import Gemini
-from training.data.formats.pairs import Alpaca, QuestionAnswer
-from training.data.formats.sharegpt import ShareGpt
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.training.data.formats.chat import Chat, PromptCompletion
+from hotswap.training.data.formats.example import Example
+from hotswap.training.data.formats.fields import Fields
+from hotswap.training.data.formats.gemini import Gemini
+from hotswap.training.data.formats.pairs import Alpaca, QuestionAnswer
+from hotswap.training.data.formats.sharegpt import ShareGpt
 
 
 class RowFormat(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.prompts import Message
-from training.data.formats.example import Example
-from training.data.formats.fields import Fields, cannot_say, conversation
+from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.formats.example import Example
+from hotswap.training.data.formats.fields import Fields, cannot_say, conversation
 
 
 class QuestionAnswer:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from registry.errors import InvalidData
-from training.data.formats.example import Example
-from training.data.formats.fields import Fields
-from training.data.formats.known import RowFormat, detect, format_named
-from training.data.formats.records import records
+from hotswap.registry.domain.errors import InvalidData
+from hotswap.training.data.formats.example import Example
+from hotswap.training.data.formats.fields import Fields
+from hotswap.training.data.formats.known import RowFormat, detect, format_named
+from hotswap.training.data.formats.records import records
 
 
 def read_examples(

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registry.errors import InvalidData, InvalidRequest
-from training.data.formats.example import Place
-from training.data.formats.fields import Fields
-from training.data.formats.json_array import array_items
-from training.data.formats.text import first_character, lines
+from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.training.data.formats.example import Place
+from hotswap.training.data.formats.fields import Fields
+from hotswap.training.data.formats.json_array import array_items
+from hotswap.training.data.formats.text import first_character, lines
 
 
 def records(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Fields]:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from registry.errors import InvalidRequest
-from training.data.formats.example import Example
-from training.data.formats.known import format_named
+from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.data.formats.example import Example
+from hotswap.training.data.formats.known import format_named
 
 CSV = "csv"
 _CSV_ROWS = "question-answer"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from registry.database.schema import KeyText, UtcDateTime
+from hotswap.registry.database.schema import KeyText, UtcDateTime
 
 revision = "0001"
 down_revision = None

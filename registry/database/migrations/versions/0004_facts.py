@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from registry.database.schema import KeyText
+from hotswap.registry.database.schema import KeyText
 
 revision = "0004"
 down_revision = "0003"

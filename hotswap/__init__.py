@@ -1,0 +1,1 @@
+"""Adapters on one base model, versioned and served: `registry`, `serving`, `training`."""

@@ -1,5 +1,0 @@
-"""`python -m registry` is the `hotswap` command."""
-
-from registry.cli import main
-
-main()

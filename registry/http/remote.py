@@ -1,0 +1,81 @@
+"""Access control of a registry that runs elsewhere: it is asked; answers are kept for a second."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import httpx
+
+from hotswap.registry.domain.access import AuditEntry, NewToken, Principal, TokenInfo
+from hotswap.registry.domain.errors import Unauthenticated
+from hotswap.registry.http.transport import Bearer, HttpTransport
+
+FRESHNESS_S = 1.0
+MAX_KNOWN = 4096
+
+
+class RemoteAccess:
+    """Implements AccessControl. Safe from several threads.
+
+    A revocation is seen within FRESHNESS_S, an expiry at once. Refusals are not kept: a token that
+    was refused is asked for again.
+    """
+
+    def __init__(self, http: HttpTransport) -> None:
+        self._http = http
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Principal]] = {}  # by hash: no secret stays here
+
+    def principal(self, token: str | None) -> Principal:
+        key = hashlib.sha256((token or "").encode()).hexdigest()
+        now = time.monotonic()
+        with self._lock:
+            asked_at, known = self._known.get(key, (float("-inf"), None))
+        if known is None or now - asked_at > FRESHNESS_S or _expired(known):
+            known = self._whoami(token)
+            with self._lock:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[key] = (now, known)
+        return known
+
+    def is_open(self) -> bool:
+        try:
+            return self.principal(None).name is None
+        except Unauthenticated:
+            return False
+
+    def create(
+        self, name: str, scopes: Iterable[str], *, by: str, expires_at: datetime | None = None
+    ) -> NewToken:
+        expires = None if expires_at is None else expires_at.isoformat()
+        body = {"name": name, "scopes": list(scopes), "by": by, "expires_at": expires}
+        return self._http.post(NewToken, "/v1/tokens", body)
+
+    def all(self) -> list[TokenInfo]:
+        return self._http.get_list(TokenInfo, "/v1/tokens", "tokens")
+
+    def revoke(self, name: str, *, by: str) -> TokenInfo:
+        return self._http.post(TokenInfo, f"/v1/tokens/{quote(name, safe='')}/revoke", {"by": by})
+
+    def entries(self, since: datetime | None = None) -> Iterator[AuditEntry]:
+        params = {} if since is None else {"since": since.isoformat()}
+        with self._http.stream("/v1/audit", params) as response:
+            for line in response.iter_lines():
+                with self._http.understood(response):
+                    entry = AuditEntry.model_validate_json(line)
+                yield entry
+
+    def _whoami(self, token: str | None) -> Principal:
+        """Whose token this is, not our own one; raises Unauthenticated."""
+        auth = httpx.Auth() if token is None else Bearer(token)
+        return self._http.read(Principal, self._http.get("/v1/whoami", auth=auth))
+
+
+def _expired(principal: Principal) -> bool:
+    return principal.expires_at is not None and principal.expires_at <= datetime.now(UTC)

@@ -1,0 +1,35 @@
+"""Routes that let a blob's bytes pass the registry by."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.uploads import SentPart, UploadAnswer
+
+
+class OfferBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    descriptor: Descriptor
+    parts: tuple[Digest, ...] = ()
+
+
+class FinishBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    descriptor: Descriptor
+    parts: tuple[SentPart, ...]
+
+
+def add_upload_routes(router: APIRouter, registry: AdapterRegistry) -> None:
+    @router.post("/uploads")
+    def offer_upload(body: OfferBody) -> UploadAnswer:
+        return UploadAnswer(offer=registry.offer_upload(body.descriptor, body.parts))
+
+    @router.post("/uploads/finish")
+    def finish_upload(body: FinishBody) -> Descriptor:
+        registry.finish_upload(body.descriptor, body.parts)
+        return body.descriptor

@@ -1,0 +1,80 @@
+"""Where aliases point, read from the catalog when it was compared with the store just now."""
+
+from __future__ import annotations
+
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AliasMove, check_alias, check_name
+from hotswap.registry.ledger.recent import Recent
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.versions import Versions
+
+
+class Aliases:
+    """Current moves and histories. Invariant: what is older than `freshness_s` is compared with
+    the store again before it is handed out."""
+
+    def __init__(
+        self, records: Records, catalog: Catalog, versions: Versions, freshness_s: float
+    ) -> None:
+        self._records = records
+        self._catalog = catalog
+        self._versions = versions
+        self._recent: Recent[tuple[str, str], AliasMove] = Recent(freshness_s)
+
+    def add(self, move: AliasMove) -> None:
+        """Note a move that this process claimed; it is seen from now on."""
+        self._catalog.add([], [move])
+        self._recent.forget((move.name, move.alias))
+
+    def forget(self) -> None:
+        """Compare everything with the store again."""
+        self._recent.clear()
+
+    def all(self, name: str) -> list[AliasMove]:
+        """The current move of every alias of `name` in the store; raises AdapterNotFound."""
+        known = self._catalog.move_keys(check_name(name))
+        missing = sorted(self._records.move_keys(name) - known)
+        self._versions.catch_up(name, [self._records.move(*key) for key in missing])
+        for _, alias, _ in missing:
+            self._recent.forget((name, alias))
+        self._versions.require_adapter(name)
+        return self._catalog.current_moves(name)
+
+    def current(self, name: str, alias: str) -> AliasMove | None:
+        """The alias's newest move in the store; raises AdapterNotFound."""
+        move = self.newest(name, alias)
+        self._versions.require_adapter(name)
+        return move
+
+    def newest(self, name: str, alias: str) -> AliasMove | None:
+        """As `current`, and None also when there is no such adapter yet."""
+        return self._look(check_name(name), check_alias(alias))
+
+    def target(self, name: str, alias: str) -> AliasMove:
+        """The current move, at most `freshness_s` old; raises AliasNotFound."""
+        move = self._recent.get((name, alias)) or self.newest(name, alias)
+        if move is None:
+            raise self._versions.no_alias(name, alias)
+        return move
+
+    def history(self, name: str, alias: str) -> list[AliasMove]:
+        """Every move, oldest first, the newest at most `freshness_s` late; raises AliasNotFound."""
+        self.target(name, alias)
+        return self._catalog.history(name, alias)
+
+    def _look(self, name: str, alias: str) -> AliasMove | None:
+        mark = self._recent.mark()
+        pointer = self._versions.pointer(name, alias)
+        sequence = pointer.move.sequence + 1 if pointer else 1
+        moves = list(self._records.moves_from(name, alias, sequence))
+        if moves or pointer is None:
+            latest = pointer.latest_number if pointer else None
+            self._versions.catch_up(name, moves, known=latest)
+        if moves:
+            # Whoever looked before the moves were there must not keep what he found.
+            self._recent.forget((name, alias))
+            return moves[-1]
+        if pointer is None:
+            return None
+        self._recent.keep((name, alias), pointer.move, mark)
+        return pointer.move

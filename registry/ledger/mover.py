@@ -1,0 +1,131 @@
+"""Makes alias moves: the compare-and-swap on an alias's history, and what must hold for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from hotswap.registry.access.audit import AuditLog
+from hotswap.registry.database.catalog import Catalog
+from hotswap.registry.domain.adapters import AdapterRef, AliasMove
+from hotswap.registry.domain.moves import (
+    check_expected,
+    check_sequence,
+    conflict,
+    is_done,
+    next_move,
+    rollback_target,
+)
+from hotswap.registry.domain.signatures import MoveSignature
+from hotswap.registry.ledger.aliases import Aliases
+from hotswap.registry.ledger.gate import ReleaseGate
+from hotswap.registry.ledger.log import EventLog
+from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.states import VersionStates
+from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.signing import check_move
+from hotswap.registry.tasks import Tasks
+
+
+class AliasMover:
+    """Invariant: a move takes the sequence number behind the move it was judged against, so
+    nothing came between the judgement and the move."""
+
+    def __init__(
+        self,
+        records: Records,
+        catalog: Catalog,
+        aliases: Aliases,
+        versions: Versions,
+        states: VersionStates,
+        gate: ReleaseGate,
+        events: EventLog,
+        audit: AuditLog,
+        tasks: Tasks,
+    ) -> None:
+        self._records = records
+        self._catalog = catalog
+        self._aliases = aliases
+        self._versions = versions
+        self._states = states
+        self._gate = gate
+        self._events = events
+        self._audit = audit
+        self._tasks = tasks
+
+    def move(
+        self,
+        name: str,
+        alias: str,
+        to: int,
+        by: str,
+        why: str,
+        expect: int | None,
+        signed: MoveSignature | None,
+    ) -> AliasMove:
+        """Judges again, against the new current move, until the claim is won or refused."""
+        signature = None if signed is None else signed.signature
+        while True:
+            current = self._aliases.current(name, alias)
+            version = self._versions.find(AdapterRef(name, number=to))
+            check_expected(name, alias, current, expect)
+            if current is not None and is_done(current, to, signature):
+                return current
+            self._states.require_movable(name, to)
+            self._gate.require(version, alias, current, why)
+            check_sequence(name, alias, current, signed)
+            move = next_move(name, alias, current, to, by, why, signature)
+            check_move(move, version.manifest_digest)
+            if self._claim(move, "move"):
+                return move
+
+    def rollback(
+        self,
+        name: str,
+        alias: str,
+        by: str,
+        why: str,
+        expect: int | None,
+        to: int | None,
+        signed: MoveSignature | None,
+    ) -> AliasMove:
+        """Claims once: rolling back what another one did would be a second rollback that nobody
+        asked for."""
+        current = self._aliases.current(name, alias)
+        if current is None:
+            raise self._versions.no_alias(name, alias)
+        check_expected(name, alias, current, expect)
+        check_sequence(name, alias, current, signed)
+        target = rollback_target(
+            self._catalog.history(name, alias),
+            to,
+            lambda number: self._states.is_movable(name, number),
+        )
+        self._states.require_movable(name, target)
+        signature = None if signed is None else signed.signature
+        move = next_move(name, alias, current, target, by, why, signature)
+        check_move(move, self._versions.get(name, target).manifest_digest)
+        if not self._claim(move, "rollback"):
+            raise conflict(
+                self._aliases.current(name, alias), f"{name}@{alias} was moved meanwhile"
+            )
+        return move
+
+    def _claim(self, move: AliasMove, action: str) -> bool:
+        claimed = self._records.claim_move(move)
+        if claimed:
+            self._aliases.add(move)
+            record = partial(
+                self._audit.record,
+                action,
+                f"{move.name}@{move.alias}",
+                who=move.moved_by,
+                before=move.from_number,
+                after=move.to_number,
+                why=move.why,
+            )
+            self._events.owe([move])  # also if what follows fails
+            with self._tasks.together() as start:
+                start(self._events.append)
+                start(self._states.keep, move)
+                record()
+        return claimed

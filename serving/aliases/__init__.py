@@ -1,0 +1,1 @@
+"""What aliases mean now, and whose word for it is taken."""

@@ -1,0 +1,1 @@
+"""Which rows run in the next step. Policy without tensors."""

@@ -1,0 +1,1 @@
+"""One step: rows packed for the model, tokens sampled, probes replayed."""

@@ -1,0 +1,1 @@
+"""The serving plane: routes of the OpenAI style API and their assembly."""

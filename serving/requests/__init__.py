@@ -1,0 +1,1 @@
+"""A request from its body to its answer: resolved, rendered, generated, recorded."""

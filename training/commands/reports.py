@@ -1,0 +1,63 @@
+"""Evaluation reports on the terminal and in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hotswap.registry.domain.policy import Condition
+from hotswap.training.evaluation.gate import RequirementNotMet
+from hotswap.training.evaluation.report import EvalReport
+
+
+def print_report(report: EvalReport) -> None:
+    click.echo(f"{report.name}: {report.num_rows} rows")
+    for name, found in report.metrics.items():
+        click.echo(f"  {name:<16} {found.value:9.4g}  ({found.low:.4g} to {found.high:.4g})")
+    for other in report.comparisons:
+        click.echo(f"beside {other.name}")
+        for name, difference in other.differences.items():
+            found = difference.estimate
+            click.echo(
+                f"  {name:<16} {other.metrics[name].value:9.4g}  {found.value:+.4g}"
+                f" ({found.low:+.4g} to {found.high:+.4g}), p = {difference.p_value:.3g}"
+            )
+
+
+def write_report(
+    report: EvalReport,
+    about: dict[str, Any],
+    verdict: Condition | None,
+    *,
+    json_file: Path | None,
+    html_file: Path | None,
+    curve: Path | None = None,
+) -> None:
+    from hotswap.training.pages.evaluation import page
+
+    judged = None if verdict is None else verdict.model_dump(mode="json")
+    if json_file is not None:
+        value = report.as_json({**about, "requirement": judged})
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+        json_file.write_text(text + "\n", encoding="utf-8")
+    if html_file is not None:
+        facts = {"base": about["base"], **about["data"], "seed": about["seed"]}
+        text = page(report, facts.pop("file_name"), facts, curve=curve, verdict=verdict)
+        html_file.write_text(text, encoding="utf-8")
+
+
+def require_met(verdict: Condition) -> None:
+    """Prints what a requirement came to; raises RequirementNotMet when it does not hold."""
+    if not verdict.holds:
+        raise RequirementNotMet(
+            f"required: {verdict.asked}; found: {verdict.found}; {verdict.to_do}",
+            condition=verdict.model_dump(mode="json"),
+        )
+    click.echo(f"required: {verdict.asked}; found: {verdict.found}; it holds")
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
