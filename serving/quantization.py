@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,37 +78,44 @@ class Int8Linear:
     """Symmetric int8 weights per output channel times dynamic int8 activations, one scale for each
     token and GROUP input features: y = Σ_g (q_xg · q_wg) · s_xg · s_w, with s = max|·| / 127.
 
-    With scale 1 and zero point 128 oneDNN's product is the exact integer sum, so a row's result
-    is bit-equal whatever rows share the call.
+    The integer sums are exact, so a row's result is bit-equal whatever rows share the call.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         quantized, self._scale = quantize_channels(weight)
-        self._groups = [
-            torch.ops.onednn.qlinear_prepack(group.contiguous(), None)
-            for group in torch.split(quantized, GROUP, 1)
-        ]
-        # As the product asks for them: oneDNN runs on the CPU alone.
-        self._ones = torch.ones(len(weight))
-        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self._products = [integer_product(group) for group in torch.split(quantized, GROUP, 1)]
         self._bias = None if bias is None else bias.to(dtype)
         self._dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = torch.zeros(len(x), len(self._ones))
-        for part, weight in zip(torch.split(x.float(), GROUP, 1), self._groups, strict=True):
+        y = torch.zeros(len(x), len(self._scale))
+        for part, product in zip(torch.split(x.float(), GROUP, 1), self._products, strict=True):
             scale = (part.abs().amax(-1, keepdim=True) / 127).clamp_min_(1e-30)  # (num_tokens, 1)
-            quantized = (part / scale).round_().add_(128).to(torch.uint8)
-            y.addcmul_(self._product(quantized, weight), scale)
+            y.addcmul_(product((part / scale).round_()), scale)
         result = y.mul_(self._scale).to(self._dtype)
         return result if self._bias is None else result.add_(self._bias)
 
-    def _product(self, quantized: Tensor, weight: Tensor) -> Tensor:
+
+def integer_product(weight: Tensor) -> Linear:
+    """Exact sums of int8 `weight` (out, in) times integers of at most 127 in float32."""
+    return OneDnnProduct(weight) if onednn_is_exact() else FloatProduct(weight)
+
+
+class OneDnnProduct:
+    """oneDNN's integer product: with scale 1 and zero point 128 it gives the sum itself."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        # As the product asks for them: oneDNN runs on the CPU alone.
+        self._ones = torch.ones(len(weight))
+        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
+
+    def __call__(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            quantized,
+            (x + 128).to(torch.uint8),
             1.0,
             128,
-            weight,
+            self._weight,
             self._ones,
             self._zero_points,
             None,
@@ -119,6 +127,26 @@ class Int8Linear:
             "",
         )
         return product
+
+
+class FloatProduct:
+    """The same sums in float32: each is below 2 ** 24, so no order of adding rounds one."""
+
+    def __init__(self, weight: Tensor) -> None:
+        assert weight.shape[1] * 127 * 127 < 1 << 24
+        self._weight = weight.float().T.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self._weight
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN's integer product is exact here: it adds pairs of products in 16 bits, which
+    overflow, on processors without VNNI."""
+    weight = torch.full((16, GROUP), 127, dtype=torch.int8)
+    sums = OneDnnProduct(weight)(torch.full((1, GROUP), 127.0))
+    return bool((sums == GROUP * 127 * 127).all())
 
 
 def _bitsandbytes_linear(

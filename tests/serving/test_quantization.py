@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -10,7 +12,8 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.models.choice import NATIVE_BITS
 from hotswap.serving.models.llama import Llama
-from hotswap.serving.quantization import make_linear
+from hotswap.serving.native.layout import GROUP
+from hotswap.serving.quantization import FloatProduct, Linear, integer_product, make_linear
 from hotswap.serving.settings import Quantization
 from tests.serving.sequences import LIMITS, make_sequence, run_to_end
 
@@ -36,6 +39,19 @@ def test_a_product_is_within_its_quantization_of_the_exact_one(
     exact = x.double() @ weight.double().T + bias
     assert got.dtype == torch.float32
     assert (got - exact).norm() / exact.norm() < BOUNDS[quantization]
+
+
+@pytest.mark.parametrize("make_product", [FloatProduct, integer_product])
+@pytest.mark.parametrize("num_rows", [1, 2, 17])
+def test_sums_of_the_largest_integers_are_exact_on_every_processor(
+    make_product: Callable[[torch.Tensor], Linear], num_rows: int
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.where(torch.rand(32, GROUP) < 0.8, 127, -127).to(torch.int8)
+    x = torch.where(torch.rand(num_rows, GROUP) < 0.9, 127.0, -126.0)
+    with torch.inference_mode():
+        got = make_product(weight)(x)
+    assert torch.equal(got.double(), x.double() @ weight.double().T)
 
 
 @pytest.mark.parametrize("quantization", Quantization)
