@@ -2,7 +2,7 @@
 
 Every value is bound. One term of a conjunction may drive the query: the rarest, if it is rare
 enough to be read whole; or else versions are read in their order until the page is full, and each
-is held against the terms. Measured with 100,000 versions, see DECISIONS.md.
+is held against the terms. Measured with 100,000 versions: DECISIONS/catalog/search-over-facts.md.
 """
 
 from __future__ import annotations
