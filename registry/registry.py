@@ -56,7 +56,8 @@ from hotswap.registry.ledger.states import GONE, VersionStates
 from hotswap.registry.ledger.versions import Versions
 from hotswap.registry.signing import check_signatures
 from hotswap.registry.storage.blobs import BlobStore, ManifestStore
-from hotswap.registry.storage.objects import ObjectStore, probe
+from hotswap.registry.storage.format import admit
+from hotswap.registry.storage.objects import ObjectStore
 from hotswap.registry.storage.uploads import Uploads
 from hotswap.registry.tasks import Tasks, Threads
 from hotswap.registry.upkeep.integrity import IntegrityCheck
@@ -154,9 +155,9 @@ class Registry:
     ) -> Registry:
         """Probe the store and bring the catalog up to date with it.
 
-        Raises StoreUnsuitable when the store does not honour create-once writes.
+        Raises as `admit`.
         """
-        capabilities = probe(store)
+        capabilities = admit(store)
         registry = cls(
             store,
             catalog,

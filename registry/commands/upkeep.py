@@ -87,10 +87,12 @@ def sweep(
 ) -> None:
     """Delete what nothing refers to any more. Works on the store; pushes may go on."""
     from hotswap.registry.storage import open_store
+    from hotswap.registry.storage.format import require_known_format
 
     settings = read_section("registry", RegistrySettings, {"store": store})
     opened = open_store(settings.store or str(read_home().store), settings)
     try:
+        require_known_format(opened)
         grace = timedelta(hours=grace_hours)
         report = Sweep(opened, grace=grace, loaded=lambda: loaded).run(delete=delete)
     finally:

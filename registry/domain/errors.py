@@ -50,6 +50,7 @@
     └── Unavailable                    503 unavailable
         ├── StoreUnavailable               store_unavailable
         ├── StoreUnsuitable                store_unsuitable
+        ├── StoreTooNew                    store_too_new
         ├── SchemaMismatch                 schema_mismatch
         ├── RegistryUnavailable            registry_unavailable
         └── NotAcknowledged                not_acknowledged
@@ -370,6 +371,12 @@ class StoreUnsuitable(Unavailable):
     """The object store does not honour create-once writes, so versions could be lost."""
 
     code = "store_unsuitable"
+
+
+class StoreTooNew(Unavailable):
+    """The store has a format that only a newer release of hotswap can read."""
+
+    code = "store_too_new"
 
 
 class SchemaMismatch(Unavailable):

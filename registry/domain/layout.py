@@ -1,6 +1,7 @@
 """The whole key layout of a store. Pure.
 
     store.json                                      the store's own id, made once
+    formats/<number>.json                           a format that the store has had
     blobs/sha256/<first 2 hex>/<64 hex>             bytes by digest
     manifests/sha256/<64 hex>                       canonical manifest JSON by digest
     names/<name, '.' and '_' as '-'>.json           which of its spellings the name has
@@ -34,6 +35,7 @@ from datetime import UTC, datetime
 from hotswap.registry.domain.digests import Digest
 
 STORE_KEY = "store.json"
+FORMATS = "formats/"
 NAMES = "names/"
 VERSIONS = "versions/"
 ALIASES = "aliases/"
@@ -59,6 +61,16 @@ def blob_key(digest: Digest) -> str:
 
 def manifest_key(digest: Digest) -> str:
     return f"manifests/sha256/{digest.hex}"
+
+
+def format_key(number: int) -> str:
+    return f"{FORMATS}{number:010}{_SUFFIX}"
+
+
+def parse_format_key(key: str) -> int | None:
+    """The number of a key below `formats/`; None for an object that is not ours."""
+    number = key.removeprefix(FORMATS).removesuffix(_SUFFIX)
+    return int(number) if number.isdecimal() and format_key(int(number)) == key else None
 
 
 def name_key(name: str) -> str:
