@@ -12,8 +12,8 @@ typedef struct {
     int64_t lines;
 } Range;
 
-/* What is to be fetched during the next strip, in this order; what does not fit is read without being
- * fetched. */
+/* What is to be fetched during the next strip, in this order; what does not fit is read without
+ * being fetched. */
 typedef struct {
     Range range[MAX_RANGES];
     int num, at;
@@ -23,8 +23,10 @@ typedef struct {
 INLINE void look_at_nothing(Ahead *ahead) { ahead->num = ahead->at = 0, ahead->lines = 0; }
 
 /* Pieces `first` to `end` of `parts` of some memory. */
-INLINE void add_pieces(Ahead *ahead, const void *start, int64_t bytes, int first, int end, int parts) {
-    int64_t lines = (bytes + LINE - 1) / LINE, from = lines * first / parts, to = lines * end / parts;
+INLINE void add_pieces(Ahead *ahead, const void *start, int64_t bytes, int first, int end,
+                       int parts) {
+    int64_t lines = (bytes + LINE - 1) / LINE;
+    int64_t from = lines * first / parts, to = lines * end / parts;
     if (from == to || ahead->num == MAX_RANGES) return;
     ahead->range[ahead->num++] = (Range){(const char *)start + from * LINE, to - from};
     ahead->lines += to - from;

@@ -1,5 +1,5 @@
-/* Attention of up to sixteen queries at a time on tiles of AMX. A row's bits do not depend on the other
- * rows of a tile, nor on pages behind its last key: their weights are 0. */
+/* Attention of up to sixteen queries at a time on tiles of AMX. A row's bits do not depend on the
+ * other rows of a tile, nor on pages behind its last key: their weights are 0. */
 #pragma once
 
 #include "queries.h"
@@ -16,7 +16,8 @@ INLINE Span span_of(const Queries *of) {
         if (of->end[i] > end) end = of->end[i];
     }
     int first_page = first / PAGE, end_page = (end + PAGE - 1) / PAGE;
-    /* An odd number of lines: rows at one distance from a power of two would share the cache's sets. */
+    /* An odd number of lines: rows at one distance from a power of two would share the
+     * cache's sets. */
     return (Span){first_page, end_page, end, ((end_page - first_page) | 1) * PAGE};
 }
 
@@ -31,7 +32,8 @@ static void score_pages(const Model *model, const Layer *layer, const int32_t *p
     }
     for (int page = span->first_page; page < span->end_page; page++, scores += PAGE) {
         const bf16 *keys = page_of(model, layer, pages[page], kv_head);
-        const bf16 *next = page_of(model, layer, pages[page + 1 < span->end_page ? page + 1 : page], kv_head);
+        const bf16 *next =
+            page_of(model, layer, pages[page + 1 < span->end_page ? page + 1 : page], kv_head);
         for (int line = 0; line < d; line++) fetch(next + 32 * line);
         _tile_zero(0);
         if (d == 64) {

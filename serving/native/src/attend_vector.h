@@ -3,9 +3,11 @@
 
 #include "queries.h"
 
-/* Scores of the keys of `pages` pages; as many that follow, keys and values, are fetched meanwhile. */
-INLINE void score_pages(const bf16 *const *keys, const bf16 *const *next, int pages, const Queries *of, int num,
-                        int half, int token, float *scores, int stride, F16 *top) {
+/* Scores of the keys of `pages` pages; as many that follow, keys and values, are fetched
+ * meanwhile. */
+INLINE void score_pages(const bf16 *const *keys, const bf16 *const *next, int pages,
+                        const Queries *of, int num, int half, int token, float *scores, int stride,
+                        F16 *top) {
     F16 sum[QUERY_BLOCK][SCORE_PAGES][2], lowest = f_all(-INFINITY);
     for (int i = 0; i < num; i++)
         for (int page = 0; page < pages; page++) sum[i][page][0] = sum[i][page][1] = f_zero();
@@ -35,18 +37,19 @@ INLINE void weigh_values(const Model *model, const Layer *layer, const int32_t *
     for (int i = 0; i < num; i++)
         for (int j = 0; j < vectors; j++) out[i][j] = f_zero();
     for (int page = first_page; page * PAGE < num_keys; page++) {
-        const bf16 *v = page_of(model, layer, pages[page], kv_head) + model->head_dim * PAGE + 2 * d;
+        const bf16 *v =
+            page_of(model, layer, pages[page], kv_head) + model->head_dim * PAGE + 2 * d;
         int left = num_keys - page * PAGE, pairs = left >= PAGE ? PAGE / 2 : (left + 1) / 2;
         for (int t = 0; t < pairs; t++, v += 2 * model->head_dim)
             for (int i = 0; i < num; i++)
                 for (int j = 0; j < vectors; j++)
-                    out[i][j] = dot2(out[i][j], v + 32 * j,
-                                     p + (int64_t)i * stride + page * PAGE + 2 * t);
+                    out[i][j] =
+                        dot2(out[i][j], v + 32 * j, p + (int64_t)i * stride + page * PAGE + 2 * t);
     }
 }
 
 INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         const Queries *of, int num, float *scores, Narrow *p, int stride) {
+                        const Queries *of, int num, float *scores, Narrow *p, int stride) {
     int first = of->first[0], num_keys = of->end[0], d = model->head_dim;
     for (int i = 1; i < num; i++) {
         if (of->first[i] < first) first = of->first[i];
@@ -56,7 +59,8 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
     F16 top[QUERY_BLOCK];
     float inverse[QUERY_BLOCK];
     for (int i = 0; i < num; i++) top[i] = f_all(-INFINITY);
-    for (int page = first_page, end = (num_keys + PAGE - 1) / PAGE; page < end; page += SCORE_PAGES) {
+    for (int page = first_page, end = (num_keys + PAGE - 1) / PAGE; page < end;
+         page += SCORE_PAGES) {
         const bf16 *keys[SCORE_PAGES], *next[SCORE_PAGES];
         for (int j = 0; j < SCORE_PAGES; j++) {
             keys[j] = page_of(model, layer, pages[least(page + j, end - 1)], kv_head);
@@ -83,7 +87,8 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
             weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at,
                          VALUE_VECTORS, out);
         else
-            weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at, 2, out);
+            weigh_values(model, layer, pages, kv_head, first_page, num_keys, p, stride, num, at, 2,
+                         out);
         for (int i = 0; i < num; i++)
             for (int j = 0; j < vectors; j++)
                 f_store(of->out[i] + at + 16 * j, f_mul(out[i][j], f_all(inverse[i])));

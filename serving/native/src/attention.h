@@ -7,7 +7,8 @@
 #include "attend_vector.h"
 #endif
 
-/* One head's rotary embedding (Su et al. 2021), in place. head_dim is a multiple of 32, at most 256. */
+/* One head's rotary embedding (Su et al. 2021), in place. head_dim is a multiple of 32, at most
+ * 256. */
 INLINE void rotate(float *head, const float *rotary, int half) {
     for (int i = 0; i < half; i += 16) {
         F16 cos = f_load(rotary + i), sin = f_load(rotary + half + i);
@@ -52,7 +53,8 @@ static void place_row(const Model *model, const Layer *layer, const Segment *seg
 
 /* Rows first to end of a segment for one kv head and the query heads that share it. */
 static void attend(const Model *model, const Layer *layer, const Segment *segment, int kv_head,
-                   int first, int end, const Narrow *queries, float *out, float *scores, Narrow *p) {
+                   int first, int end, const Narrow *queries, float *out, float *scores,
+                   Narrow *p) {
     int d = model->head_dim, shared = model->num_heads / model->num_kv_heads;
     int num = (end - first) * shared;
     for (int at = 0; at < num; at += QUERY_BLOCK) {
@@ -64,7 +66,8 @@ static void attend(const Model *model, const Layer *layer, const Segment *segmen
             of.q[i] = queries + place;
             of.out[i] = out + place;
             of.end[i] = segment->position + row - segment->start + 1;
-            of.first[i] = layer->window && of.end[i] > layer->window ? of.end[i] - layer->window : 0;
+            of.first[i] =
+                layer->window && of.end[i] > layer->window ? of.end[i] - layer->window : 0;
         }
         attend_block(model, layer, segment->pages, kv_head, &of, scores, p);
     }

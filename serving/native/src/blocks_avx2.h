@@ -1,10 +1,12 @@
 /* The products of a block of rows with a tile in 256-bit registers, which have no sums of four
- * products that are exact for weights of 8 bits: the sums of integers are the same, made of int16. */
+ * products that are exact for weights of 8 bits: the sums of integers are the same, made of
+ * int16. */
 #pragma once
 
 #include "ahead.h"
 
-/* A group's activations as pairs of int16: of every four the first and third, and the second and fourth. */
+/* A group's activations as pairs of int16: of every four the first and third, and the second and
+ * fourth. */
 typedef struct {
     int32_t even[GROUP / 4], odd[GROUP / 4];
 } Pairs;
@@ -92,7 +94,8 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
             }
         }
         for (int i = 0; i < rows; i++) {
-            I16 whole = {_mm256_madd_epi16(small[i].low, one), _mm256_madd_epi16(small[i].high, one)};
+            I16 whole = {_mm256_madd_epi16(small[i].low, one),
+                         _mm256_madd_epi16(small[i].high, one)};
             F16 scaled = f_mul(f_of_int(whole), f_all(x->scale[at + i * num_groups]));
             F16 stepped = f_fma(scaled, load_bf16(step), sum[i][0]);
             F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);

@@ -1,6 +1,6 @@
 /* The products of a block of rows with the tiles of a strip, where sums of four products are one
- * instruction. Each four activations are loaded once for all tiles, and each tile's weights once for all
- * rows. */
+ * instruction. Each four activations are loaded once for all tiles, and each tile's weights once
+ * for all rows. */
 #pragma once
 
 #include "ahead.h"

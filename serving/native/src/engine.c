@@ -13,8 +13,9 @@
 #include "program.h"
 
 enum { VERSION = 7, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
-enum { NARROW_BYTES = 4 }; /* at most */
-enum { MATRIX_ROWS_BEHIND = 15, QUERIES = 16 }; /* rows read, not used, behind the last; QUERY_BLOCK */
+enum { NARROW_BYTES = 4 };        /* at most */
+enum { MATRIX_ROWS_BEHIND = 15 }; /* rows read, not used, behind the last */
+enum { QUERIES = 16 };            /* QUERY_BLOCK, at most */
 
 struct Engine {
     const Model *model;
@@ -50,8 +51,8 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     s->weights = room(scratch, NARROW_BYTES);
     s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AROUND;
     s->taken = room(s->num_phases, sizeof(Taken));
-    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->x && s->normed &&
-           s->wide && s->attended && s->scores && s->weights && s->taken;
+    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->x &&
+           s->normed && s->wide && s->attended && s->scores && s->weights && s->taken;
 }
 
 Engine *engine_new(const Model *model, int max_entries, int num_threads) {
@@ -68,14 +69,15 @@ Engine *engine_new(const Model *model, int max_entries, int num_threads) {
 
 void engine_free(Engine *engine) {
     Workspace *s = &engine->space;
-    void *all[] = {s->x, s->sum, s->q,    s->scale,    s->offset, s->narrow,  s->queries, s->low,
-                   s->wide, s->attended, s->scores, s->weights, s->normed,  s->taken};
+    void *all[] = {s->x,   s->sum,  s->q,        s->scale,  s->offset,  s->narrow, s->queries,
+                   s->low, s->wide, s->attended, s->scores, s->weights, s->normed, s->taken};
     for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     if (engine->pool) pool_free(engine->pool);
     free(engine);
 }
 
-static const Job RUN_STEP[] = { /* by level */
+/* By level. */
+static const Job RUN_STEP[] = {
     [PORTABLE] = run_step_portable,
 #if defined(__x86_64__)
     [AVX2] = run_step_avx2,
@@ -107,7 +109,8 @@ static int has_avx_vnni(void) {
 #ifdef HAS_AMX
 /* Whether the processor has AMX and the operating system lets this process use it. */
 static int has_amx(void) {
-    enum { EDX_AMX = 1 << 22 | 1 << 24 | 1 << 25 /* bf16, tiles, int8 */, REQUEST = 0x1023, TILE_DATA = 18 };
+    enum { EDX_AMX = 1 << 22 | 1 << 24 | 1 << 25 }; /* bf16, tiles, int8 */
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & EDX_AMX) != EDX_AMX) return 0;
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;

@@ -26,7 +26,7 @@ INLINE int next_row(Program *p, int row) {
     return (row + 1) % ROWS_A_PIECE ? row + 1 : take(p) * ROWS_A_PIECE;
 }
 
-#define FOR_EACH_ROW(p, row) \
+#define FOR_EACH_ROW(p, row)                                                                       \
     for (int row = next_row(p, -1); row < (p)->step->num_rows; row = next_row(p, row))
 
 static void embed(Program *p) {
@@ -80,7 +80,8 @@ INLINE int num_tile_pieces(const Linear *linear, int num_rows) {
     return pieces_across(linear) * ((num_rows + PANEL - 1) / PANEL);
 }
 
-/* Tiles first to end of a product fetch their share of the A matrices of a product that comes later. */
+/* Tiles first to end of a product fetch their share of the A matrices of a product that comes
+ * later. */
 static void add_shrinks(Ahead *ahead, const Program *p, int layer, int index, int first, int end,
                         int num_tiles) {
     const Step *step = p->step;
@@ -88,7 +89,8 @@ static void add_shrinks(Ahead *ahead, const Program *p, int layer, int index, in
         const LoraLinear *lora = step->groups[g].adapter + layer * LINEARS + index;
         int64_t k = p->model->layers[layer].linear[index].k;
         if (lora->a)
-            add_pieces(ahead, lora->a, k * lora->width * (int64_t)sizeof(bf16), first, end, num_tiles);
+            add_pieces(ahead, lora->a, k * lora->width * (int64_t)sizeof(bf16), first, end,
+                       num_tiles);
     }
 }
 
@@ -115,9 +117,10 @@ static void look_ahead(Ahead *ahead, const Program *p, int layer, int index, int
         add_shrinks(ahead, p, layer + 1, QKV, first, end, num_tiles);
 }
 
-/* The strip that this thread takes when it has finished the one that ends at tile `end`, of a piece that
- * ends at `last`: behind that comes another thread's piece, if all take as long. */
-static void add_next_strip(Ahead *ahead, const Program *p, const Linear *linear, int end, int last) {
+/* The strip that this thread takes when it has finished the one that ends at tile `end`, of a piece
+ * that ends at `last`: behind that comes another thread's piece, if all take as long. */
+static void add_next_strip(Ahead *ahead, const Program *p, const Linear *linear, int end,
+                           int last) {
     int num_tiles = linear->n / TILE;
     int from = end < last ? end : last + TILES_A_PIECE * (pool_size(p->pool) - 1);
     int until = end < last ? last : least(from + TILES_A_PIECE, num_tiles);
@@ -145,8 +148,8 @@ static void finish_piece(const Program *p, const Product *work, int piece, int n
     }
 }
 
-/* A piece of a shrink is SHRINK_ROWS rows and so many tiles of ranks. Ranks side by side share what is loaded of
- * x; a single group's few rows are shared out by their ranks. */
+/* A piece of a shrink is SHRINK_ROWS rows and so many tiles of ranks. Ranks side by side share what
+ * is loaded of x; a single group's few rows are shared out by their ranks. */
 INLINE int shrink_tiles_a_piece(const Step *step, const LoraLinear *lora, int num_rows) {
     return step->num_groups > 1 || num_rows > SHRINK_ROWS ? num_shrink_tiles(lora) : 1;
 }
@@ -162,18 +165,21 @@ static void product(Program *p, int layer, int index, float *y, int adds) {
     const Linear *linear = &p->model->layers[layer].linear[index];
     Activations x = activations(p->space, linear->k);
     Taken *taken = &p->space->taken[p->phase];
-    Product work = {linear, step->groups, step->num_groups, layer, index, &x,
-                    p->space->low, step->low_width, y, adds, &taken->done, 0};
+    Product work = {linear, step->groups, step->num_groups, layer,
+                    index,  &x,           p->space->low,    step->low_width,
+                    y,      adds,         &taken->done,     0};
     int piece = take(p);
     for (int g = 0; g < step->num_groups; g++) {
         const LoraGroup *group = step->groups + g;
         const LoraLinear *lora = adapter_of(&work, group);
-        int first = work.num_shrinks, tiles = shrink_tiles_a_piece(step, lora, group->end - group->start);
+        int first = work.num_shrinks,
+            tiles = shrink_tiles_a_piece(step, lora, group->end - group->start);
         work.num_shrinks += num_shrinks(step, lora, group);
         for (; piece < work.num_shrinks; piece = take(p)) {
             int across = num_shrink_tiles(lora) / tiles, number = piece - first;
             int row = group->start + number / across * SHRINK_ROWS;
-            shrink(&work, group, row, least(row + SHRINK_ROWS, group->end), number % across * tiles, tiles);
+            shrink(&work, group, row, least(row + SHRINK_ROWS, group->end), number % across * tiles,
+                   tiles);
             atomic_fetch_add_explicit(&taken->done, 1, memory_order_release);
         }
     }
@@ -196,7 +202,8 @@ static void place_keys(Program *p, const Layer *layer) {
             if (piece == number) {
                 for (int r = row; r < end; r++)
                     place_row(model, layer, segment, r, p->space->wide + (int64_t)r * width,
-                              (Narrow *)p->space->queries + (int64_t)r * model->num_heads * model->head_dim);
+                              (Narrow *)p->space->queries +
+                                  (int64_t)r * model->num_heads * model->head_dim);
                 piece = take(p);
             }
             row = end;
@@ -232,7 +239,8 @@ static void logits(Program *p) {
     Activations x = activations(p->space, n);
     for (int piece; (piece = take(p)) < step->num_wanted;) {
         float *normed = p->space->normed + (int64_t)piece * n;
-        rms_norm(normed, p->space->x + (int64_t)step->wanted[piece] * n, model->norm, n, model->eps);
+        rms_norm(normed, p->space->x + (int64_t)step->wanted[piece] * n, model->norm, n,
+                 model->eps);
         quantize_row(&x, piece, normed, 0);
     }
     next_phase(p);

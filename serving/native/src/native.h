@@ -14,8 +14,9 @@ typedef struct {
     int8_t *q;
     float *scale;
     int32_t *offset;
-    void *narrow, *queries, *low, *weights; /* Narrow, which instruction sets have each their own of */
-    float *x; /* (rows, hidden): what the layers add to */
+    void *narrow, *queries, *low,
+        *weights; /* Narrow, which instruction sets have each their own of */
+    float *x;     /* (rows, hidden): what the layers add to */
     float *sum, *normed, *wide, *attended, *scores;
     Taken *taken;
     int num_phases;
@@ -26,18 +27,20 @@ typedef struct Engine Engine;
 /* Null when there is not enough memory. The model and all it points to must outlive the engine. */
 Engine *engine_new(const Model *model, int max_entries, int num_threads);
 void engine_free(Engine *engine);
-/* Instruction sets in rising speed; AVX_VNNI is AVX-VNNI beside AVX2, AMX all of AVX-512's and it. The products
- * of the base are the same on all, to the bit; adapters and attention are rounded in other places. */
+/* Instruction sets in rising speed; AVX_VNNI is AVX-VNNI beside AVX2, AMX all of AVX-512's and it.
+ * The products of the base are the same on all, to the bit; adapters and attention are rounded in
+ * other places. */
 enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX };
-/* Whether this processor, its system and the compiler of this library have a level. A level's neighbours below
- * may be missing. */
+/* Whether this processor, its system and the compiler of this library have a level. A level's
+ * neighbours below may be missing. */
 int native_has(int level);
 /* Runs a step on the kernels of a level that is there. */
 void engine_step(Engine *engine, const Step *step, int level);
 /* Changes whenever a struct or its meaning does. */
 int native_version(void);
 
-/* Compilers before these do not know AVX-VNNI and AMX; the kernel gives AMX's tiles on request, on Linux. */
+/* Compilers before these do not know AVX-VNNI and AMX; the kernel gives AMX's tiles on request, on
+ * Linux. */
 #if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define HAS_AVX_VNNI
 #ifdef __linux__

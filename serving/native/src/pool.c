@@ -35,7 +35,8 @@ void pool_meet(Pool *pool) {
         atomic_store_explicit(&pool->meeting, meeting + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&pool->meeting, memory_order_acquire) == meeting; spins++)
+    for (int spins = 0; atomic_load_explicit(&pool->meeting, memory_order_acquire) == meeting;
+         spins++)
         if (spins < SPINS_BEFORE_YIELD) pool_relax();
         else sched_yield(); /* someone else has the other thread's core */
 }

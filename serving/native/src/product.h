@@ -23,8 +23,8 @@ INLINE const LoraLinear *adapter_of(const Product *p, const LoraGroup *group) {
 }
 
 /* low = x · A for up to SHRINK_BLOCK rows and `tiles` times 16 ranks; two interleaved sums each. */
-INLINE void shrink_block(const bf16 *a, const Narrow *x, int k, int rows, int tiles, float scale, Narrow *low,
-                         int low_width) {
+INLINE void shrink_block(const bf16 *a, const Narrow *x, int k, int rows, int tiles, float scale,
+                         Narrow *low, int low_width) {
     F16 sum[SHRINK_BLOCK][SHRINK_TILES][2];
     for (int i = 0; i < rows; i++)
         for (int t = 0; t < tiles; t++) sum[i][t][0] = sum[i][t][1] = f_zero();
@@ -32,17 +32,19 @@ INLINE void shrink_block(const bf16 *a, const Narrow *x, int k, int rows, int ti
         for (int j = 0; j < 2; j++)
             for (int i = 0; i < rows; i++)
                 for (int t = 0; t < tiles; t++)
-                    sum[i][t][j] = dot2(sum[i][t][j], a + (int64_t)t * k * TILE + (at + 2 * j) * TILE,
-                                        x + (int64_t)i * k + at + 2 * j);
+                    sum[i][t][j] =
+                        dot2(sum[i][t][j], a + (int64_t)t * k * TILE + (at + 2 * j) * TILE,
+                             x + (int64_t)i * k + at + 2 * j);
     for (int i = 0; i < rows; i++)
         for (int t = 0; t < tiles; t++)
             store_narrow(low + (int64_t)i * low_width + t * TILE,
                          f_mul(f_add(sum[i][t][0], sum[i][t][1]), f_all(scale)));
 }
 
-/* The same for the rest ranks: a register has them for several pairs of k, whose sums are added up at last. */
-INLINE void shrink_rest(const bf16 *a, const Narrow *x, int k, int rows, int rest, float scale, Narrow *low,
-                        int low_width) {
+/* The same for the rest ranks: a register has them for several pairs of k, whose sums are added up
+ * at last. */
+INLINE void shrink_rest(const bf16 *a, const Narrow *x, int k, int rows, int rest, float scale,
+                        Narrow *low, int low_width) {
     int folds = TILE / rest;
     F16 sum[SHRINK_BLOCK][2];
     for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = f_zero();
@@ -59,14 +61,17 @@ INLINE void shrink_rest(const bf16 *a, const Narrow *x, int k, int rows, int res
     }
 }
 
-/* Rows first to end of one group: `tiles` times 16 ranks from tile `tile` on, or with none the rest ranks. */
-INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, int end, int tile, int tiles) {
+/* Rows first to end of one group: `tiles` times 16 ranks from tile `tile` on, or with none the rest
+ * ranks. */
+INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, int end, int tile,
+                         int tiles) {
     const LoraLinear *lora = adapter_of(p, group);
     int k = p->linear->k, rest = lora->width % TILE;
     const bf16 *a = lora->a + (int64_t)tile * TILE * k;
     for (int row = first; row < end; row += SHRINK_BLOCK) {
         const Narrow *x = p->x->narrow + (int64_t)row * k;
-        Narrow *low = p->low + (int64_t)(group->low + row - group->start) * p->low_width + tile * TILE;
+        Narrow *low =
+            p->low + (int64_t)(group->low + row - group->start) * p->low_width + tile * TILE;
 #define CALL(rows) shrink_block(a, x, k, rows, tiles, group->scale, low, p->low_width)
         if (tiles) FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
 #undef CALL
@@ -82,7 +87,8 @@ INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, in
 /* The rest ranks count as a tile. */
 INLINE int num_shrink_tiles(const LoraLinear *lora) { return (lora->width + TILE - 1) / TILE; }
 
-static void shrink(const Product *p, const LoraGroup *group, int first, int end, int tile, int tiles) {
+static void shrink(const Product *p, const LoraGroup *group, int first, int end, int tile,
+                   int tiles) {
     int last = tile + tiles, whole = least(last, adapter_of(p, group)->width / TILE);
     for (; tile < whole; tile += SHRINK_TILES) {
 #define CALL(tiles) shrink_tiles(p, group, first, end, tile, tiles)
@@ -99,19 +105,22 @@ INLINE int part_of(const Linear *linear, int tile) {
 }
 
 /* The tile's piece of B for an adapter; null when the part is not adapted. */
-INLINE const bf16 *expand_weights(const Linear *linear, const LoraLinear *lora, int tile, int part) {
+INLINE const bf16 *expand_weights(const Linear *linear, const LoraLinear *lora, int tile,
+                                  int part) {
     if (!lora->a || !lora->num_pairs[part]) return 0;
     int first = part ? linear->part_end[part - 1] : 0;
-    return lora->b + lora->b_start[part] + (int64_t)(tile - first) * lora->num_pairs[part] * 2 * TILE;
+    return lora->b + lora->b_start[part] +
+           (int64_t)(tile - first) * lora->num_pairs[part] * 2 * TILE;
 }
 
 /* out (tiles, MAX_ROWS, TILE) += low · B, two interleaved sums a row and tile. */
-INLINE void expand_rows(const bf16 *b, int num_pairs, const Narrow *low, int low_width, int rows, int tiles,
-                        float *out) {
+INLINE void expand_rows(const bf16 *b, int num_pairs, const Narrow *low, int low_width, int rows,
+                        int tiles, float *out) {
     F16 even[EXPAND_BLOCK][STRIP8], odd[EXPAND_BLOCK][STRIP8];
     int64_t tile_size = (int64_t)num_pairs * 2 * TILE;
     for (int i = 0; i < rows; i++)
-        for (int t = 0; t < tiles; t++) even[i][t] = f_load(out_of(out, i, t)), odd[i][t] = f_zero();
+        for (int t = 0; t < tiles; t++)
+            even[i][t] = f_load(out_of(out, i, t)), odd[i][t] = f_zero();
     for (int j = 0; j < num_pairs; j += 2, b += 4 * TILE) {
         for (int i = 0; i < rows; i++)
             for (int t = 0; t < tiles; t++)
@@ -119,14 +128,15 @@ INLINE void expand_rows(const bf16 *b, int num_pairs, const Narrow *low, int low
         if (j + 1 < num_pairs)
             for (int i = 0; i < rows; i++)
                 for (int t = 0; t < tiles; t++)
-                    odd[i][t] = dot2(odd[i][t], b + t * tile_size + 2 * TILE, low + i * low_width + 2 * j + 2);
+                    odd[i][t] = dot2(odd[i][t], b + t * tile_size + 2 * TILE,
+                                     low + i * low_width + 2 * j + 2);
     }
     for (int i = 0; i < rows; i++)
         for (int t = 0; t < tiles; t++) f_store(out_of(out, i, t), f_add(even[i][t], odd[i][t]));
 }
 
-INLINE void expand_tiles(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low, int low_width,
-                         int rows, int tiles, float *out) {
+INLINE void expand_tiles(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low,
+                         int low_width, int rows, int tiles, float *out) {
     int num_pairs = lora->num_pairs[part];
     low += lora->rank_start[part];
     for (; rows >= EXPAND_BLOCK; rows -= EXPAND_BLOCK) {
@@ -138,8 +148,8 @@ INLINE void expand_tiles(const LoraLinear *lora, const bf16 *b, int part, const 
     if (rows) expand_rows(b, num_pairs, low, low_width, 1, tiles, out);
 }
 
-static void expand(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low, int low_width,
-                   int rows, int tiles, float *out) {
+static void expand(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low,
+                   int low_width, int rows, int tiles, float *out){
 #define CALL(tiles) expand_tiles(lora, b, part, low, low_width, rows, tiles, out)
     FOR_COUNT(tiles, STRIP8, CALL)
 #undef CALL
@@ -160,7 +170,8 @@ INLINE void add_expand_weights(Ahead *ahead, const Product *p, int tile, int til
 }
 
 /* To rows first to end of some tiles of one part. */
-INLINE void apply_adapters(const Product *p, int tile, int tiles, int part, int first, int end, float *out) {
+INLINE void apply_adapters(const Product *p, int tile, int tiles, int part, int first, int end,
+                           float *out) {
     for (int g = 0; g < p->num_groups; g++) {
         const LoraGroup *group = p->groups + g;
         int from = group->start > first ? group->start : first;
@@ -181,7 +192,8 @@ INLINE void apply_adapters(const Product *p, int tile, int tiles, int part, int 
 }
 
 INLINE void wait_for_shrinks(const Product *p) {
-    while (atomic_load_explicit(p->shrinks_done, memory_order_acquire) != p->num_shrinks) pool_relax();
+    while (atomic_load_explicit(p->shrinks_done, memory_order_acquire) != p->num_shrinks)
+        pool_relax();
 }
 
 /* To rows first to end of a strip's tiles, part by part. */
@@ -211,14 +223,16 @@ INLINE void put_tile(const Product *p, int tile, int first, int end, const float
 }
 
 /* Rows first to end of a strip's tiles. */
-static void finish_strip(const Product *p, int tile, int tiles, int first_row, int end_row, Ahead *ahead) {
+static void finish_strip(const Product *p, int tile, int tiles, int first_row, int end_row,
+                         Ahead *ahead) {
     float out[STRIP8 * MAX_ROWS * TILE] __attribute__((aligned(64)));
     const Linear *linear = p->linear;
     for (int first = first_row; first < end_row; first += MAX_ROWS) {
         int end = least(first + MAX_ROWS, end_row);
         strip_product(linear, tile, tiles, p->x, first, end - first, out, ahead);
         if (linear->scale)
-            for (int t = 0; t < tiles; t++) scale_tile(linear, tile + t, end - first, out_of(out, 0, t));
+            for (int t = 0; t < tiles; t++)
+                scale_tile(linear, tile + t, end - first, out_of(out, 0, t));
         if (p->num_groups) adapt_strip(p, tile, tiles, first, end, out);
         for (int t = 0; t < tiles; t++) put_tile(p, tile + t, first, end, out_of(out, 0, t));
     }

@@ -5,17 +5,18 @@
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-/* Loops over a few rows are unrolled where their number is known: `call` with it, at most `most` or 8. */
-#define FOR_COUNT(number, most, call)         \
-    switch (least(number, most)) {            \
-    case 1: call(1); break;                   \
-    case 2: call(least(2, most)); break;      \
-    case 3: call(least(3, most)); break;      \
-    case 4: call(least(4, most)); break;      \
-    case 5: call(least(5, most)); break;      \
-    case 6: call(least(6, most)); break;      \
-    case 7: call(least(7, most)); break;      \
-    default: call(least(8, most));            \
+/* Loops over a few rows are unrolled where their number is known: `call` with it, at most `most`
+ * or 8. */
+#define FOR_COUNT(number, most, call)                                                              \
+    switch (least(number, most)) {                                                                 \
+    case 1: call(1); break;                                                                        \
+    case 2: call(least(2, most)); break;                                                           \
+    case 3: call(least(3, most)); break;                                                           \
+    case 4: call(least(4, most)); break;                                                           \
+    case 5: call(least(5, most)); break;                                                           \
+    case 6: call(least(6, most)); break;                                                           \
+    case 7: call(least(7, most)); break;                                                           \
+    default: call(least(8, most));                                                                 \
     }
 
 /* A row's activations as the products want them. */
@@ -23,9 +24,9 @@ typedef struct {
     int8_t *q;       /* (rows, k) */
     float *scale;    /* (rows, k / GROUP) */
     int32_t *offset; /* (rows, k / GROUP): -128 times the sum of q, for weights stored + 128 */
-    float *sum;      /* (rows, k / HALF_GROUP): the sum of what q stands for, for weights of 4 bits */
-    Narrow *narrow;  /* (rows, k): for the adapters */
-    int32_t k;       /* of the current product; also the stride */
+    float *sum; /* (rows, k / HALF_GROUP): the sum of what q stands for, for weights of 4 bits */
+    Narrow *narrow; /* (rows, k): for the adapters */
+    int32_t k;      /* of the current product; also the stride */
 } Activations;
 
 enum { MAX_ROWS = 64 }; /* of a strip's products */

@@ -7,7 +7,8 @@
 #include "blocks_dot.h"
 #endif
 
-/* A strip's weights of PANEL_GROUPS groups stay in the core's nearest cache while all rows use them. */
+/* A strip's weights of PANEL_GROUPS groups stay in the core's nearest cache while all rows use
+ * them. */
 enum { PANEL_GROUPS = 9, MATRIX_ROWS = 16, LEAST_MATRIX_ROWS = 4 };
 
 INLINE int64_t tile_bytes(const Linear *linear) {
@@ -24,8 +25,8 @@ INLINE int tiles_from(const Linear *linear, int tile, int end) {
 }
 
 #ifdef USE_AMX
-/* As block8 of one tile and all groups, up to MATRIX_ROWS rows: the same sums of integers, added up in the
- * same order. Rows behind the last are computed and left out; `q` has room for them. */
+/* As block8 of one tile and all groups, up to MATRIX_ROWS rows: the same sums of integers, added up
+ * in the same order. Rows behind the last are computed and left out; `q` has room for them. */
 INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int rows, float *out,
                           Ahead *ahead, int lines) {
     int64_t num_groups = x->k / GROUP, at = row * num_groups;
@@ -56,18 +57,19 @@ INLINE void store_sums(F16 sum[ROW_BLOCK][STRIP8], float *out, int rows, int til
 }
 
 /* Adds groups first to end of the products of at most ROW_BLOCK rows. */
-INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x, int row,
-                         int rows, int first, int end, float *out, Ahead *ahead, int lines) {
+INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x,
+                         int row, int rows, int first, int end, float *out, Ahead *ahead,
+                         int lines) {
     int64_t bytes = tile_bytes(linear);
-#define GROUPS(block, group_bytes, rows, tiles)                                    \
-    {                                                                              \
-        F16 sum[ROW_BLOCK][STRIP8];                                                 \
-        load_sums(sum, out, rows, tiles);                                          \
-        for (int g = first; g < end; g++) {                                        \
-            fetch_some(ahead, lines);                                              \
-            block(w + (int64_t)g * (group_bytes), bytes, x, row, rows, tiles, g, sum); \
-        }                                                                          \
-        store_sums(sum, out, rows, tiles);                                         \
+#define GROUPS(block, group_bytes, rows, tiles)                                                    \
+    {                                                                                              \
+        F16 sum[ROW_BLOCK][STRIP8];                                                                \
+        load_sums(sum, out, rows, tiles);                                                          \
+        for (int g = first; g < end; g++) {                                                        \
+            fetch_some(ahead, lines);                                                              \
+            block(w + (int64_t)g * (group_bytes), bytes, x, row, rows, tiles, g, sum);             \
+        }                                                                                          \
+        store_sums(sum, out, rows, tiles);                                                         \
     }
     if (linear->bits == 4) {
 #define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, STRIP4)
@@ -77,18 +79,18 @@ INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, cons
         else FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
     } else {
-#define CALL(rows) GROUPS(block8, GROUP * TILE, rows, STRIP8)
+#define CALL(rows) GROUPS(block8, GROUP *TILE, rows, STRIP8)
         if (tiles == whole_strip(linear)) FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
-#define CALL(rows) GROUPS(block8, GROUP * TILE, rows, 1)
+#define CALL(rows) GROUPS(block8, GROUP *TILE, rows, 1)
         else FOR_COUNT(rows, ROW_BLOCK, CALL)
 #undef CALL
     }
 #undef GROUPS
 }
 
-/* out (tiles, MAX_ROWS, TILE) = the products of `rows` rows with the `tiles` tiles from `tile` on, but for
- * the scales of weights of 8 bits. */
+/* out (tiles, MAX_ROWS, TILE) = the products of `rows` rows with the `tiles` tiles from `tile` on,
+ * but for the scales of weights of 8 bits. */
 static void strip_product(const Linear *linear, int tile, int tiles, const Activations *x, int row,
                           int rows, float *out, Ahead *ahead) {
     const uint8_t *w = linear->weight + tile * tile_bytes(linear);
@@ -98,11 +100,13 @@ static void strip_product(const Linear *linear, int tile, int tiles, const Activ
     int lines = (int)((ahead->lines + num_visits - 1) / num_visits);
 #ifdef USE_AMX
     if (linear->bits == 8)
-        for (; rows >= LEAST_MATRIX_ROWS; row += MATRIX_ROWS, rows -= MATRIX_ROWS, out += MATRIX_ROWS * TILE)
+        for (; rows >= LEAST_MATRIX_ROWS;
+             row += MATRIX_ROWS, rows -= MATRIX_ROWS, out += MATRIX_ROWS * TILE)
             matrix_block8(w, x, row, least(rows, MATRIX_ROWS), out, ahead, lines);
     if (rows <= 0) return;
 #endif
-    for (int t = 0; t < tiles; t++) memset(out_of(out, 0, t), 0, (size_t)rows * TILE * sizeof(float));
+    for (int t = 0; t < tiles; t++)
+        memset(out_of(out, 0, t), 0, (size_t)rows * TILE * sizeof(float));
     int num_panels = (num_groups + PANEL_GROUPS - 1) / PANEL_GROUPS;
     for (int panel = 0; panel < num_panels; panel++) {
         int first = num_groups * panel / num_panels, end = num_groups * (panel + 1) / num_panels;

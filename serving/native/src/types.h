@@ -18,30 +18,33 @@ typedef uint16_t bf16;
  * [4][TILE][4] bytes, low halves before high ones: a weight is step * number + lowest. */
 typedef struct {
     const uint8_t *weight;
-    const float *scale; /* (n), or null with 4 bits */
-    const float *bias;     /* (n) or null */
-    int32_t bits;          /* 8 or 4 */
-    int32_t k, n;          /* multiples of GROUP and of TILE */
+    const float *scale;          /* (n), or null with 4 bits */
+    const float *bias;           /* (n) or null */
+    int32_t bits;                /* 8 or 4 */
+    int32_t k, n;                /* multiples of GROUP and of TILE */
     int32_t part_end[MAX_PARTS]; /* in tiles: where each of the parts side by side ends */
     int32_t num_parts;
 } Linear;
 
 typedef struct {
-    const bf16 *a;          /* [width / TILE][k / 2][TILE][2] and the rest, or null: this layer is not adapted */
-    const bf16 *b;          /* by part: [tiles of the part][num_pairs][TILE][2] */
-    const float *magnitude; /* (n), DoRA's scale of each output, or null */
+    /* [width / TILE][k / 2][TILE][2] and the rest, or null: this layer is not adapted */
+    const bf16 *a;
+    const bf16 *b;                 /* by part: [tiles of the part][num_pairs][TILE][2] */
+    const float *magnitude;        /* (n), DoRA's scale of each output, or null */
     int64_t b_start[MAX_PARTS];    /* in elements */
     int32_t rank_start[MAX_PARTS]; /* where the part's ranks stand among all of the layer's */
     int32_t num_pairs[MAX_PARTS];  /* half of the part's (even) rank; 0: not adapted */
-    int32_t width; /* all ranks side by side. Behind whole TILEs 4 or 8 ranks may be left: these rest ranks stand
-                      as [k / 2 / folds][folds][rest][2], so that folds * rest = TILE */
+    /* All ranks side by side. Behind whole TILEs 4 or 8 ranks may be left: these rest ranks stand
+     * as [k / 2 / folds][folds][rest][2], so that folds * rest = TILE. */
+    int32_t width;
 } LoraLinear;
 
 typedef struct {
     const float *attention_norm, *mlp_norm; /* (hidden) */
     const float *q_norm, *k_norm;           /* (head_dim) or null */
     Linear linear[LINEARS];
-    bf16 *cache; /* [pages][kv heads][2][head_dim * PAGE]: K as [d / 2][PAGE][2], V as [PAGE / 2][d][2] */
+    /* [pages][kv heads][2][head_dim * PAGE]: K as [d / 2][PAGE][2], V as [PAGE / 2][d][2] */
+    bf16 *cache;
     int32_t window; /* keys a query sees at most, itself included; 0: all */
 } Layer;
 
@@ -58,14 +61,16 @@ typedef struct {
     Linear head;
 } Model;
 
-typedef struct { /* consecutive rows that one adapter answers */
+/* Consecutive rows that one adapter answers. */
+typedef struct {
     const LoraLinear *adapter; /* [num_layers * LINEARS] */
     float scale;
     int32_t start, end;
     int32_t low; /* where the first row's shrunk activations stand */
 } LoraGroup;
 
-typedef struct { /* consecutive tokens of one sequence from `position` on */
+/* Consecutive tokens of one sequence from `position` on. */
+typedef struct {
     const int32_t *pages;
     int32_t start, end, position;
 } Segment;

@@ -5,17 +5,20 @@
  * f_scale2: a * 2^n for whole n above -126. f_round: to a whole number, halves to even.
  * Narrow: a number of bf16 as dot2 takes it: bf16, or float where pairs are not one instruction.
  * dot2: acc + the sum of 2 products, bf16 pairs (16 lanes) times the pair at x.
- * store_bf16, store_narrow: to nearest, halves to even. store_int8: whole numbers of at most 127; returns
- * their sum.
+ * store_bf16, store_narrow: to nearest, halves to even. store_int8: whole numbers of at most 127;
+ * returns their sum.
+ *
  * fetch: into the core's nearest cache; fetch_far: into the next.
  *
- * For blocks_dot.h only (AVX2 has blocks_avx2.h). I16: int32. B64: unsigned bytes; b_low, b_high: the low
- * and the high halves of each. Fours: 4 signed bytes for every lane. dot4: acc + the sum of 4 products.
+ * For blocks_dot.h only (AVX2 has blocks_avx2.h). I16: int32. B64: unsigned bytes; b_low, b_high:
+ * the low and the high halves of each. Fours: 4 signed bytes for every lane. dot4: acc + the sum of
+ * 4 products.
  *
- * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or (no more) STRIP4 tiles
- * of the base's products, SHRINK_BLOCK rows and SHRINK_TILES times 16 ranks of an adapter's shrink,
- * EXPAND_BLOCK rows of its expand, in attention VECTOR_QUERIES queries with SCORE_PAGES pages of keys or with
- * 16 * VALUE_VECTORS features. UNROLLED steps of blocks_dot.h are written out. */
+ * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or (no
+ * more) STRIP4 tiles of the base's products, SHRINK_BLOCK rows and SHRINK_TILES times 16 ranks of
+ * an adapter's shrink, EXPAND_BLOCK rows of its expand, in attention VECTOR_QUERIES queries with
+ * SCORE_PAGES pages of keys or with 16 * VALUE_VECTORS features. UNROLLED steps of blocks_dot.h are
+ * written out. */
 #pragma once
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* Sixteen registers of 256 bits: sixteen lanes are two of them. With AVX-VNNI where the processor has it. */
+/* Sixteen registers of 256 bits: sixteen lanes are two of them. With AVX-VNNI where the processor
+ * has it. */
 #pragma once
 
 #include <immintrin.h>
@@ -8,7 +9,8 @@ enum { ROW_BLOCK = 6, STRIP8 = 1, STRIP4 = 1, UNROLLED = 16 };
 #else
 enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1 };
 #endif
-enum { SHRINK_BLOCK = 2, SHRINK_TILES = 1, EXPAND_BLOCK = 2, VECTOR_QUERIES = 3, SCORE_PAGES = 1, VALUE_VECTORS = 2 };
+enum { SHRINK_BLOCK = 2, SHRINK_TILES = 1, EXPAND_BLOCK = 2 };
+enum { VECTOR_QUERIES = 3, SCORE_PAGES = 1, VALUE_VECTORS = 2 };
 
 typedef struct {
     __m256 low, high;
@@ -92,7 +94,8 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     acc = f_fma((F16){first_of_pairs(low), first_of_pairs(high)}, f_all(x[0]), acc);
     return f_fma((F16){second_of_pairs(low), second_of_pairs(high)}, f_all(x[1]), acc);
 }
-INLINE F16 f_spread(const float *p, int ranks) { /* lane l has number l / ranks * 2, of 4 or 8 ranks */
+/* Lane l has number l / ranks * 2, of 4 or 8 ranks. */
+INLINE F16 f_spread(const float *p, int ranks) {
     if (ranks == 8) return (F16){_mm256_set1_ps(p[0]), _mm256_set1_ps(p[2])};
     return (F16){_mm256_setr_m128(_mm_set1_ps(p[0]), _mm_set1_ps(p[2])),
                  _mm256_setr_m128(_mm_set1_ps(p[4]), _mm_set1_ps(p[6]))};
@@ -114,7 +117,8 @@ INLINE __m256i in_order(__m256i packed) {
     return _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
 }
 INLINE void store_bf16(bf16 *p, F16 x) {
-    __m256i low = _mm256_srli_epi32(bf16_half(x.low), 16), high = _mm256_srli_epi32(bf16_half(x.high), 16);
+    __m256i low = _mm256_srli_epi32(bf16_half(x.low), 16);
+    __m256i high = _mm256_srli_epi32(bf16_half(x.high), 16);
     _mm256_storeu_si256((__m256i *)p, in_order(_mm256_packus_epi32(low, high)));
 }
 INLINE void store_narrow(Narrow *p, F16 x) {
@@ -159,7 +163,9 @@ INLINE B64 b_low(B64 a) {
     const __m256i fifteen = _mm256_set1_epi8(15);
     return (B64){_mm256_and_si256(a.low, fifteen), _mm256_and_si256(a.high, fifteen)};
 }
-INLINE B64 b_high(B64 a) { return b_low((B64){_mm256_srli_epi16(a.low, 4), _mm256_srli_epi16(a.high, 4)}); }
+INLINE B64 b_high(B64 a) {
+    return b_low((B64){_mm256_srli_epi16(a.low, 4), _mm256_srli_epi16(a.high, 4)});
+}
 INLINE I16 dot4(I16 acc, B64 weights, Fours x) {
     return (I16){_mm256_dpbusd_avx_epi32(acc.low, weights.low, x),
                  _mm256_dpbusd_avx_epi32(acc.high, weights.high, x)};

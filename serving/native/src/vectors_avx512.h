@@ -9,7 +9,8 @@ enum { ROW_BLOCK = 4 }; /* so that the sums of groups have registers, too */
 enum { ROW_BLOCK = 8 }; /* where a register is loaded once a cycle and multiplied twice */
 #endif
 enum { STRIP8 = 3, STRIP4 = 2, UNROLLED = 16 };
-enum { SHRINK_BLOCK = 4, SHRINK_TILES = 3, EXPAND_BLOCK = 4, VECTOR_QUERIES = 6, SCORE_PAGES = 2, VALUE_VECTORS = 4 };
+enum { SHRINK_BLOCK = 4, SHRINK_TILES = 3, EXPAND_BLOCK = 4 };
+enum { VECTOR_QUERIES = 6, SCORE_PAGES = 2, VALUE_VECTORS = 4 };
 
 typedef __m512 F16;
 typedef __m512i I16;
@@ -66,7 +67,8 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
 INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
     const I16 lane4 = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     const I16 lane8 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    I16 pairs = _mm512_maskz_loadu_epi32(ranks == 4 ? 0xf : 0x3, x), weights = _mm512_loadu_si512(w);
+    I16 pairs = _mm512_maskz_loadu_epi32(ranks == 4 ? 0xf : 0x3, x);
+    I16 weights = _mm512_loadu_si512(w);
     pairs = _mm512_permutexvar_epi32(ranks == 4 ? lane4 : lane8, pairs);
     asm("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(pairs));
     return acc;
@@ -95,7 +97,8 @@ INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
     acc = f_fma((F16)_mm512_slli_epi32(weights, 16), f_spread(x, ranks, 0), acc);
     return f_fma((F16)_mm512_and_si512(weights, odd), f_spread(x, ranks, 1), acc);
 }
-INLINE I16 bf16_of(F16 x) { /* to nearest even; in the high halves, with what follows in the low ones */
+/* To nearest even; in the high halves, with what follows in the low ones. */
+INLINE I16 bf16_of(F16 x) {
     I16 bits = (I16)x, last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     I16 near = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
     __mmask16 is_number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
@@ -120,8 +123,8 @@ INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 #ifdef USE_AMX
 INLINE I16 i_load(const int32_t *p) { return _mm512_load_si512(p); }
 INLINE I16 i_add(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
-/* A thread's tiles are 16 rows of 64 bytes, but for number 6, sixteen weights of keys a row, and number
- * 7, the values of sixteen keys. */
+/* A thread's tiles are 16 rows of 64 bytes, but for number 6, sixteen weights of keys a row, and
+ * number 7, the values of sixteen keys. */
 INLINE void matrix_begin(void) {
     struct {
         uint8_t palette, start, zero[14];
@@ -133,7 +136,8 @@ INLINE void matrix_begin(void) {
     _tile_loadconfig(&shape);
 }
 INLINE void matrix_end(void) { _tile_release(); }
-/* sums (16, 16) = 16 rows of 64 signed bytes, `stride` bytes apart, times [64 / 4][16][4] unsigned. */
+/* sums (16, 16) = 16 rows of 64 signed bytes, `stride` bytes apart, times [64 / 4][16][4]
+ * unsigned. */
 INLINE void matrix_product(int32_t *sums, const int8_t *x, int64_t stride, const uint8_t *weights) {
     _tile_zero(0);
     _tile_loadd(1, x, stride);

@@ -2,7 +2,8 @@
 #pragma once
 
 enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, UNROLLED = 1 };
-enum { SHRINK_BLOCK = 4, SHRINK_TILES = 1, EXPAND_BLOCK = 4, VECTOR_QUERIES = 4, SCORE_PAGES = 1, VALUE_VECTORS = 4 };
+enum { SHRINK_BLOCK = 4, SHRINK_TILES = 1, EXPAND_BLOCK = 4 };
+enum { VECTOR_QUERIES = 4, SCORE_PAGES = 1, VALUE_VECTORS = 4 };
 
 typedef float F16 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
@@ -11,7 +12,11 @@ typedef const int8_t *Fours;
 
 INLINE F16 f_all(float x) { return x - (F16){}; }
 INLINE F16 f_zero(void) { return (F16){}; }
-INLINE F16 f_load(const float *p) { F16 x; memcpy(&x, p, 64); return x; }
+INLINE F16 f_load(const float *p) {
+    F16 x;
+    memcpy(&x, p, 64);
+    return x;
+}
 INLINE void f_store(float *p, F16 x) { memcpy(p, &x, 64); }
 INLINE F16 f_add(F16 a, F16 b) { return a + b; }
 INLINE F16 f_mul(F16 a, F16 b) { return a * b; }
@@ -51,7 +56,11 @@ INLINE F16 f_keep(F16 a, int first, int end, F16 other) {
     return a;
 }
 INLINE I16 i_all(int32_t x) { return x - (I16){}; }
-INLINE B64 b_load(const uint8_t *p) { B64 x; memcpy(&x, p, 64); return x; }
+INLINE B64 b_load(const uint8_t *p) {
+    B64 x;
+    memcpy(&x, p, 64);
+    return x;
+}
 INLINE B64 b_low(B64 a) { return a & 15; }
 INLINE B64 b_high(B64 a) { return a >> 4; }
 INLINE Fours fours_of(const void *x) { return x; }
@@ -71,7 +80,10 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
     uint32_t pair[16];
     memcpy(pair, w, 64);
     I16 even, odd;
-    for (int i = 0; i < 16; i++) even[i] = (int32_t)(pair[i] << 16), odd[i] = (int32_t)(pair[i] & 0xffff0000u);
+    for (int i = 0; i < 16; i++) {
+        even[i] = (int32_t)(pair[i] << 16);
+        odd[i] = (int32_t)(pair[i] & 0xffff0000u);
+    }
     return acc + (F16)even * x[0] + (F16)odd * x[1];
 }
 INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
