@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from hotswap.registry.domain.errors import InvalidSettings
-from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.values import ValueObject, first_problem
 
 MIN_PART_BYTES = 5 << 20  # S3's own limit
 # A sweep's shortest grace period: what a URL can still write is never being swept.
@@ -26,10 +26,8 @@ SECTIONS = ("registry", "serving", "training")
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
-class Settings(BaseModel):
+class Settings(ValueObject):
     """The form of every plane's settings: frozen, and nothing unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RegistrySettings(Settings):

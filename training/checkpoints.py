@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hotswap.registry.domain.errors import Conflict, InvalidData
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import replace_file
 from hotswap.training.model import Tally
 from hotswap.training.progress import Timing
@@ -79,10 +80,10 @@ def difference(
     return found
 
 
-class _Header(BaseModel):
+class _Header(ValueObject):
     """Every number is written so that it is read back exactly, also one that is infinite."""
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     format: Literal[1] = 1
     identity: dict[str, Any]

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hotswap.registry.access.audit import AuditLog
 from hotswap.registry.domain.access import (
@@ -39,7 +39,7 @@ from hotswap.registry.domain.errors import (
     Unauthenticated,
 )
 from hotswap.registry.domain.layout import TOKENS, parse_token_key, revocation_key, token_key
-from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.values import ValueObject, first_problem
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -49,10 +49,8 @@ _TEXT = re.compile(r"hs_([a-z0-9.-]{1,64})_[0-9a-f]{64}")
 _HOW = "send `Authorization: Bearer TOKEN`; the commands read it from HOTSWAP_REGISTRY_TOKEN"
 
 
-class TokenRecord(BaseModel):
+class TokenRecord(ValueObject):
     """What is stored of a token. Never the secret."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     sha256: str
@@ -62,9 +60,7 @@ class TokenRecord(BaseModel):
     expires_at: datetime | None
 
 
-class Revocation(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Revocation(ValueObject):
     revoked_by: str
     revoked_at: datetime
 

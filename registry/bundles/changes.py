@@ -13,11 +13,11 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from hotswap.registry.bundles.peft_config import PEFT_PREFIX
 from hotswap.registry.bundles.tensors import TensorFile
 from hotswap.registry.domain.manifest import LoraShape
+from hotswap.registry.domain.values import ValueObject
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 Matrix = NDArray[np.float64]
@@ -25,14 +25,12 @@ Factors = tuple[Matrix, Matrix]  # scaling·B (out, r), A (r, in)
 _BLOCK_ROWS = 256
 
 
-class LayerChange(BaseModel):
+class LayerChange(ValueObject):
     """One module's ΔW in two versions. A norm is None where the version does not adapt it.
 
     `difference` is ‖ΔW_B − ΔW_A‖ and `change` the same over ‖ΔW_A‖: None where nothing can be
     said, because ΔW_A is zero or absent, or the matrices have other shapes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     module: str
     norm_a: float | None

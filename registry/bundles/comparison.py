@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.bundles.changes import (
     AdapterWeights,
     LayerChange,
@@ -21,13 +19,10 @@ from hotswap.registry.bundles.transfer import fetch_file
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.values import ValueObject
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldChange(_Part):
+class FieldChange(ValueObject):
     """A field's value in both; None where it is not stated. Of `lora.modules`, those the other
     version lacks."""
 
@@ -36,7 +31,7 @@ class FieldChange(_Part):
     b: Any
 
 
-class MetricChange(_Part):
+class MetricChange(ValueObject):
     """A metric in both; the difference b − a where both have it."""
 
     metric: str
@@ -45,7 +40,7 @@ class MetricChange(_Part):
     difference: float | None
 
 
-class Comparison(_Part):
+class Comparison(ValueObject):
     """Only what differs; `layers` has every layer. `change` is that of all layers together."""
 
     a: AdapterVersion

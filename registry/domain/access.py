@@ -18,15 +18,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.errors import Forbidden, InvalidRequest
+from hotswap.registry.domain.values import ValueObject
 
 
-class AuditEntry(BaseModel):
+class AuditEntry(ValueObject):
     """One change. `what` is a reference, an alias or a token; `before` is None for what is new."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     at: datetime
     who: str
@@ -67,10 +64,8 @@ def check_scope(text: str) -> str:
     return text
 
 
-class Principal(BaseModel):
+class Principal(ValueObject):
     """Who asks. `name` is the token's name; None when the server is open and asks nobody."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None
     scopes: tuple[str, ...]
@@ -110,10 +105,8 @@ class Principal(BaseModel):
 ANYONE = Principal(name=None, scopes=(ADMIN,))
 
 
-class TokenInfo(BaseModel):
+class TokenInfo(ValueObject):
     """What is shown of a token: all but its hash."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     scopes: tuple[str, ...]

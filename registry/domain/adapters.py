@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import InvalidDigest, InvalidReference
 from hotswap.registry.domain.signatures import Signature
+from hotswap.registry.domain.values import ValueObject
 
 DEFAULT_ALIAS = "prod"
 MAX_NAME_LENGTH = 128
@@ -107,11 +108,7 @@ class AdapterRef:
         return self.name
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AdapterVersion(_Record):
+class AdapterVersion(ValueObject):
     """One pushed version. `number` only grows within a name; the digest is its identity."""
 
     name: str
@@ -125,7 +122,7 @@ class AdapterVersion(_Record):
         return AdapterRef(self.name, number=self.number)
 
 
-class AliasMove(_Record):
+class AliasMove(ValueObject):
     """One row of an alias's append-only history; the row with the highest sequence is current."""
 
     name: str
@@ -140,14 +137,14 @@ class AliasMove(_Record):
     """Of `signatures.move_statement`. Left out of the JSON when there is none."""
 
 
-class AliasTarget(_Record):
+class AliasTarget(ValueObject):
     """Where an alias points, with the move that made it so; `move.sequence` tells what is newer."""
 
     move: AliasMove
     version: AdapterVersion
 
 
-class VersionState(_Record):
+class VersionState(ValueObject):
     """One row of a version's append-only states; without any it is active.
 
     active: everything. yanked: pulled by number or digest, no alias may move to it.
@@ -164,7 +161,7 @@ class VersionState(_Record):
     why: str
 
 
-class AdapterSummary(_Record):
+class AdapterSummary(ValueObject):
     """One line of a listing: a name, its newest version and where its aliases point."""
 
     name: str

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from hotswap.registry.domain.errors import InvalidDigest
+from hotswap.registry.domain.values import ValueObject
 
 _PATTERN = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -113,13 +114,11 @@ def check_file_name(name: str) -> str:
     return name
 
 
-class Descriptor(BaseModel):
+class Descriptor(ValueObject):
     """Describes bytes and carries none: their digest, size, media type and file name.
 
     The file name cannot lead out of the directory it is written to.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: Digest
     size_bytes: int = Field(ge=0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.adapters import AdapterVersion, AliasMove, VersionState
 from hotswap.registry.domain.layout import move_key, state_key, version_key
+from hotswap.registry.domain.values import ValueObject
 
 MAX_PAGE = 1000
 MAX_WAIT_S = 30.0
@@ -16,11 +15,7 @@ MAX_WAIT_S = 30.0
 EventRecord = AdapterVersion | AliasMove | VersionState
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Event(_Wire):
+class Event(ValueObject):
     """A version was pushed, an alias moved, or a version's state changed.
 
     `version` is what it is about: the pushed one, the move's target, the one with the state. The
@@ -51,7 +46,7 @@ class Event(_Wire):
         return key_of(self.move or self.state or self.version)
 
 
-class EventPage(_Wire):
+class EventPage(ValueObject):
     """Some events in order, and the cursor that continues behind them.
 
     The cursor may be ahead of the last event: what the reader may not see is left out.

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.capabilities import Capabilities
+from hotswap.registry.domain.values import ValueObject
 
 
-class _Report(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Damage(_Report):
+class Damage(ValueObject):
     """One object that is not what its key says: what was expected under it, what was found."""
 
     key: str
@@ -19,7 +14,7 @@ class Damage(_Report):
     got: str
 
 
-class IntegrityReport(_Report):
+class IntegrityReport(ValueObject):
     """What was read to its end, and everything that was wrong."""
 
     num_objects: int

@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import rfc8785
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -25,21 +23,17 @@ from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import InvalidManifest, InvalidReference
 from hotswap.registry.domain.prompts import PromptFormat
-from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.values import ValueObject, first_problem
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PROBES = 8
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _is_none(value: object) -> bool:
     return value is None
 
 
-class BaseFingerprint(_Part):
+class BaseFingerprint(ValueObject):
     """Which base model an adapter belongs to. A field that is None is not stated.
 
     `model_id`, `revision` and `quantization` are for people: a directory may be renamed, and an
@@ -66,7 +60,7 @@ class BaseFingerprint(_Part):
         return [field for field in stated if getattr(self, field) != getattr(served, field)]
 
 
-class LoraShape(_Part):
+class LoraShape(ValueObject):
     """What the adapter adds to the base, read from its config and its tensor headers.
 
     `modules` are the dotted names of the adapted linear layers, without PEFT's prefix.
@@ -109,14 +103,14 @@ def _matching(pattern: dict[str, NumberT], module: str, default: NumberT) -> Num
     return default
 
 
-class TopTokens(_Part):
+class TopTokens(ValueObject):
     """The likeliest next tokens at one position, with their log-probabilities (nats)."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
 
 
-class Probe(_Part):
+class Probe(ValueObject):
     """One conversation and what the trained model expected at each token of its answer.
 
     `token_ids` are the rendered prompt and the answer's first tokens; `top[i]` belongs to the
@@ -138,7 +132,7 @@ class Probe(_Part):
         return self
 
 
-class Lineage(_Part):
+class Lineage(ValueObject):
     """Where a version comes from, as far as its pusher states it; nobody checks it.
 
     A field that is not stated is left out of the JSON. `parent` is `name:number`, for people;
@@ -189,7 +183,7 @@ StatedLineage = Annotated[
 ]
 
 
-class BundleMetadata(_Part):
+class BundleMetadata(ValueObject):
     """What `hotswap.json` in a PEFT directory says beside the tensors; all of it optional."""
 
     base: BaseFingerprint | None = None
@@ -202,7 +196,7 @@ class BundleMetadata(_Part):
     lineage: StatedLineage = None
 
 
-class Manifest(_Part):
+class Manifest(ValueObject):
     """All that one version is: files, base, LoRA shape, prompt format, probes, and what is known
     about it: provenance, metrics, description, tags, lineage."""
 

@@ -20,22 +20,19 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hotswap.registry.domain.access import covers, is_alias_pattern
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import PolicyViolation
 from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.values import ValueObject
 
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Drop = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Condition(_Part):
+class Condition(ValueObject):
     """One thing that was asked of a move and what was found; `rule` is None for what every
     alias asks. `to_do` is empty when it holds."""
 
@@ -46,7 +43,7 @@ class Condition(_Part):
     to_do: str = ""
 
 
-class MovePlan(_Part):
+class MovePlan(ValueObject):
     """What a move would do. It is done when every condition holds; `from_number` equal to
     `to_number` means that there is nothing to do."""
 
@@ -61,7 +58,7 @@ class MovePlan(_Part):
     conditions: tuple[Condition, ...]
 
 
-class RequiredBase(_Part):
+class RequiredBase(ValueObject):
     """The fields of the base's fingerprint that must be equal; at least one."""
 
     model_id: str | None = None
@@ -80,7 +77,7 @@ class RequiredBase(_Part):
         return {field: str(value) for field, value in self if value is not None}
 
 
-class Rule(_Part):
+class Rule(ValueObject):
     """What must hold before an alias that `match` covers moves forward."""
 
     match: str
@@ -195,7 +192,7 @@ class Rule(_Part):
         )
 
 
-class ReleasePolicy(_Part):
+class ReleasePolicy(ValueObject):
     """All rules. An alias is protected when one matches it, and then each that does must hold."""
 
     rules: tuple[Rule, ...] = ()

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict
 
 from hotswap.registry.domain.errors import InvalidPrompt
+from hotswap.registry.domain.values import ValueObject
 
 Message = Mapping[str, str]  # {"role": …, "content": …}
 
@@ -50,14 +50,12 @@ class Normaliser(StrEnum):
         return self if self is other else Normaliser.WHITESPACE_LOWERCASE
 
 
-class PromptFormat(BaseModel):
+class PromptFormat(ValueObject):
     """A chat template (Jinja, as in `tokenizer_config.json`) and what goes into it.
 
     `system_prompt` is put in front of conversations that bring no system message of their own;
     None leaves the template's own default. `end_of_turn` is the token text that ends an answer.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     chat_template: str
     system_prompt: str | None = None

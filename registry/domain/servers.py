@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.domain.values import ValueObject
 
 HEARTBEAT_S = 10.0
 
@@ -16,11 +17,7 @@ HEARTBEAT_S = 10.0
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,98}[a-z0-9])?")
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ServerReport(_Wire):
+class ServerReport(ValueObject):
     """What a server says: the cursor up to which it has applied events, what each alias it was
     asked for means there now, and the manifest digests it holds in memory.
 
@@ -30,7 +27,7 @@ class ServerReport(_Wire):
     base: str
     cursor: int
     aliases: dict[str, Digest]
-    refused: dict[str, str] = {}
+    refused: dict[str, str] = Field(default_factory=dict)
     loaded: tuple[Digest, ...]
 
 

@@ -12,9 +12,10 @@ import binascii
 from typing import Annotated
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.values import ValueObject
 
 KEY_PREFIX = "ed25519:"
 KEY_BYTES = 32
@@ -62,11 +63,7 @@ def key_id(key: str) -> str:
     return Digest.of(key_bytes(key)).hex[:32]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Signature(_Part):
+class Signature(ValueObject):
     """A public key and its signature of one statement; well-formed, which says nothing about
     whether it fits the statement or whether the key is trusted."""
 
@@ -78,14 +75,14 @@ class Signature(_Part):
         return base64.b64decode(self.value)
 
 
-class MoveSignature(_Part):
+class MoveSignature(ValueObject):
     """The signature of an alias's move number `sequence`, and of no other."""
 
     sequence: int = Field(ge=1)
     signature: Signature
 
 
-class VersionSignature(_Part):
+class VersionSignature(ValueObject):
     """The record of one key's signature of a version. `name` and manifest are what it covers."""
 
     name: str

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.digests import Digest
+from hotswap.registry.domain.values import ValueObject
 
 
-class _Word(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SignedRequest(_Word):
+class SignedRequest(ValueObject):
     """A PUT that its holder may make until it expires, with exactly these headers."""
 
     url: str
@@ -25,14 +20,14 @@ class SignedPart(SignedRequest):
     """The ETag of the part that is stored from an earlier try: its MD5 with most servers."""
 
 
-class SentPart(_Word):
+class SentPart(ValueObject):
     """A part that the store has acknowledged."""
 
     etag: str
     digest: Digest
 
 
-class UploadOffer(_Word):
+class UploadOffer(ValueObject):
     """How to send a blob to the store: not at all, by one `put`, or in parts of `part_bytes`.
 
     Parts are offered when their digests are known, so a first offer only gives their size.
@@ -44,7 +39,7 @@ class UploadOffer(_Word):
     parts: tuple[SignedPart, ...] = ()
 
 
-class UploadAnswer(_Word):
+class UploadAnswer(ValueObject):
     """What a registry answers over HTTP; None: send the blob to the registry."""
 
     offer: UploadOffer | None

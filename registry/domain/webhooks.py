@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from hotswap.registry.domain.values import ValueObject
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Attempt(_Part):
+class Attempt(ValueObject):
     """One line of the delivery log. `status` is None when nobody answered; `error` says why."""
 
     event: int
@@ -21,7 +17,7 @@ class Attempt(_Part):
     error: str = ""
 
 
-class WebhookState(_Part):
+class WebhookState(ValueObject):
     """How far a webhook has come: every event up to `cursor` that it wants was delivered."""
 
     name: str

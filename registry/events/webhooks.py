@@ -29,14 +29,14 @@ from hotswap.registry.domain.access import covers, is_alias_pattern
 from hotswap.registry.domain.errors import BlobCorrupted
 from hotswap.registry.domain.event import Event
 from hotswap.registry.domain.layout import WEBHOOKS
-from hotswap.registry.domain.values import first_problem
-from hotswap.registry.domain.webhooks import WebhookState, _Part
+from hotswap.registry.domain.values import ValueObject, first_problem
+from hotswap.registry.domain.webhooks import WebhookState
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 _PREFIX = "whsec_"
 
 
-class Webhook(_Part):
+class Webhook(ValueObject):
     """Where events go, which ones, and the secret they are signed with."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
@@ -78,7 +78,7 @@ class Webhook(_Part):
         }
 
 
-class WebhookSettings(_Part):
+class WebhookSettings(ValueObject):
     """The file that HOTSWAP_REGISTRY_WEBHOOKS names."""
 
     webhooks: tuple[Webhook, ...]

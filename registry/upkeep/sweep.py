@@ -37,6 +37,7 @@ from hotswap.registry.domain.layout import (
     parse_unverified_key,
 )
 from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.events.servers import read_servers
 from hotswap.registry.ledger.pins import MARGIN, announced, read_notes
 from hotswap.registry.ledger.records import Records
@@ -52,10 +53,8 @@ SWEEPER = "sweep"
 Loaded = Callable[[], Iterable[Digest]]
 
 
-class Swept(BaseModel):
+class Swept(ValueObject):
     """One object and its size."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     size_bytes: int

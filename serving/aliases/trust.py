@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from hotswap.registry.domain.access import covers, is_alias_pattern
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasMove
@@ -25,6 +25,7 @@ from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import SignatureInvalid, StalePointer, Untrusted
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.signatures import PublicKey, Signature
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.signing import check_move_signature, check_version_signature
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.version_table import Pointer
@@ -37,11 +38,7 @@ _MAX_VERSIONS = 65536
 Kind = Literal["version", "move"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrustRule(_Part):
+class TrustRule(ValueObject):
     """One of `keys` must have signed what `require` names, for whatever `match` covers."""
 
     match: str
@@ -56,7 +53,7 @@ class TrustRule(_Part):
         return text
 
 
-class TrustPolicy(_Part):
+class TrustPolicy(ValueObject):
     """All rules; none requires nothing."""
 
     rules: tuple[TrustRule, ...] = ()

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from hotswap.registry.domain.values import ValueObject
 
 MAX_STOPS = 4
 """OpenAI's own limit."""
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextPart(_Request):
+class TextPart(ValueObject):
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(_Request):
+class ChatMessage(ValueObject):
     """A message; content parts of type text are joined."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -41,12 +39,12 @@ class ChatMessage(_Request):
         return {"role": role, "content": self.text}
 
 
-class StreamOptions(_Request):
+class StreamOptions(ValueObject):
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class SamplingFields(_Request):
+class SamplingFields(ValueObject):
     """What chat and text completions have in common."""
 
     model: str = Field(min_length=1)

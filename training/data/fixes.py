@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from hotswap.registry.domain.errors import InvalidData, InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
-from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.values import ValueObject, first_problem
 from hotswap.training.data.classes import balance
 from hotswap.training.data.formats import Example
 from hotswap.training.data.hashes import text_hash
@@ -27,11 +27,11 @@ Applied = dict[str, Any]
 """What a fix did: its name, its options and `num_rows`, the rows it changed, left out or added."""
 
 
-class Fixes(BaseModel):
+class Fixes(ValueObject):
     """Which fixes are asked for. Questions are all messages of users, answers all of the
     assistant's; system messages are left as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     noun: ClassVar[str] = "fixes"
     """What errors call these options."""

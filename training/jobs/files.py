@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.access import ADMIN, Principal
 from hotswap.registry.domain.errors import TrainingFileNotFound
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import (
     make_directory,
     open_directory,
@@ -34,11 +33,9 @@ _COPY_BYTES = 1 << 20
 _MAX_NAME = 120
 
 
-class StoredFile(BaseModel):
+class StoredFile(ValueObject):
     """One file. `owner` is the name of the token that sent it; None on a server without tokens.
     `order` grows with every file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     filename: str

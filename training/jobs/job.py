@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from hotswap.registry.domain.errors import JobNotActive
+from hotswap.registry.domain.values import ValueObject
 
 
 class Status(StrEnum):
@@ -34,22 +33,18 @@ _ASKED = {
 }
 
 
-class JobError(BaseModel):
+class JobError(ValueObject):
     """Why a job failed: the code and the message of the error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str
     message: str
     param: str | None = None
 
 
-class Job(BaseModel):
+class Job(ValueObject):
     """Invariant: `spec` and `name` never change, so that a job that is started again does the
     same. `order` grows with every job; a job runs when those with lower numbers have been taken.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     order: int

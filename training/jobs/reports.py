@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hotswap.registry.domain.errors import HotswapError
-from hotswap.registry.domain.values import first_problem
+from hotswap.registry.domain.values import ValueObject, first_problem
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Order(_Record):
+class Order(ValueObject):
     """All that the process needs to know; the first line of its standard input."""
 
     spec: dict[str, Any]
@@ -32,7 +28,7 @@ class Order(_Record):
     """Whether to end when the data has been checked."""
 
 
-class Checked(_Record):
+class Checked(ValueObject):
     kind: Literal["checked"] = "checked"
     num_train_rows: int
     num_validation_rows: int
@@ -40,12 +36,12 @@ class Checked(_Record):
     num_warnings: int = 0
 
 
-class Started(_Record):
+class Started(ValueObject):
     kind: Literal["started"] = "started"
     num_steps: int
 
 
-class Stepped(_Record):
+class Stepped(ValueObject):
     """`left_s` is how long the steps to come take at the pace so far."""
 
     kind: Literal["stepped"] = "stepped"
@@ -56,7 +52,7 @@ class Stepped(_Record):
     left_s: float
 
 
-class Validated(_Record):
+class Validated(ValueObject):
     kind: Literal["validated"] = "validated"
     step: int
     loss: float
@@ -73,7 +69,7 @@ class Validated(_Record):
         }
 
 
-class Done(_Record):
+class Done(ValueObject):
     """The run's directory holds its curve and the adapter."""
 
     kind: Literal["done"] = "done"
@@ -81,7 +77,7 @@ class Done(_Record):
     num_tokens: int
 
 
-class Failed(_Record):
+class Failed(ValueObject):
     kind: Literal["failed"] = "failed"
     code: str
     message: str

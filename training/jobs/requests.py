@@ -6,11 +6,12 @@ import secrets
 import time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hotswap.registry.domain.access import Principal
 from hotswap.registry.domain.adapters import check_name
 from hotswap.registry.domain.errors import InvalidReference, InvalidRequest
+from hotswap.registry.domain.values import ValueObject
 from hotswap.training.jobs.job import Job
 from hotswap.training.spec import TrainingSpec
 
@@ -26,11 +27,7 @@ OWN_FIELDS = frozenset(
 )
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Hyperparameters(_Body):
+class Hyperparameters(ValueObject):
     """OpenAI's. `auto` is what `hotswap train` does by default."""
 
     n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
@@ -39,11 +36,11 @@ class Hyperparameters(_Body):
     """Times the default learning rate of `hotswap train`."""
 
 
-class Supervised(_Body):
+class Supervised(ValueObject):
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class Method(_Body):
+class Method(ValueObject):
     """`dpo` and `reinforcement` are read only to be refused by name."""
 
     type: str
@@ -61,7 +58,7 @@ Metadata = Annotated[
 ]
 
 
-class JobRequest(_Body):
+class JobRequest(ValueObject):
     """The body of `POST /v1/fine_tuning/jobs`. `hotswap` is ours: fields of a TrainingSpec."""
 
     model: str
@@ -73,7 +70,7 @@ class JobRequest(_Body):
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
     integrations: list[Any] | None = None
-    hotswap: dict[str, Any] = {}
+    hotswap: dict[str, Any] = Field(default_factory=dict)
 
     def name(self, base_id: str) -> str:
         """The adapter's name: `ft/<suffix>`, the suffix itself when it has a '/', or `ft/<base>`.

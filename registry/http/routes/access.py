@@ -8,15 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
 
 from hotswap.registry.domain.access import AccessControl, NewToken, Principal, TokenInfo
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.http.auth import principal_of
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Body(ValueObject):
     by: str
 
 

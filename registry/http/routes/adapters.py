@@ -11,7 +11,6 @@ from typing import IO, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -30,6 +29,7 @@ from hotswap.registry.domain.manifest import MAX_FILE_BYTES, Manifest
 from hotswap.registry.domain.policy import MovePlan, ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.signatures import MoveSignature, Signature
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.http.auth import principal_of
 from hotswap.registry.http.routes.access import add_access_routes
 from hotswap.registry.http.routes.events import add_event_routes
@@ -43,10 +43,8 @@ BINARY = "application/octet-stream"
 NamedT = TypeVar("NamedT", AdapterSummary, AdapterVersion)
 
 
-class _Body(BaseModel):
+class _Body(ValueObject):
     """With `dry_run` the answer is a MovePlan and nothing is written."""
-
-    model_config = ConfigDict(extra="forbid")
 
     by: str
     why: str = ""

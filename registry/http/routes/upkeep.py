@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
 
 from hotswap.registry.domain.adapters import AdapterRef, StateVerb, VersionState
 from hotswap.registry.domain.integrity import IntegrityReport
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.http.auth import principal_of
 
 
-class StateBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class StateBody(ValueObject):
     by: str
     why: str = ""
 

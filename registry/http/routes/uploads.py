@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
 
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.uploads import SentPart, UploadAnswer
+from hotswap.registry.domain.values import ValueObject
 
 
-class OfferBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class OfferBody(ValueObject):
     descriptor: Descriptor
     parts: tuple[Digest, ...] = ()
 
 
-class FinishBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class FinishBody(ValueObject):
     descriptor: Descriptor
     parts: tuple[SentPart, ...]
 
