@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-C_SOURCES := $(wildcard serving/native/src/*.[ch])
+C_SOURCES := $(wildcard serving/native/src/*.[ch] tests/serving/native/*.c)
 
 export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
 

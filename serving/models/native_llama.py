@@ -66,7 +66,8 @@ class NativeLlama:
     ) -> None:
         """Weights of 8 or 4 `bits`; the head has 8.
 
-        Raises BaseNotFound, KernelsMissing, or ValueError when `unsupported` names a reason."""
+        Raises BaseNotFound, KernelsMissing, OSError when the system gives no memory or threads, or
+        ValueError when `unsupported` names a reason."""
         self._shape = shape = Shape.of(base)
         if reason := unsupported(shape):
             raise ValueError(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ def load() -> Any:
             "(gcc) and install hotswap again"
         )
     try:
-        library = ctypes.CDLL(str(found[-1]))
+        library = ctypes.CDLL(str(found[-1]), use_errno=True)
     except OSError as error:
         raise KernelsMissing(f"the native kernels cannot be loaded: {error}") from error
     _declare(library)
@@ -62,11 +63,16 @@ class Engine:
     """
 
     def __init__(self, model: layout.Model, *, max_entries: int, num_threads: int) -> None:
-        """Raises KernelsMissing, MemoryError."""
+        """Raises KernelsMissing, or OSError when the system gives no memory or no threads."""
         self._library = load()
         self._engine = self._library.engine_new(ctypes.byref(model), max_entries, num_threads)
         if not self._engine:
-            raise MemoryError("no memory for the kernels' workspace")
+            error = ctypes.get_errno()
+            raise OSError(
+                error,
+                f"the kernels get no room for {model.max_rows} rows on {num_threads} threads: "
+                f"{os.strerror(error)}; lower max_num_batched_tokens or num_threads",
+            )
         weakref.finalize(self, self._library.engine_free, self._engine)
         self.level = levels()[-1]
         """The instruction set that is used: the fastest here, or another one of `levels()`."""

@@ -1,5 +1,6 @@
 #include "native.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef HAS_AVX_VNNI
@@ -60,11 +61,12 @@ Engine *engine_new(const Model *model, int max_entries, int num_threads) {
     if (!engine) return 0;
     engine->model = model;
     engine->pool = pool_new(num_threads);
-    if (!engine->pool || !make_workspace(&engine->space, model, max_entries, num_threads)) {
-        engine_free(engine);
-        return 0;
-    }
-    return engine;
+    if (engine->pool && make_workspace(&engine->space, model, max_entries, num_threads))
+        return engine;
+    int error = errno;
+    engine_free(engine);
+    errno = error;
+    return 0;
 }
 
 void engine_free(Engine *engine) {

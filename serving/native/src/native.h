@@ -24,7 +24,8 @@ typedef struct {
 
 typedef struct Engine Engine;
 
-/* Null when there is not enough memory. The model and all it points to must outlive the engine. */
+/* Null, with the reason in errno, when memory or one of the threads is not to be had. The model and
+ * all it points to must outlive the engine. */
 Engine *engine_new(const Model *model, int max_entries, int num_threads);
 void engine_free(Engine *engine);
 /* Instruction sets in rising speed; AVX_VNNI is AVX-VNNI beside AVX2, AMX all of AVX-512's and it.

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,6 +25,8 @@ struct Pool {
     _Atomic int next_index;
 };
 
+/* A wait that fails (interrupted, forbidden by a sandbox) is a wait of no time: its loop looks
+ * again. */
 static void futex(_Atomic uint32_t *word, int operation, uint32_t value) {
     syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, 0, 0, 0);
 }
@@ -69,12 +72,18 @@ static void *work(void *argument) {
 
 Pool *pool_new(int num_threads) {
     Pool *pool = aligned_alloc(64, sizeof(Pool));
+    if (!pool) return 0;
     *pool = (Pool){.num_threads = 1, .next_index = 1};
     pool->threads = calloc((size_t)num_threads, sizeof(pthread_t));
-    while (pool->num_threads < num_threads &&
-           pthread_create(&pool->threads[pool->num_threads], 0, work, pool) == 0)
-        pool->num_threads++;
-    return pool;
+    int error = pool->threads ? 0 : errno;
+    while (!error && pool->num_threads < num_threads) {
+        error = pthread_create(&pool->threads[pool->num_threads], 0, work, pool);
+        if (!error) pool->num_threads++;
+    }
+    if (!error) return pool;
+    pool_free(pool); /* ends those that were started */
+    errno = error;
+    return 0;
 }
 
 void pool_run(Pool *pool, Job job, void *context) {

@@ -7,6 +7,7 @@
 typedef struct Pool Pool;
 typedef void (*Job)(void *context, int thread);
 
+/* Null, with the reason in errno, when memory or one of the threads is not to be had. */
 Pool *pool_new(int num_threads);
 void pool_free(Pool *pool);
 int pool_size(const Pool *pool);
