@@ -40,7 +40,10 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=100)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        with server(Path(work) / "home", command="registry") as url, RegistryClient(url) as mover:
+        with (
+            server(Path(work) / "home", command="store serve") as url,
+            RegistryClient(url) as mover,
+        ):
             for seed in (1, 2):
                 bundle = Bundle.read(_adapter(Path(work) / f"v{seed}", seed))
                 push(mover, NAME, bundle, bundle.manifest(), by="benchmark", alias="prod")

@@ -136,7 +136,7 @@ def pushes(root: Path, rounds: int) -> Times:
     with ExitStack() as stack:
         client, variables = stack.enter_context(s3_store(binary, root / "weed"))
         home = root / "s3-home"
-        url = stack.enter_context(server(home, command="registry", variables=variables))
+        url = stack.enter_context(server(home, command="store serve", variables=variables))
         registry = stack.enter_context(RegistryClient(url))
         push_directory(registry, "bench/sql", adapter(root / "warm", 0))
         for seed in range(1, rounds + 1):
@@ -226,7 +226,7 @@ def over_http(root: Path, rounds: int) -> Times:
     """What MLflow's client does in `mlflow_client.py`, with ours."""
     times: Times = {}
     small = adapter(root / "listed", 10_000)
-    with server(root / "home", command="registry") as url, RegistryClient(url) as registry:
+    with server(root / "home", command="store serve") as url, RegistryClient(url) as registry:
         for i in range(NUM_LISTED):
             push_directory(registry, f"listed-{i:03}", small)
         for seed in range(rounds):

@@ -1,4 +1,4 @@
-"""`hotswap up` or `hotswap registry` in a process of its own, for benchmarks."""
+"""`hotswap up` or `hotswap store serve` in a process of its own, for benchmarks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server_process(
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, int]]:
     """The same; yields its URL and its process id."""
-    arguments = [str(HOTSWAP), command, "--port", "0", *options]
+    arguments = [str(HOTSWAP), *command.split(), "--port", "0", *options]
     environment = {**os.environ, "HOTSWAP_HOME": str(home), **(variables or {})}
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

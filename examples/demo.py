@@ -177,7 +177,7 @@ def release_and_roll_back(client: Client, url: str, v1: str, v2: str, questions:
         try:
             load.wait_for(v1)
             number = v2.partition(":")[2]
-            hotswap("alias", f"{NAME}@prod", number, "--why", "release v2", url=url)
+            hotswap("alias", "set", f"{NAME}@prod", number, "--why", "release v2", url=url)
             load.wait_for(v2)
             hotswap("rollback", f"{NAME}@prod", "--why", "demo of a bad release", url=url)
             load.wait_for(v1)

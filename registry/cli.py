@@ -1,7 +1,7 @@
 """The `hotswap` command: its root, and the one place where errors become a line and a status.
 
-Commands of the upper layers come through the entry-point group `hotswap.commands` and are
-imported only when named, so `hotswap push` never imports torch.
+The upper layers' commands come through the entry-point group `hotswap.command_tables`. A command
+is imported only when named, so `hotswap push` never imports torch.
 """
 
 from __future__ import annotations
@@ -9,80 +9,37 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from importlib.metadata import EntryPoint, entry_points, version
+from collections.abc import Sequence
+from functools import cache
 
 import click
 
-from hotswap.registry.commands.access import ACCESS_COMMANDS
-from hotswap.registry.commands.adapters import COMMANDS
+from hotswap.registry.commands.table import TABLE
+from hotswap.registry.commands.tree import CommandTable, CommandTree
 from hotswap.registry.domain.errors import HotswapError
 
-GROUP = "hotswap.commands"
-# What `hotswap --help` says about commands it must not import.
-LAZY_HELP = {
-    "up": "Run everything in one process: registry and serving.",
-    "serve": "Serve adapters on one base model over HTTP.",
-    "base": "Look at, fetch or convert a base model.",
-    "chat": "Talk to an adapter.",
-    "export": "Write an adapter for llama.cpp, or merged into its base.",
-    "data": "Check, convert and fix files of training rows.",
-    "train": "Train a LoRA adapter.",
-    "tune": "Compare learning rates and ranks.",
-    "evaluate": "Measure an adapter on a file of questions.",
-    "ladder": "Find out whether prompting is enough, or an adapter is worth it.",
-}
+GROUP = "hotswap.command_tables"
 
 
-class LazyGroup(click.Group):
-    """Own commands, and commands of other packages that are loaded when they are named."""
+@cache
+def other_tables() -> Sequence[CommandTable]:
+    """What the upper layers bring, in order of name."""
+    from importlib.metadata import entry_points  # a command of the registry's need not look
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_lazy_commands()})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        entry = _lazy_commands().get(cmd_name)
-        return own if own is not None or entry is None else _load(entry)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name in self.list_commands(ctx):
-            own = super().get_command(ctx, name)
-            rows.append((name, own.get_short_help_str(80) if own else LAZY_HELP.get(name, "")))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    return [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
 
 
-def _lazy_commands() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
-
-
-def _load(entry: EntryPoint) -> click.Command:
-    package, extra, *_ = entry.value.split(".")
-    try:
-        command: click.Command = entry.load()
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == package:
-            raise  # our own module is missing: a broken installation, not a missing extra
-        raise HotswapError(
-            f"hotswap {entry.name} needs: pip install 'hotswap[{extra}]' "
-            f"(missing module: {error.name})"
-        ) from None
-    return command
-
-
-@click.group(
-    cls=LazyGroup,
-    epilog="\b\nExample:\n  hotswap push ./my-adapter team/sql --alias prod\n  hotswap ls",
-    context_settings={"help_option_names": ["-h", "--help"]},
+cli = click.version_option(package_name="hotswap", prog_name="hotswap")(
+    CommandTree(
+        TABLE,
+        other_tables,
+        name="hotswap",
+        help="One quantized base model, any number of LoRA adapters, instant rollback.",
+        epilog="\b\nExample:\n  hotswap push ./my-adapter team/sql --alias prod\n  hotswap ls",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        no_args_is_help=True,
+    )
 )
-@click.version_option(version("hotswap"), prog_name="hotswap")
-def cli() -> None:
-    """One quantized base model, any number of LoRA adapters, instant rollback."""
-
-
-for _command in (*COMMANDS, *ACCESS_COMMANDS):
-    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -84,8 +84,8 @@ def base(name: str) -> None:
 
 
 @click.command(
-    epilog="\b\nExample:\n  hotswap export team/sql@prod sql.gguf\n"
-    "  hotswap export team/sql@prod merged-model --merged"
+    epilog="\b\nExample:\n  hotswap adapter export team/sql@prod sql.gguf\n"
+    "  hotswap adapter export team/sql@prod merged-model --merged"
 )
 @click.argument("ref")
 @click.argument("out", type=click.Path(path_type=Path))
@@ -143,7 +143,10 @@ def chat(
     temperature: float,
     max_tokens: int | None,
 ) -> None:
-    """Talk to MODEL (an adapter or the base): one TEXT, or line by line until end of file."""
+    """Talk to MODEL, an adapter or the base.
+
+    One TEXT is one question; without it each line is one, until end of file.
+    """
     messages = [{"role": "system", "content": system}] if system else []
     request: dict[str, Any] = {"model": model, "temperature": temperature, "stream": True}
     if max_tokens is not None:

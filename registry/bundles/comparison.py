@@ -1,4 +1,4 @@
-"""`hotswap diff`: what differs between two versions, in their manifests and in their weights."""
+"""What differs between two versions, in their manifests and in their weights."""
 
 from __future__ import annotations
 

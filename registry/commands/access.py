@@ -30,12 +30,7 @@ def _length(_: click.Context, __: click.Parameter, text: str | None) -> timedelt
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-@click.group(epilog=example("hotswap token create ci --scope 'push:team/*' --expires 90d"))
-def token() -> None:
-    """Make, list and revoke tokens. From the first one on, every request needs one."""
-
-
-@token.command(
+@click.command(
     epilog=example(
         "hotswap token create admin --scope admin",
         "hotswap token create ci --scope 'push:team/*' --scope 'pull:team/*' --expires 90d",
@@ -74,7 +69,7 @@ def create(
     click.echo("keep it now, it is not shown again; use it as HOTSWAP_REGISTRY_TOKEN", err=True)
 
 
-@token.command(epilog=example("hotswap token ls"))
+@click.command(epilog=example("hotswap token ls"))
 @registry_option
 @json_option
 def ls(location: str | None, as_json: bool) -> None:
@@ -101,7 +96,7 @@ def ls(location: str | None, as_json: bool) -> None:
     )
 
 
-@token.command(epilog=example("hotswap token revoke ci"))
+@click.command(epilog=example("hotswap token revoke ci"))
 @click.argument("name")
 @registry_option
 @json_option
@@ -141,6 +136,3 @@ def audit(since: datetime | None, location: str | None, as_json: bool) -> None:
             for entry in entries
         ]
     print_table(("AT", "WHO", "ACTION", "WHAT", "BEFORE", "AFTER", "REQUEST", "WHY"), rows)
-
-
-ACCESS_COMMANDS: tuple[click.Command, ...] = (token, audit)

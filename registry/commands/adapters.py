@@ -6,17 +6,8 @@ from pathlib import Path
 
 import click
 
-from hotswap.registry.commands.aliases import ALIAS_COMMANDS
-from hotswap.registry.commands.catalog import CATALOG_COMMANDS
-from hotswap.registry.commands.compare import diff
-from hotswap.registry.commands.events import EVENT_COMMANDS
-from hotswap.registry.commands.listing import ls
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
-from hotswap.registry.commands.push import push
-from hotswap.registry.commands.release import RELEASE_COMMANDS
-from hotswap.registry.commands.servers import servers
 from hotswap.registry.commands.tables import print_json, show_version
-from hotswap.registry.commands.upkeep import UPKEEP_COMMANDS
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import RegistrySettings, read_home, read_section
@@ -80,13 +71,13 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
 
 @click.command(
     epilog=example(
-        "hotswap registry", "HOTSWAP_REGISTRY_STORE=s3://bucket/hotswap hotswap registry"
+        "hotswap store serve", "HOTSWAP_REGISTRY_STORE=s3://bucket/hotswap hotswap store serve"
     )
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on; 0: a free one.")
 @click.option("--store", help="A directory or s3://bucket/prefix; goes before the settings.")
-def registry(host: str, port: int, store: str | None) -> None:
+def serve(host: str, port: int, store: str | None) -> None:
     """Serve the registry alone over HTTP."""
     from hotswap.registry.connect import configured_webhooks, open_registry
     from hotswap.registry.http.app import assemble, registry_plane, run
@@ -95,19 +86,3 @@ def registry(host: str, port: int, store: str | None) -> None:
     webhooks = configured_webhooks(settings)
     with open_registry(settings, read_home()) as opened:
         run(assemble([registry_plane(opened, webhooks)], opened.access), host, port)
-
-
-COMMANDS: tuple[click.Command, ...] = (
-    push,
-    pull,
-    ls,
-    show,
-    diff,
-    *ALIAS_COMMANDS,
-    *EVENT_COMMANDS,
-    servers,
-    registry,
-    *UPKEEP_COMMANDS,
-    *CATALOG_COMMANDS,
-    *RELEASE_COMMANDS,
-)

@@ -33,10 +33,10 @@ def _alias_of(text: str) -> tuple[str, str]:
 
 @click.command(
     epilog=example(
-        "hotswap alias team/sql@prod 7 --why 'better on dates'",
-        "hotswap alias team/sql@prod 7 --expect 6",
-        "hotswap alias team/sql@prod 7 --dry-run",
-        "hotswap alias team/sql@prod 7 --sign-key release.pem",
+        "hotswap alias set team/sql@prod 7 --why 'better on dates'",
+        "hotswap alias set team/sql@prod 7 --expect 6",
+        "hotswap alias set team/sql@prod 7 --dry-run",
+        "hotswap alias set team/sql@prod 7 --sign-key release.pem",
     )
 )
 @click.argument("ref")
@@ -49,7 +49,7 @@ def _alias_of(text: str) -> tuple[str, str]:
 @registry_option
 @json_option
 @click.pass_context
-def alias(
+def set_alias(
     ctx: click.Context,
     ref: str,
     number: int,
@@ -84,7 +84,7 @@ def alias(
         )
 
 
-@click.command(epilog=example("hotswap history team/sql@prod"))
+@click.command(epilog=example("hotswap alias history team/sql@prod"))
 @click.argument("ref")
 @registry_option
 @json_option
@@ -186,23 +186,23 @@ def _finish(
             click.echo(reached)
 
 
-@click.command(epilog=example("hotswap served team/sql@prod --at 2026-11-24T09:30:00+01:00"))
+@click.command(epilog=example("hotswap alias at team/sql@prod --at 2026-11-24T09:30:00+01:00"))
 @click.argument("ref")
 @click.option("--at", "when", required=True, help="ISO 8601 with a time zone; Z is UTC.")
 @registry_option
 @json_option
-def served(ref: str, when: str, location: str | None, as_json: bool) -> None:
+def at(ref: str, when: str, location: str | None, as_json: bool) -> None:
     """Tell which version the alias REF (team/sql@prod) pointed to at a time."""
     name, alias_name = _alias_of(ref)
-    at = _time(when)
+    time = _time(when)
     with open_registry_at(location) as registry:
-        move = served_at(registry.history(name, alias_name), at)
+        move = served_at(registry.history(name, alias_name), time)
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
         click.echo(
             f"{name}@{alias_name} pointed to version {move.to_number} at "
-            f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC "
+            f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC "
             f"(since {time_text(move.moved_at)}, moved by {move.moved_by})"
         )
 
@@ -218,6 +218,3 @@ def _time(text: str) -> datetime:
     if at.tzinfo is None:
         raise InvalidRequest(f"--at {text!r} names no time zone; add one: {text}Z is UTC")
     return at
-
-
-ALIAS_COMMANDS: tuple[click.Command, ...] = (alias, history, rollback, served)

@@ -11,8 +11,8 @@ from hotswap.registry.settings import RegistrySettings, read_home, read_section
 
 @click.command(
     epilog=example(
-        "hotswap migrate",
-        "hotswap migrate --catalog postgresql://hotswap:PASSWORD@db.example/hotswap",
+        "hotswap store migrate",
+        "hotswap store migrate --catalog postgresql://hotswap:PASSWORD@db.example/hotswap",
     )
 )
 @click.option("--catalog", metavar="URL", help="SQLAlchemy URL; goes before the settings.")
@@ -40,7 +40,9 @@ def migrate(catalog: str | None, as_json: bool) -> None:
         click.echo(f"{database.place}: {before or 'no schema'} → {HEAD}")
 
 
-@click.command(epilog=example("hotswap rebuild", "hotswap rebuild --store s3://bucket/prefix"))
+@click.command(
+    epilog=example("hotswap store rebuild", "hotswap store rebuild --store s3://bucket/prefix")
+)
 @click.option("--store", help="A directory or s3://bucket/prefix; goes before the settings.")
 @json_option
 def rebuild(store: str | None, as_json: bool) -> None:
@@ -60,6 +62,3 @@ def rebuild(store: str | None, as_json: bool) -> None:
         f"{rebuilt.num_versions} versions, {rebuilt.num_moves} alias moves and "
         f"{rebuilt.num_states} changes of state are in the catalog"
     )
-
-
-CATALOG_COMMANDS: tuple[click.Command, ...] = (migrate, rebuild)

@@ -1,4 +1,4 @@
-"""`hotswap diff`: two versions side by side."""
+"""`hotswap adapter diff`: two versions side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _WIDTH = 40
 
 
 @click.command(
-    epilog=example("hotswap diff team/sql:6 team/sql:7", "hotswap diff team/sql@prod other --json")
+    epilog=example(
+        "hotswap adapter diff team/sql:6 team/sql:7",
+        "hotswap adapter diff team/sql@prod other --json",
+    )
 )
 @click.argument("a")
 @click.argument("b")

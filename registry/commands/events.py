@@ -11,7 +11,9 @@ from hotswap.registry.commands.tables import print_json, print_table, time_text
 from hotswap.registry.domain.event import MAX_WAIT_S, Event
 
 
-@click.command(epilog=example("hotswap events --follow", "hotswap events --after 120 --json"))
+@click.command(
+    epilog=example("hotswap store events --follow", "hotswap store events --after 120 --json")
+)
 @click.option("--after", type=click.IntRange(min=0), help="Only what came after this number.")
 @click.option("--follow", is_flag=True, help="Go on with what happens, from now if no --after.")
 @registry_option
@@ -50,7 +52,7 @@ def _what(event: Event) -> str:
     return f"{what}, by {by}" + (f": {' '.join(why.split())}" if why else "")
 
 
-@click.command(epilog=example("hotswap webhooks", "hotswap webhooks --json"))
+@click.command(epilog=example("hotswap server webhooks", "hotswap server webhooks --json"))
 @registry_option
 @json_option
 def webhooks(location: str | None, as_json: bool) -> None:
@@ -74,6 +76,3 @@ def webhooks(location: str | None, as_json: bool) -> None:
             )
         )
     print_table(("WEBHOOK", "CURSOR", "EVENT", "ATTEMPT", "AT", "ANSWER"), rows)
-
-
-EVENT_COMMANDS: tuple[click.Command, ...] = (events, webhooks)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from hotswap.registry.commands.parts import example
 from hotswap.registry.commands.tables import print_json, print_table
 from hotswap.registry.domain.policy import MovePlan
-
-if TYPE_CHECKING:
-    pass
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -33,12 +30,7 @@ def sign_key_option(function: CommandT) -> CommandT:
     )(function)
 
 
-@click.group("key", epilog=example("hotswap key new release.pem"))
-def key_group() -> None:
-    """Make and look at keys that sign versions and alias moves."""
-
-
-@key_group.command(epilog=example("hotswap key new release.pem"))
+@click.command(epilog=example("hotswap key new release.pem"))
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Make an Ed25519 key in the new FILE and print its public key."""
@@ -48,7 +40,7 @@ def new(file: Path) -> None:
     click.echo(f"{file} is secret; the public key goes into the servers' trust files", err=True)
 
 
-@key_group.command(epilog=example("hotswap key show release.pem"))
+@click.command(epilog=example("hotswap key show release.pem"))
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """Print the public key of the key in FILE."""
@@ -84,6 +76,3 @@ def _sentence(plan: MovePlan) -> str:
     new = "the new version" if plan.is_new_version else "version"
     start = "be created at" if plan.from_number is None else f"move from {plan.from_number} to"
     return f"dry run: {where} would {start} {new} {plan.to_number}"
-
-
-RELEASE_COMMANDS: tuple[click.Command, ...] = (key_group,)

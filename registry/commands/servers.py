@@ -13,10 +13,10 @@ from hotswap.registry.commands.tables import print_json, print_table, time_text
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
-@click.command(epilog=example("hotswap servers"))
+@click.command(epilog=example("hotswap server ls"))
 @registry_option
 @json_option
-def servers(location: str | None, as_json: bool) -> None:
+def ls(location: str | None, as_json: bool) -> None:
     """List the servers that follow the registry, and which event each has applied."""
     with open_registry_at(location) as registry:
         found = registry.servers()

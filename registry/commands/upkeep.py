@@ -1,4 +1,4 @@
-"""The commands that keep a store healthy: verify, sweep, and the states of versions."""
+"""The commands that keep a store healthy: verify and sweep."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import click
 
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json, print_table, size_text
-from hotswap.registry.domain.adapters import AdapterRef, StateVerb, VersionState
+from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import InvalidReference
-from hotswap.registry.settings import RegistrySettings, read_home, read_section, read_user
+from hotswap.registry.settings import RegistrySettings, read_home, read_section
 from hotswap.registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
 
 
-@click.command(epilog=example("hotswap verify team/sql:7", "hotswap verify --all"))
+@click.command(epilog=example("hotswap store verify team/sql:7", "hotswap store verify --all"))
 @click.argument("ref", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every version, blob and manifest.")
 @registry_option
@@ -64,7 +63,9 @@ def _digests(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     return [Digest.parse(value) for value in values]
 
 
-@click.command(epilog=example("hotswap sweep", "hotswap sweep --delete --grace-hours 24"))
+@click.command(
+    epilog=example("hotswap store sweep", "hotswap store sweep --delete --grace-hours 24")
+)
 @click.option("--delete", is_flag=True, help="Do it; without, only say what would be done.")
 @click.option(
     "--grace-hours",
@@ -118,45 +119,3 @@ def _show_sweep(report: SweepReport) -> None:
         click.echo(f"dry run: nothing was changed; --delete frees {size_text(report.freed_bytes)}")
     else:
         click.echo(f"freed {size_text(report.freed_bytes)}")
-
-
-def _state_command(verb: StateVerb, done: str, text: str) -> click.Command:
-    @click.command(verb, help=text, epilog=example(f"hotswap {verb} team/sql:7 --why 'reason'"))
-    @click.argument("ref")
-    @click.option("--why", default="", help="The reason, kept in the version's states.")
-    @registry_option
-    @json_option
-    def command(ref: str, why: str, location: str | None, as_json: bool) -> None:
-        wanted = AdapterRef.parse(ref)
-        if wanted.number is None:
-            raise InvalidReference(f"{ref!r} names no number; name one (example: 'team/sql:7')")
-        with open_registry_at(location) as registry:
-            state = registry.change_state(wanted.name, wanted.number, verb, by=read_user(), why=why)
-        _show_state(state, done, as_json=as_json)
-
-    return command
-
-
-def _show_state(state: VersionState, done: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(state.model_dump(mode="json"))
-    else:
-        click.echo(f"{state.name}:{state.number} {done}")
-
-
-UPKEEP_COMMANDS: tuple[click.Command, ...] = (
-    verify,
-    sweep,
-    _state_command(
-        "delete",
-        "is deleted; `hotswap undelete` brings it back until a sweep makes it final",
-        "Delete the version REF (team/sql:7); refused while an alias points to it.",
-    ),
-    _state_command("undelete", "is back", "Bring the deleted version REF (team/sql:7) back."),
-    _state_command(
-        "yank",
-        "is yanked: it can be pulled by number, and no alias may move to it",
-        "Let no alias move to the version REF (team/sql:7); it can still be pulled.",
-    ),
-    _state_command("unyank", "is active again", "Take the yank of REF (team/sql:7) back."),
-)

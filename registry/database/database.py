@@ -96,7 +96,7 @@ class Database:
                 "again from the store"
             )
         return (
-            "look whether the server runs; the catalog is only an index: `hotswap migrate` "
+            "look whether the server runs; the catalog is only an index: `hotswap store migrate` "
             "prepares an empty database, and the next start fills it from the store"
         )
 

@@ -35,7 +35,7 @@ def require_head(database: Database) -> None:
     if not database.is_sqlite:
         raise SchemaMismatch(
             f"the catalog {database.place} has {_named(found)}, this hotswap needs {HEAD}; run "
-            "`hotswap migrate` once, for all registries that share it",
+            "`hotswap store migrate` once, for all registries that share it",
             found=found,
             needed=HEAD,
         )

@@ -116,7 +116,7 @@ def rollback_target(
             raise NothingToRollBack(
                 f"{where} has only ever pointed to version {current.to_number} (yanked and deleted "
                 "versions left out); "
-                f"move it with `hotswap alias {where} NUMBER`"
+                f"move it with `hotswap alias set {where} NUMBER`"
             )
         return target
     if to == current.to_number:
@@ -125,7 +125,7 @@ def rollback_target(
         targets = ", ".join(map(str, sorted({m.to_number for m in history})))
         raise NothingToRollBack(
             f"{where} never pointed to version {to}; it pointed to {targets}; "
-            f"to move it forward use `hotswap alias {where} {to}`"
+            f"to move it forward use `hotswap alias set {where} {to}`"
         )
     return to
 

@@ -45,7 +45,7 @@ def wait_for_servers(registry: AdapterRegistry, ref: str, timeout_s: float) -> s
             names = ", ".join(f"{s.server_id} (at event {s.cursor} of {end})" for s in behind)
             raise NotAcknowledged(
                 f"the alias was moved, but not applied within {timeout_s:g} s by {names}; see "
-                "`hotswap servers`",
+                "`hotswap server ls`",
                 servers=[server.server_id for server in behind],
             )
         time.sleep(PAUSE_S)

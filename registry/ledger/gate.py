@@ -80,7 +80,7 @@ class ReleaseGate:
             asked="a version that is not yanked",
             found="it is yanked" if yanked else "it is not",
             holds=not yanked,
-            to_do=f"take it back with `hotswap unyank {version.ref}`" if yanked else "",
+            to_do=f"take it back with `hotswap adapter unyank {version.ref}`" if yanked else "",
         )
         conditions = (state, *self._judge_version(version, alias, current, why))
         return _plan(name, alias, current, version.number, digest, conditions)

@@ -86,7 +86,7 @@ class VersionStates:
         if state == "yanked":
             raise VersionYanked(
                 f"{name}:{number} was yanked, so no alias may move to it; name another version, "
-                f"or take it back with `hotswap unyank {name}:{number}`"
+                f"or take it back with `hotswap adapter unyank {name}:{number}`"
             )
 
     def is_movable(self, name: str, number: int) -> bool:
@@ -216,7 +216,8 @@ def _state(state: VersionState | None) -> State:
 def _refuse_gone(name: str, number: int, state: State) -> None:
     if state == "deleted":
         raise VersionDeleted(
-            f"{name}:{number} was deleted; bring it back with `hotswap undelete {name}:{number}`"
+            f"{name}:{number} was deleted; bring it back with "
+            f"`hotswap adapter undelete {name}:{number}`"
         )
     if state == "purged":
         raise VersionDeleted(

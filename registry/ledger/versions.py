@@ -133,7 +133,9 @@ class Versions:
             return self.no_adapter(name)
         aliases = [move.alias for move in self._catalog.current_moves(name)]
         it_has = (
-            f"it has {_some(aliases)}" if aliases else "it has none; set one with `hotswap alias`"
+            f"it has {_some(aliases)}"
+            if aliases
+            else "it has none; set one with `hotswap alias set`"
         )
         return AliasNotFound(f"{name!r} has no alias {alias!r}; {it_has}", name=name, alias=alias)
 

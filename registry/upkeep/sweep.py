@@ -312,7 +312,7 @@ class Sweep:
             if Digest.of(data) != digest:
                 raise BlobCorrupted(
                     f"{self._store.location}, {key}: the manifest of a version is missing or "
-                    "damaged, so nothing was swept; see `hotswap verify --all`, push it again"
+                    "damaged, so nothing was swept; see `hotswap store verify --all`, push it again"
                 )
             files = Manifest.parse(data).files
             self._files[digest] = frozenset({key, *(blob_key(file.digest) for file in files)})

@@ -75,7 +75,10 @@ def servers(
 def test_when_the_command_returns_every_server_answers_with_the_version_moved_to(
     servers: list[Server], registry_url: str, shell: Shell
 ) -> None:
-    for number, command in ((1, ("rollback", f"{NAME}@prod")), (2, ("alias", f"{NAME}@prod", "2"))):
+    for number, command in (
+        (1, ("rollback", f"{NAME}@prod")),
+        (2, ("alias", "set", f"{NAME}@prod", "2")),
+    ):
         output = shell.ok(*command, "--wait", "--registry", registry_url)
         assert f"applied by {NUM_SERVERS} live servers" in output
         assert [server.version() for server in servers] == [f"{NAME}:{number}"] * NUM_SERVERS

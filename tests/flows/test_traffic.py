@@ -10,13 +10,13 @@ from typing import Any
 import openai
 from click.testing import CliRunner
 
+from hotswap.registry.cli import cli
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from hotswap.registry.settings import Home, read_section
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.http.app import Serving
 from hotswap.serving.settings import ServingSettings
-from hotswap.training.commands.data import data
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter, serving_settings
 
@@ -39,7 +39,7 @@ def ask(client: openai.OpenAI, model: str, question: str, *, stream: bool) -> No
 
 
 def run(*arguments: object) -> str:
-    done = CliRunner().invoke(data, [str(argument) for argument in arguments])
+    done = CliRunner().invoke(cli, ["data", *(str(argument) for argument in arguments)])
     assert done.exit_code == 0, done.output
     return done.output
 

@@ -11,14 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import pytest
 
-from hotswap.registry.cli import GROUP, cli, main
-from hotswap.registry.commands.access import ACCESS_COMMANDS
-from hotswap.registry.commands.adapters import COMMANDS
+from hotswap.registry.cli import cli, main, other_tables
+from hotswap.registry.commands.table import TABLE
 from hotswap.registry.domain.layout import webhook_key
 from hotswap.registry.domain.servers import ServerReport
 from hotswap.registry.domain.webhooks import Attempt, WebhookState
@@ -74,10 +73,10 @@ def test_the_whole_life_of_an_adapter(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "team/sql", "--metric", f"em=0.{seed}", "--tag", "team=x")
-    shell.ok("alias", "team/sql@prod", "1", "--why", "first")
-    shell.ok("alias", "team/sql@prod", "2", "--expect", "1", "--why", "better")
+    shell.ok("alias", "set", "team/sql@prod", "1", "--why", "first")
+    shell.ok("alias", "set", "team/sql@prod", "2", "--expect", "1", "--why", "better")
     assert "version 1 again (was 2)" in shell.ok("rollback", "team/sql@prod", "--why", "broken")
-    moves = json.loads(shell.ok("history", "team/sql@prod", "--json"))
+    moves = json.loads(shell.ok("alias", "history", "team/sql@prod", "--json"))
     assert [(m["to_number"], m["why"]) for m in moves] == [
         (1, "first"),
         (2, "better"),
@@ -100,7 +99,7 @@ def test_home_may_have_letters_that_mean_more_in_a_url(
     make_bundle(shell.root / "v1", 1)
     shell.ok("push", "v1", "team/sql")
     assert "team/sql" in shell.ok("ls")
-    assert "at schema" in shell.ok("migrate")
+    assert "at schema" in shell.ok("store", "migrate")
     assert [path.name for path in (shell.root / "homes").iterdir()] == [name]
     assert {path.name for path in home.iterdir()} >= {"store", "catalog.sqlite"}
 
@@ -109,8 +108,12 @@ def test_rebuild_brings_back_what_the_catalog_lost(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod", "--metric", f"em=0.{seed}")
-    shell.ok("yank", "team/sql:1")
-    asked = (("ls", "--json"), ("history", "team/sql@prod"), ("ls", "--filter", "metrics.em > 0.1"))
+    shell.ok("adapter", "yank", "team/sql:1")
+    asked = (
+        ("ls", "--json"),
+        ("alias", "history", "team/sql@prod"),
+        ("ls", "--filter", "metrics.em > 0.1"),
+    )
     before = [shell.ok(*arguments) for arguments in asked]
     (catalog,) = (shell.root / "home" / "catalogs").glob("*.sqlite")
     database = sqlite3.connect(catalog)
@@ -118,12 +121,15 @@ def test_rebuild_brings_back_what_the_catalog_lost(shell: Shell) -> None:
         for table in ("alias_moves", "version_states", "versions"):
             assert database.execute(f"DELETE FROM {table}").rowcount > 0
     database.close()
-    told = shell.ok("rebuild", "--store", shell.store)
+    told = shell.ok("store", "rebuild", "--store", shell.store)
     assert told == "2 versions, 2 alias moves and 1 changes of state are in the catalog\n"
     assert [shell.ok(*arguments) for arguments in asked] == before
     for file in catalog.parent.glob(f"{catalog.name}*"):
         file.unlink()
-    assert json.loads(shell.ok("rebuild", "--store", shell.store, "--json"))["num_versions"] == 2
+    assert (
+        json.loads(shell.ok("store", "rebuild", "--store", shell.store, "--json"))["num_versions"]
+        == 2
+    )
     assert [shell.ok(*arguments) for arguments in asked] == before
 
 
@@ -184,15 +190,15 @@ def test_diff_shows_what_differs(shell: Shell) -> None:
     for seed, alpha in ((1, 8), (2, 16)):
         make_bundle(shell.root / f"v{seed}", seed, lora_alpha=alpha)
         shell.ok("push", f"v{seed}", "team/sql", "--metric", f"em=0.{seed}", "--alias", "prod")
-    text = shell.ok("diff", "team/sql:1", "team/sql@prod")
+    text = shell.ok("adapter", "diff", "team/sql:1", "team/sql@prod")
     assert re.search(r"^lora.lora_alpha +8.0 +16.0$", text, re.MULTILINE)
     assert re.search(r"^em +0.1 +0.2 +\+0.1$", text, re.MULTILINE)
-    document = json.loads(shell.ok("diff", "team/sql:1", "team/sql@prod", "--json"))
+    document = json.loads(shell.ok("adapter", "diff", "team/sql:1", "team/sql@prod", "--json"))
     (layer,) = document["layers"]
     line = rf"^{re.escape(layer['module'])} +{layer['change']:.4g} "
     assert re.search(line, text, re.MULTILINE)
     assert text.endswith(f"\nall layers: {document['change']:.4g}\n")
-    assert shell.ok("diff", "team/sql:1", "team/sql:1").endswith("\nall layers: 0\n")
+    assert shell.ok("adapter", "diff", "team/sql:1", "team/sql:1").endswith("\nall layers: 0\n")
 
 
 def test_tables_are_aligned(shell: Shell) -> None:
@@ -225,8 +231,8 @@ def test_same_push_twice_prints_the_same(shell: Shell) -> None:
         (("push", "v1", "a", "--dataset-digest", "12"), "not a digest"),
         (("push", "v1", "a", "--run", ""), "--run: "),
         (("pull", "a:1", "out"), "no adapter 'a'"),
-        (("alias", "a:1", "1"), "names a version"),
-        (("alias", "a@prod", "0"), "0"),
+        (("alias", "set", "a:1", "1"), "names a version"),
+        (("alias", "set", "a@prod", "0"), "0"),
         (("rollback", "a@prod"), "no adapter 'a'"),
         (("show", "a", "--registry", "http://127.0.0.1:1"), "cannot reach"),
         (("ls", "--registry", "ftp://x"), "not a store"),
@@ -245,41 +251,98 @@ def test_unknown_variable_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPa
     assert "HOTSWAP_REGISTRY_STORE" in shell.fails("ls")
 
 
-@pytest.mark.parametrize("command", [c.name for c in (*COMMANDS, *ACCESS_COMMANDS)])
-def test_help_has_an_example(shell: Shell, command: str) -> None:
-    assert f"Example:\n    hotswap {command}" in shell.ok(command, "--help")
+PATHS = [path for table in (TABLE, *other_tables()) for path in table.commands]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_help_has_an_example(shell: Shell, path: str) -> None:
+    assert f"Example:\n    hotswap {path}" in shell.ok(*path.split(), "--help")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_table_says_of_a_command_what_its_help_begins_with(path: str) -> None:
+    context = click.Context(cli)
+    command: click.Command = cli
+    for name in path.split():
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, name)
+        assert found is not None
+        command = found
+    (entry,) = [t.commands[path] for t in (TABLE, *other_tables()) if path in t.commands]
+    assert command.get_short_help_str(200) == entry.help
+
+
+def test_old_names_work_and_say_the_new_one(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql", "--alias", "prod")
+    assert shell.run("history", "team/sql@prod", "--json") == (
+        0,
+        shell.ok("alias", "history", "team/sql@prod", "--json"),
+        "hotswap: note: `hotswap history` is now `hotswap alias history`\n",
+    )
+    status, output, errors = shell.run("alias", "team/sql@prod", "1")
+    assert (status, output) == (0, "team/sql@prod points to version 1\n")
+    assert errors == "hotswap: note: `hotswap alias` is now `hotswap alias set`\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [item for t in (TABLE, *other_tables()) for item in t.renamed.items()]
+)
+def test_old_name_leads_to_a_command_and_is_not_listed(shell: Shell, old: str, new: str) -> None:
+    assert new in PATHS
+    status, output, _ = shell.run(old, "--help")
+    assert (status, output) == (0, shell.ok(*new.split(), "--help"))
+    assert old not in cli.list_commands(click.Context(cli))
+
+
+def imported_by(arguments: list[str]) -> set[str]:
+    """The modules that a process has imported when the command is done."""
+    code = (
+        "import sys\nfrom hotswap.registry.cli import main\n"
+        f"try:\n    main({arguments!r})\nfinally:\n"
+        "    print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
 
 
 def test_push_and_help_never_import_torch(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
-    heavy = "{'torch', 'transformers', 'peft', 'hotswap.serving', 'hotswap.training', 'boto3'}"
-    for arguments in (["push", "v1", "a"], ["--help"]):
-        code = (
-            "import sys\nfrom hotswap.registry.cli import GROUP, cli, main\n"
-            f"try:\n    main({arguments!r})\nfinally:\n"
-            f"    assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+    heavy = {"torch", "transformers", "peft", "boto3"}
+    upper = {"hotswap.serving", "hotswap.training"}
+    assert not imported_by(["push", "v1", "a"]) & {*heavy, *upper}
+    helped = imported_by(["--help"])
+    assert not helped & heavy
+    # Their tables of commands are all that help reads of the upper layers.
+    assert {name for name in helped if name.startswith(tuple(upper))} == {
+        *upper,
+        "hotswap.serving.commands",
+        "hotswap.training.commands",
+        "hotswap.training.commands.table",
+    }
 
 
 def test_no_command_of_another_layer_hides_behind_one_of_ours() -> None:
-    assert not cli.commands.keys() & {entry.name for entry in entry_points(group=GROUP)}
+    assert len(PATHS) == len(set(PATHS))
 
 
 def test_help_names_the_commands_of_the_other_layers(shell: Shell) -> None:
     text = shell.ok("--help")
-    assert re.search(r"^  train +Train a LoRA adapter\.$", text, re.MULTILINE)
+    assert re.search(
+        r"^  train +Train a LoRA adapter on DATA, a file of rows\.$", text, re.MULTILINE
+    )
 
 
 @pytest.fixture
 def server(shell: Shell) -> Iterator[str]:
     port = free_ports(1)[0]
     process = subprocess.Popen(
-        [sys.executable, "-m", "hotswap", "registry", "--port", str(port), "--store", shell.store],
+        [sys.executable, "-m", "hotswap", "store", "serve",
+         "--port", str(port), "--store", shell.store],
         stdout=subprocess.PIPE, text=True,
         # A shell starts background jobs with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -303,7 +366,7 @@ def test_server_and_commands_share_a_store(shell: Shell, server: str) -> None:
 
 
 def test_port_in_use_is_one_line(shell: Shell, server: str) -> None:
-    message = shell.fails("registry", "--port", server.rpartition(":")[2])
+    message = shell.fails("store", "serve", "--port", server.rpartition(":")[2])
     assert "in use" in message
     assert "--port" in message
 
@@ -312,13 +375,15 @@ def test_served_tells_what_the_alias_pointed_to_at_a_time(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod")
-    first, second = json.loads(shell.ok("history", "team/sql@prod", "--json"))
+    first, second = json.loads(shell.ok("alias", "history", "team/sql@prod", "--json"))
     for move in (first, second):
-        text = shell.ok("served", "team/sql@prod", "--at", move["moved_at"])
+        text = shell.ok("alias", "at", "team/sql@prod", "--at", move["moved_at"])
         assert f"pointed to version {move['to_number']} " in text
-    assert "did not exist" in shell.fails("served", "team/sql@prod", "--at", "2001-01-01T00:00Z")
-    assert "time zone" in shell.fails("served", "team/sql@prod", "--at", "2026-01-01T00:00")
-    assert "ISO 8601" in shell.fails("served", "team/sql@prod", "--at", "yesterday")
+    assert "did not exist" in shell.fails(
+        "alias", "at", "team/sql@prod", "--at", "2001-01-01T00:00Z"
+    )
+    assert "time zone" in shell.fails("alias", "at", "team/sql@prod", "--at", "2026-01-01T00:00")
+    assert "ISO 8601" in shell.fails("alias", "at", "team/sql@prod", "--at", "yesterday")
 
 
 def test_rollback_to_names_the_version(shell: Shell) -> None:
@@ -331,31 +396,31 @@ def test_rollback_to_names_the_version(shell: Shell) -> None:
 def test_verify_names_damage_and_repair_heals_it(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
     shell.ok("push", "v1", "a")
-    said = shell.ok("verify", "--all")
+    said = shell.ok("store", "verify", "--all")
     assert "all intact" in said
     assert "the store refuses wrong checksums; completes multipart uploads once" in said
     (blob,) = [p for p in (shell.root / "store/blobs").rglob("*") if p.is_file()][:1]
     blob.write_bytes(b"rot")
-    status, output, errors = shell.run("verify", "a:1")
+    status, output, errors = shell.run("store", "verify", "a:1")
     assert (status, errors) == (1, "")
     assert f"sha256:{blob.name}" in output
     shell.ok("push", "v1", "a", "--repair")
-    assert "all intact" in shell.ok("verify", "a:1")
+    assert "all intact" in shell.ok("store", "verify", "a:1")
 
 
 def test_delete_yank_and_their_undoing(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "a", "--alias", "prod")
-    assert "points to" in shell.fails("delete", "a:2")
-    assert "names no number" in shell.fails("delete", "a@prod")
-    shell.ok("yank", "a:1", "--why", "slow")
+    assert "points to" in shell.fails("adapter", "delete", "a:2")
+    assert "names no number" in shell.fails("adapter", "delete", "a@prod")
+    shell.ok("adapter", "yank", "a:1", "--why", "slow")
     assert "1 (yanked)" in shell.ok("ls", "a")
-    assert "was yanked" in shell.fails("alias", "a@prod", "1")
-    shell.ok("unyank", "a:1")
-    assert "undelete" in shell.ok("delete", "a:1")
+    assert "was yanked" in shell.fails("alias", "set", "a@prod", "1")
+    shell.ok("adapter", "unyank", "a:1")
+    assert "undelete" in shell.ok("adapter", "delete", "a:1")
     assert "was deleted" in shell.fails("show", "a:1")
-    shell.ok("undelete", "a:1")
+    shell.ok("adapter", "undelete", "a:1")
     shell.ok("show", "a:1")
 
 
@@ -367,10 +432,10 @@ def test_sweep_is_a_dry_run_unless_told(shell: Shell) -> None:
     stray.write_bytes(b"x")
     os.utime(stray, (0, 0))
     for _ in range(2):
-        report = json.loads(shell.ok("sweep", "--store", shell.store, "--json"))
+        report = json.loads(shell.ok("store", "sweep", "--store", shell.store, "--json"))
         assert (report["dry_run"], len(report["condemned"]), report["num_live"]) == (True, 1, 4)
-    assert "freed 0 B" in shell.ok("sweep", "--store", shell.store, "--delete")
-    assert "waiting" in shell.ok("sweep", "--store", shell.store)
+    assert "freed 0 B" in shell.ok("store", "sweep", "--store", shell.store, "--delete")
+    assert "waiting" in shell.ok("store", "sweep", "--store", shell.store)
 
 
 def test_token_from_the_environment_opens_a_closed_server(
@@ -398,15 +463,17 @@ def test_token_from_the_environment_opens_a_closed_server(
 
 
 def test_open_server_refuses_other_addresses_than_loopback(shell: Shell) -> None:
-    assert "hotswap token create" in shell.fails("registry", "--host", "0.0.0.0", "--port", "0")
+    assert "hotswap token create" in shell.fails(
+        "store", "serve", "--host", "0.0.0.0", "--port", "0"
+    )
 
 
 def test_events_prints_what_happened_and_goes_on_behind_a_cursor(shell: Shell) -> None:
     for seed in (1, 2):
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod", "--why", "release")
-    shell.ok("yank", "team/sql:1", "--why", "slow")
-    lines = [line.split("  ", 2)[::2] for line in shell.ok("events").splitlines()]
+    shell.ok("adapter", "yank", "team/sql:1", "--why", "slow")
+    lines = [line.split("  ", 2)[::2] for line in shell.ok("store", "events").splitlines()]
     assert lines == [
         ["1", "team/sql:1 was pushed, by ann"],
         ["2", "team/sql@prod points to version 1, by ann: release"],
@@ -414,14 +481,14 @@ def test_events_prints_what_happened_and_goes_on_behind_a_cursor(shell: Shell) -
         ["4", "team/sql@prod points to version 2 (was 1), by ann: release"],
         ["5", "team/sql:1 is yanked, by ann: slow"],
     ]
-    printed = shell.ok("events", "--after", "3", "--json").splitlines()
+    printed = shell.ok("store", "events", "--after", "3", "--json").splitlines()
     assert [json.loads(line)["sequence"] for line in printed] == [4, 5]
-    assert "start at the end" in shell.fails("events", "--after", "9")
+    assert "start at the end" in shell.fails("store", "events", "--after", "9")
 
 
 def test_events_that_are_followed_are_printed_when_they_come(shell: Shell, server: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "hotswap", "events", "--follow", "--after", "0"],
+        [sys.executable, "-m", "hotswap", "store", "events", "--follow", "--after", "0"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "HOTSWAP_REGISTRY_URL": server},
     ) as following:  # fmt: skip
         assert following.stdout is not None
@@ -438,7 +505,7 @@ def test_wait_names_the_servers_that_have_not_applied_the_move(shell: Shell, ser
         make_bundle(shell.root / f"v{seed}", seed)
         shell.ok("push", f"v{seed}", "a", "--alias", "prod", "--registry", server)
     wait = ("--registry", server, "--wait", "--timeout", "0.1")
-    assert "applied by 0 live servers" in shell.ok("alias", "a@prod", "1", *wait)
+    assert "applied by 0 live servers" in shell.ok("alias", "set", "a@prod", "1", *wait)
     with RegistryClient(server) as client:
         report = ServerReport(base="tiny", cursor=0, aliases={}, loaded=())
         client.report("gpu1", report)
@@ -446,8 +513,10 @@ def test_wait_names_the_servers_that_have_not_applied_the_move(shell: Shell, ser
         assert (status, output) == (1, "a@prod points to version 2 again (was 1)\n")
         assert "gpu1 (at event 0 of 6)" in errors
         client.report("gpu1", report.model_copy(update={"cursor": 7}))
-        assert "applied by 1 live server\n" in shell.ok("alias", "a@prod", "1", *wait)
-    assert re.search(r"^gpu1 +tiny +7 +0 ", shell.ok("servers", "--registry", server), re.MULTILINE)
+        assert "applied by 1 live server\n" in shell.ok("alias", "set", "a@prod", "1", *wait)
+    assert re.search(
+        r"^gpu1 +tiny +7 +0 ", shell.ok("server", "ls", "--registry", server), re.MULTILINE
+    )
 
 
 def test_wait_over_a_bare_store_is_refused_before_anything_moves(shell: Shell) -> None:
@@ -462,13 +531,15 @@ def test_webhooks_file_is_read_when_a_server_starts(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOTSWAP_REGISTRY_WEBHOOKS", "absent.toml")
-    assert "absent.toml cannot be read" in shell.fails("registry", "--port", "0")
+    assert "absent.toml cannot be read" in shell.fails("store", "serve", "--port", "0")
 
 
 def test_webhooks_shows_the_last_attempt_of_each(shell: Shell) -> None:
-    assert shell.ok("webhooks") == "WEBHOOK  CURSOR  EVENT  ATTEMPT  AT  ANSWER\n"
+    assert shell.ok("server", "webhooks") == "WEBHOOK  CURSOR  EVENT  ATTEMPT  AT  ANSWER\n"
     attempt = Attempt(event=8, at=datetime(2026, 11, 24, tzinfo=UTC), number=2, status=500)
     state = WebhookState(name="ci", cursor=7, attempts=(attempt,))
     LocalStore(Path(shell.store)).put(webhook_key("ci"), [state.model_dump_json().encode()])
-    assert re.search(r"^ci +7 +8 +2 +2026-11-24 00:00:00 +500$", shell.ok("webhooks"), re.MULTILINE)
-    assert json.loads(shell.ok("webhooks", "--json"))[0]["cursor"] == 7
+    assert re.search(
+        r"^ci +7 +8 +2 +2026-11-24 00:00:00 +500$", shell.ok("server", "webhooks"), re.MULTILINE
+    )
+    assert json.loads(shell.ok("server", "webhooks", "--json"))[0]["cursor"] == 7

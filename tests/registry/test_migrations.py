@@ -107,7 +107,9 @@ def test_schema_of_a_later_hotswap_is_refused(url: str) -> None:
 
 
 def test_postgresql_without_tables_asks_for_the_command(postgres_url: str) -> None:
-    with pytest.raises(SchemaMismatch, match=f"no schema, .*needs {HEAD}; run `hotswap migrate`"):
+    with pytest.raises(
+        SchemaMismatch, match=f"no schema, .*needs {HEAD}; run `hotswap store migrate`"
+    ):
         Catalog(postgres_url)
     upgraded(postgres_url).close()
     Catalog(postgres_url).close()
@@ -160,7 +162,7 @@ def test_push_with_an_up_to_date_catalog_does_not_import_alembic(tmp_path: Path)
 
 def test_command_migrates_and_says_from_where_to_where(url: str) -> None:
     def migrate(*options: str) -> str:
-        done = CliRunner().invoke(cli, ["migrate", "--catalog", url, *options])
+        done = CliRunner().invoke(cli, ["store", "migrate", "--catalog", url, *options])
         assert done.exit_code == 0, done.output
         return done.output
 

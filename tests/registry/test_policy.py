@@ -307,11 +307,11 @@ def test_commands_tell_what_would_happen_and_why_not(
     better = (*push_it, "--metric", "em=0.6")
     assert "would be created at the new version 1" in shell.ok(*better, "--dry-run")
     shell.ok(*better)
-    assert "points to version 1 already" in shell.ok("alias", "a@prod", "1", "--dry-run")
+    assert "points to version 1 already" in shell.ok("alias", "set", "a@prod", "1", "--dry-run")
     assert "never pointed" in shell.fails("rollback", "a@prod", "--to", "2", "--dry-run")
     assert "give --alias" in shell.fails("push", "v1", "a", "--dry-run")
     policy.write_text("[[rules]]\nmatch = '*@prod'\nmim = {em = 0.5}\n")
-    assert "policy.toml: rules.0.mim" in shell.fails("registry", "--port", "0")
+    assert "policy.toml: rules.0.mim" in shell.fails("store", "serve", "--port", "0")
 
 
 def test_error_lists_every_condition_that_fails(registry: AdapterRegistry, tmp_path: Path) -> None:

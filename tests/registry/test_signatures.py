@@ -239,16 +239,16 @@ def test_commands_sign_what_they_are_told_to(
         make_bundle(tmp_path / f"v{seed}", seed)
     shell.ok("push", "v1", "a", "--alias", "prod")
     shell.ok("push", "v2", "a", "--sign-key", "release.pem")
-    shell.ok("alias", "a@prod", "2", "--sign-key", "release.pem")
+    shell.ok("alias", "set", "a@prod", "2", "--sign-key", "release.pem")
     monkeypatch.setenv("HOTSWAP_REGISTRY_SIGN_KEY", "release.pem")
     shell.ok("push", "v3", "a", "--alias", "prod")
     shell.ok("rollback", "a@prod", "--to", "1")
-    moves = json.loads(shell.ok("history", "a@prod", "--json"))
+    moves = json.loads(shell.ok("alias", "history", "a@prod", "--json"))
     assert [m.get("signature", {}).get("key") for m in moves] == [None, public, public, public]
-    assert "all intact" in shell.ok("verify", "--all")
-    assert public in shell.ok("history", "a@prod").splitlines()[2]
+    assert "all intact" in shell.ok("store", "verify", "--all")
+    assert public in shell.ok("alias", "history", "a@prod").splitlines()[2]
     assert f"signed:       by {public}" in shell.ok("show", "a:2")
     assert "signed:" not in shell.ok("show", "a:1")
     assert json.loads(shell.ok("show", "a:3", "--json"))["signatures"][0]["key"] == public
     monkeypatch.setenv("HOTSWAP_REGISTRY_SIGN_KEY", "absent.pem")
-    assert "absent.pem cannot be read" in shell.fails("alias", "a@prod", "2")
+    assert "absent.pem cannot be read" in shell.fails("alias", "set", "a@prod", "2")

@@ -32,7 +32,7 @@ LOADED = Digest.of(b"an adapter")
 @contextmanager
 def registry_process(root: Path, port: int) -> Iterator[str]:
     """`hotswap registry` over the store in `root`; yields its URL."""
-    command = [sys.executable, "-m", "hotswap", "registry"]
+    command = [sys.executable, "-m", "hotswap", "store", "serve"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--store", str(root / "store")],
         stdout=subprocess.PIPE,

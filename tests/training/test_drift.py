@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hotswap.registry.cli import cli
 from hotswap.registry.domain.errors import InvalidData
-from hotswap.training.commands.data import data
 from hotswap.training.data.distances import DISTANCES, Sample, Traits, divergence, form
 from hotswap.training.data.drift import Verdict, compare, measure_drift, nearest_cosines
 from hotswap.training.data.formats import Example, Place, read_examples
@@ -167,7 +167,9 @@ def test_the_command_prints_the_verdict_and_writes_the_figures(tmp_path: Path) -
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     out = tmp_path / "drift.json"
     traffic, train = str(tmp_path / "log.jsonl"), str(tmp_path / "train.jsonl")
-    done = CliRunner().invoke(data, ["drift", "--traffic", traffic, train, "--json", str(out)])
+    done = CliRunner().invoke(
+        cli, ["data", "drift", "--traffic", traffic, train, "--json", str(out)]
+    )
     assert done.exit_code == 0, done.output
     assert "verdict: foreign" in done.output
     assert json.loads(out.read_text(encoding="utf-8"))["verdict"] == "foreign"

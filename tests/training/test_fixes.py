@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotswap.registry.cli import cli
 from hotswap.registry.domain.errors import InvalidData, InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
 from hotswap.serving.requests.schemas import ChatRequest
 from hotswap.serving.settings import ServingSettings
-from hotswap.training.commands.data import data
 from hotswap.training.data.classes import are_classes, balance
 from hotswap.training.data.fixes import Fixes, clean
 from hotswap.training.data.formats import Example, Place, read_examples
@@ -316,7 +316,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(data, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(cli, ["data", *(str(argument) for argument in arguments)])
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result.output
 

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hotswap.registry.cli import cli
 from hotswap.registry.domain.errors import InvalidData, InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.commands.data import data
 from hotswap.training.data.dataset import tokenize
 from hotswap.training.data.formats import Example, Place, iter_examples, read_examples
 from hotswap.training.data.formats.fields import Fields
@@ -329,7 +329,7 @@ def test_a_file_of_tens_of_megabytes_is_converted_in_one(tmp_path: Path) -> None
 
 
 def convert(*arguments: object) -> Result:
-    return CliRunner().invoke(data, ["convert", *map(str, arguments)])
+    return CliRunner().invoke(cli, ["data", "convert", *map(str, arguments)])
 
 
 def test_convert_reads_chosen_columns_and_writes_another_format(tmp_path: Path) -> None:

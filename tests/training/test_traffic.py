@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from hotswap.registry.cli import cli
 from hotswap.registry.domain.errors import InvalidData
-from hotswap.training.commands.data import data
 from hotswap.training.data.checks import check_examples
 from hotswap.training.data.findings import refuse
 from hotswap.training.data.formats import read_examples
@@ -206,7 +206,7 @@ def test_an_empty_directory_is_named(tmp_path: Path) -> None:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(data, ["from-traffic", *map(str, arguments)])
+    return CliRunner().invoke(cli, ["data", "from-traffic", *map(str, arguments)])
 
 
 def test_the_command_writes_rows_for_their_owner_and_tells_what_it_left_out(
