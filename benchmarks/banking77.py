@@ -23,6 +23,7 @@ import httpx
 
 from benchmarks.server import HOTSWAP, server
 from hotswap.registry.settings import read_home
+from hotswap.serving.settings import ServingHome
 
 NUM_CLASSES = 20
 NUM_TRAIN, NUM_TEST = 24, 10
@@ -32,7 +33,7 @@ SYSTEM_PROMPT = "Name the intent."
 def main(data: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        (home / "bases").symlink_to(read_home().bases)
+        (home / "bases").symlink_to(read_home(ServingHome).bases)
         train, test = sample(data)
         rows = write_rows(train, home / "train.jsonl")
         start = time.perf_counter()

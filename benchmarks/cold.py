@@ -37,6 +37,7 @@ from hotswap.registry.domain.manifest import BundleMetadata, Probe, TopTokens
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.settings import ServingHome
 from tests.servers import weed_binary
 
 NUM_PROBES, PROBE_TOKENS, PROBE_ANSWER_TOKENS = 3, 24, 8
@@ -72,9 +73,9 @@ def stores(root: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
 
 
 def measure(home: Path, variables: dict[str, str], num_adapters: int) -> Times:
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     home.mkdir()
-    (home / "bases").symlink_to(read_home().bases)
+    (home / "bases").symlink_to(read_home(ServingHome).bases)
     options = ["--num-speculative-tokens", "0", "--probe-tolerance", "1000"]
     prompts = Prompts(base)
     with server(home, options, variables=variables) as url:

@@ -35,6 +35,7 @@ from benchmarks.workload import (
 )
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import provide_base
+from hotswap.serving.settings import ServingHome
 from tests.training.rows import orders
 
 NUM_ROWS, WAIT_S, NUM_ALONE = 4000, 600, 8
@@ -51,11 +52,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"{describe_machine()}; {cores_in_use():.1f} in use before")
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     prompts = Prompts(base)
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        (home / "bases").symlink_to(read_home().bases)
+        (home / "bases").symlink_to(read_home(ServingHome).bases)
         with server(home, ["--num-speculative-tokens", "0"]) as url:
             made = [random_adapter(base, home / f"a{i}", i) for i in range(NUM_ADAPTERS)]
             push_adapters(base, url, made)

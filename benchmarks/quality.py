@@ -34,7 +34,7 @@ from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
 from hotswap.serving.models import Model, Segment, StepInput
 from hotswap.serving.models.choice import Placement, make_model
-from hotswap.serving.settings import Kernels, Quantization, ServingSettings
+from hotswap.serving.settings import Kernels, Quantization, ServingHome, ServingSettings
 
 BASE = "smollm2-135m"
 WINDOW = 512
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=_variants(), help="and float32 beside them")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     wanted = (REFERENCE, *(arguments.only or _variants()))
     variants = {name: options for name, options in _variants().items() if name in wanted}
     figures: dict[str, dict[str, float]] = text_quality(base, variants, arguments.tokens)
@@ -143,7 +143,7 @@ def task_quality(data: Path, variants: Variants) -> dict[str, dict[str, float]]:
     train, test = sample(data, num_test=NUM_TEST)
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        (home / "bases").symlink_to(read_home().bases)
+        (home / "bases").symlink_to(read_home(ServingHome).bases)
         rows = write_rows(train, home / "train.jsonl")
         with server(home) as url:
             train_and_push(rows, home, url)

@@ -45,6 +45,7 @@ from benchmarks.workload import (
 )
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.settings import ServingHome
 
 SETTLED = 16
 RANKS = (4, 8, 16, 32, 64)
@@ -98,7 +99,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     in_use = cores_in_use()
     series: dict[str, Any] = {}
     wanted = set(arguments.only or SERIES.values())
@@ -162,7 +163,7 @@ def _served(
     options += ["--adapter-memory-gb", str(arguments.memory_gb)]
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
-        (work / "bases").symlink_to(read_home().bases)
+        (work / "bases").symlink_to(read_home(ServingHome).bases)
         with server_process(work, options) as (url, pid):
             for number, rank in enumerate(ranks):
                 made = random_adapter(base, work / "adapter", number, rank)

@@ -50,6 +50,7 @@ from benchmarks.workload import (
 )
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.settings import ServingHome
 from hotswap.training.spec import fast_dtype
 
 Run = Callable[[Case, Sequence[str]], float]
@@ -106,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--peers", type=Path, default=read_home().root / "peers")
+    parser.add_argument("--peers", type=Path, default=read_home(ServingHome).root / "peers")
     parser.add_argument("--only", nargs="*", choices=[*PROGRAMS, "none"], help="which peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=64, help="of a case on our server")
@@ -120,7 +121,7 @@ def _arguments() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     in_use = cores_in_use()
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         work = Path(directory)
         adapters = [
@@ -177,7 +178,7 @@ def _start_ours(
     options = [*OUR_OPTIONS[name], *arguments.up_options]
     home = adapters[0].parent / name
     home.mkdir()
-    (home / "bases").symlink_to(read_home().bases)
+    (home / "bases").symlink_to(read_home(ServingHome).bases)
     url = stack.enter_context(server(home, options))
     push_adapters(base, url, adapters)
     settings = " ".join(["hotswap up", *options])

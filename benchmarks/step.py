@@ -30,6 +30,7 @@ from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.models import AdapterRows, Segment, StepInput
 from hotswap.serving.models.native_llama import NativeLlama
 from hotswap.serving.native import library
+from hotswap.serving.settings import ServingHome
 
 LEVELS = {
     "portable": library.PORTABLE,
@@ -76,7 +77,7 @@ def main() -> None:
 def make_model(num_threads: int, bits: int) -> NativeLlama:
     """With adapters in the slots 1 to NUM_ADAPTERS."""
     torch.set_num_threads(num_threads)
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     room = LoraRoom(NUM_ADAPTERS, 16, torch.bfloat16)
     model = NativeLlama(
         base, room, num_pages=NUM_PAGES, max_rows=LONG_PROMPT_TOKENS, num_threads=num_threads,

@@ -31,6 +31,7 @@ from benchmarks.banking77 import SYSTEM_PROMPT, read_rows
 from benchmarks.machine import cores_in_use, describe_machine
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.settings import ServingHome
 from hotswap.training.data.dataset import Row, batches, tokenize
 from hotswap.training.optimizer import learning_rate
 from hotswap.training.spec import TrainingSpec
@@ -74,7 +75,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--peers", type=Path, default=read_home().root / "peers")
+    parser.add_argument("--peers", type=Path, default=read_home(ServingHome).root / "peers")
     parser.add_argument("--rows", type=int, default=480, help="to train on")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, help="for everyone; all cores without it")
@@ -88,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 
 def make_job(arguments: argparse.Namespace) -> dict[str, Any]:
     """See benchmarks.peers.training_protocol; `rows` and `spec` are ours alone."""
-    base = provide_base(BASE, read_home().bases)
+    base = provide_base(BASE, read_home(ServingHome).bases)
     spec = TrainingSpec(data=Path("train.csv"), num_epochs=1)
     train = _rows(arguments.data / "train.csv", arguments.rows, base)
     validation = _rows(arguments.data / "test.csv", NUM_VALIDATION, base)

@@ -28,6 +28,7 @@ from benchmarks.banking77 import SYSTEM_PROMPT, read_rows, write_rows
 from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.server import HOTSWAP
 from hotswap.registry.settings import read_home
+from hotswap.serving.settings import ServingHome
 from hotswap.training.run import Run
 from tests.training.rows import snips as snips_rows
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def climb(task: Task, home: Path, arguments: argparse.Namespace) -> None:
-    (home / "bases").symlink_to(read_home().bases)
+    (home / "bases").symlink_to(read_home(ServingHome).bases)
     rows = task.train
     if arguments.train_rows is not None:
         rows = random.Random(0).sample(rows, min(arguments.train_rows, len(rows)))

@@ -1,7 +1,8 @@
 """Reads the environment, once and nowhere else. Settings are frozen; unknown names are errors.
 
-`HOTSWAP_HOME` moves all local state. Other variables are `HOTSWAP_<SECTION>_<FIELD>`, one section
-a plane: `HOTSWAP_REGISTRY_STORE`, `HOTSWAP_SERVING_QUANTIZATION`, …
+`HOTSWAP_HOME` moves all local state. Other variables are `HOTSWAP_<SECTION>_<FIELD>`, for example
+`HOTSWAP_REGISTRY_STORE`. Each layer has a section and names it in the entry-point group
+`hotswap.settings`; the classes of other layers are not imported here.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ MIN_PART_BYTES = 5 << 20  # S3's own limit
 # A sweep's shortest grace period: what a URL can still write is never being swept.
 MAX_PRESIGN_EXPIRY_S = 3600
 PREFIX = "HOTSWAP_"
-SECTIONS = ("registry", "serving", "training")
+GROUP = "hotswap.settings"
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
+HomeT = TypeVar("HomeT", bound="Home")
 
 
 class Settings(ValueObject):
@@ -65,24 +67,18 @@ class RegistrySettings(Settings):
 
 
 class Home:
-    """The directory below which all local state lives."""
+    """The directory below which all local state lives. A layer's own class adds its places."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = root / "store"
         self.catalog = root / "catalog.sqlite"
-        self.bases = root / "bases"
-        self.adapter_cache = root / "cache" / "adapters"
-        self.row_cache = root / "cache" / "rows"
-        self.seen_moves = root / "seen-moves"
-        self.requests = root / "requests"
-        self.runs = root / "runs"
-        self.jobs = root / "jobs"
 
 
-def read_home(environment: Mapping[str, str] = os.environ) -> Home:
+def read_home(kind: type[HomeT], environment: Mapping[str, str] = os.environ) -> HomeT:
+    """The home as the caller's layer sees it."""
     text = environment.get(f"{PREFIX}HOME")
-    return Home(Path(text).expanduser().absolute() if text else Path.home() / ".hotswap")
+    return kind(Path(text).expanduser().absolute() if text else Path.home() / ".hotswap")
 
 
 def read_user(environment: Mapping[str, str] = os.environ) -> str:
@@ -106,13 +102,14 @@ def read_section(
 
     Raises InvalidSettings for an unknown variable with our prefix or a value that does not fit.
     """
-    for name in environment:
-        if name.startswith(PREFIX) and name != f"{PREFIX}HOME" and _section(name) is None:
-            raise InvalidSettings(
-                f"unknown environment variable {name}; expected {PREFIX}HOME or "
-                + ", ".join(f"{PREFIX}{s.upper()}_…" for s in SECTIONS)
-            )
     start = f"{PREFIX}{section.upper()}_"
+    others = [
+        name
+        for name in environment
+        if name.startswith(PREFIX) and name != f"{PREFIX}HOME" and not name.startswith(start)
+    ]
+    if others:
+        _require_known(others)
     values: dict[str, object] = {
         name.removeprefix(start).lower(): value
         for name, value in environment.items()
@@ -128,6 +125,14 @@ def read_section(
         ) from None
 
 
-def _section(name: str) -> str | None:
-    rest = name.removeprefix(PREFIX)
-    return next((s for s in SECTIONS if rest.startswith(f"{s.upper()}_")), None)
+def _require_known(names: list[str]) -> None:
+    """Raises InvalidSettings for a variable that belongs to no layer's section."""
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    starts = [f"{PREFIX}{entry.name.upper()}_" for entry in entry_points(group=GROUP)]
+    for name in names:
+        if not name.startswith(tuple(starts)):
+            raise InvalidSettings(
+                f"unknown environment variable {name}; expected {PREFIX}HOME or "
+                + ", ".join(f"{start}…" for start in sorted(starts))
+            )

@@ -12,7 +12,7 @@ import click
 
 from hotswap.registry.commands.options import model_options
 from hotswap.registry.settings import RegistrySettings, read_home, read_section
-from hotswap.serving.settings import ServingSettings
+from hotswap.serving.settings import ServingHome, ServingSettings
 
 _Command = Callable[..., None]
 
@@ -36,7 +36,7 @@ def up(host: str, port: int, **options: object) -> None:
     from hotswap.registry.http.planes import further_planes
     from hotswap.serving.http.app import Serving
 
-    home, settings = read_home(), read_section("serving", ServingSettings, options)
+    home, settings = read_home(ServingHome), read_section("serving", ServingSettings, options)
     registry_settings = read_section("registry", RegistrySettings)
     webhooks = configured_webhooks(registry_settings)
     with open_registry(registry_settings, home) as registry:
@@ -62,7 +62,7 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
     from hotswap.registry.http.planes import further_planes
     from hotswap.serving.http.app import Serving
 
-    home, settings = read_home(), read_section("serving", ServingSettings, options)
+    home, settings = read_home(ServingHome), read_section("serving", ServingSettings, options)
     with connect(location, read_section("registry", RegistrySettings), home) as registry:
         serving = Serving(settings, registry, home)
         planes = [serving.plane(), *further_planes(serving.surroundings(home))]
@@ -78,7 +78,7 @@ def base(name: str) -> None:
     """
     from hotswap.serving.base_model import provide_base
 
-    found = provide_base(name, read_home().bases)
+    found = provide_base(name, read_home(ServingHome).bases)
     click.echo(found.fingerprint().model_dump_json(indent=2))
     click.echo(f"{found.path}", err=True)
 
@@ -110,7 +110,7 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
 
     if not merged and out.suffix != ".gguf":
         raise InvalidRequest(f"{out} does not end in .gguf; for a model directory add --merged")
-    home = read_home()
+    home = read_home(ServingHome)
     with TemporaryDirectory() as work:
         directory = Path(work) / "adapter"
         with connect(location, read_section("registry", RegistrySettings), home) as registry:

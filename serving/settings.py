@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from hotswap.registry.domain.access import is_alias_pattern
-from hotswap.registry.settings import Settings
+from hotswap.registry.settings import Home, Settings
 
 MAX_STACKED = 4
 """How many adapters one row of a step can have."""
@@ -143,3 +143,14 @@ class ServingSettings(Settings):
                 f"max_num_seqs + prefill_chunk ({self.max_num_seqs} + {self.prefill_chunk})"
             )
         return self
+
+
+class ServingHome(Home):
+    """Where serving keeps what it fetched, converted and recorded."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.bases = root / "bases"
+        self.adapter_cache = root / "cache" / "adapters"
+        self.seen_moves = root / "seen-moves"
+        self.requests = root / "requests"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
 from hotswap.registry.settings import Settings
+from hotswap.serving.settings import ServingHome
 
 
 class TrainingSettings(Settings):
@@ -27,3 +29,13 @@ class TrainingSettings(Settings):
     never stops it; 0 leaves it only the time between requests."""
     max_file_mb: int = Field(512, ge=1)
     """The largest file that can be uploaded."""
+
+
+class TrainingHome(ServingHome):
+    """Where training keeps its runs, jobs and the rows of large files."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.row_cache = root / "cache" / "rows"
+        self.runs = root / "runs"
+        self.jobs = root / "jobs"

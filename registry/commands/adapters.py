@@ -10,7 +10,7 @@ from hotswap.registry.commands.parts import example, json_option, open_registry_
 from hotswap.registry.commands.tables import print_json, show_version
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 
 
 @click.command(epilog=example("hotswap pull team/sql@prod ./sql-adapter"))
@@ -84,5 +84,5 @@ def serve(host: str, port: int, store: str | None) -> None:
 
     settings = read_section("registry", RegistrySettings, {"store": store})
     webhooks = configured_webhooks(settings)
-    with open_registry(settings, read_home()) as opened:
+    with open_registry(settings, read_home(Home)) as opened:
         run(assemble([registry_plane(opened, webhooks)], opened.access), host, port)

@@ -6,7 +6,7 @@ import click
 
 from hotswap.registry.commands.parts import example, json_option
 from hotswap.registry.commands.tables import print_json
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 
 
 @click.command(
@@ -27,7 +27,7 @@ def migrate(catalog: str | None, as_json: bool) -> None:
     from hotswap.registry.database.revisions import HEAD, upgrade
 
     settings = read_section("registry", RegistrySettings, {"catalog": catalog})
-    database = Database(configured_catalog(settings, read_home()))
+    database = Database(configured_catalog(settings, read_home(Home)))
     try:
         before = upgrade(database)
     finally:
@@ -53,7 +53,7 @@ def rebuild(store: str | None, as_json: bool) -> None:
     from hotswap.registry.connect import open_registry
 
     settings = read_section("registry", RegistrySettings)
-    with open_registry(settings, read_home(), store=store) as registry:
+    with open_registry(settings, read_home(Home), store=store) as registry:
         rebuilt = registry.rebuild()
     if as_json:
         print_json(rebuilt._asdict())

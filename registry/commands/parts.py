@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -50,5 +50,5 @@ def utc_time(_: click.Context, __: click.Parameter, text: str | None) -> datetim
 def open_registry_at(location: str | None) -> Iterator[AdapterRegistry]:
     from hotswap.registry.connect import connect  # a help text needs no HTTP client
 
-    with connect(location, read_section("registry", RegistrySettings), read_home()) as registry:
+    with connect(location, read_section("registry", RegistrySettings), read_home(Home)) as registry:
         yield registry

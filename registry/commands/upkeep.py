@@ -11,7 +11,7 @@ from hotswap.registry.commands.tables import print_json, print_table, size_text
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 from hotswap.registry.upkeep.sweep import DEFAULT_GRACE, Sweep, SweepReport
 
 
@@ -91,7 +91,7 @@ def sweep(
     from hotswap.registry.storage.format import require_known_format
 
     settings = read_section("registry", RegistrySettings, {"store": store})
-    opened = open_store(settings.store or str(read_home().store), settings)
+    opened = open_store(settings.store or str(read_home(Home).store), settings)
     try:
         require_known_format(opened)
         grace = timedelta(hours=grace_hours)

@@ -34,7 +34,7 @@ from hotswap.serving.requests.deliveries import Deliveries
 from hotswap.serving.requests.inference import Inference
 from hotswap.serving.requests.request_log import RequestLog
 from hotswap.serving.requests.resolver import Resolver, Servable
-from hotswap.serving.settings import PROBE_TOLERANCES, Quantization, ServingSettings
+from hotswap.serving.settings import PROBE_TOLERANCES, Quantization, ServingHome, ServingSettings
 
 
 class Serving:
@@ -50,10 +50,11 @@ class Serving:
     ) -> None:
         """Loads and quantizes `base`, or the one that the settings name; raises BaseNotFound, or
         InvalidSettings for the trust file or the request log."""
-        self.request_log = _request_log(settings, home)
+        places = ServingHome(home.root)
+        self.request_log = _request_log(settings, places)
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
-        trust = Trust(policy, registry, SeenMoves(home.seen_moves))
-        self.base = base or provide_base(settings.base, home.bases)
+        trust = Trust(policy, registry, SeenMoves(places.seen_moves))
+        self.base = base or provide_base(settings.base, places.bases)
         placement = Placement.of(settings)
         quantization = placement.quantization
         model = make_model(settings, placement, self.base)
@@ -66,7 +67,7 @@ class Serving:
         self.registry = registry
         self.adapters: AdapterCache[PreparedAdapter] = AdapterCache(
             registry,
-            home.adapter_cache,
+            places.adapter_cache,
             self._read,
             max_cpu_loras=settings.max_cpu_loras,
             max_bytes=settings.adapter_memory_gb * 1e9,
@@ -161,7 +162,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _request_log(settings: ServingSettings, home: Home) -> RequestLog | None:
+def _request_log(settings: ServingSettings, home: ServingHome) -> RequestLog | None:
     if not settings.request_patterns:
         return None
     return RequestLog(

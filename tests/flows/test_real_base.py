@@ -17,7 +17,7 @@ from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.models import Model
 from hotswap.serving.models.llama import Llama
 from hotswap.serving.models.native_llama import NativeLlama
-from hotswap.serving.settings import Quantization
+from hotswap.serving.settings import Quantization, ServingHome
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter
 from tests.serving.sequences import make_sequence, run_to_end
@@ -37,7 +37,7 @@ LIMITS = Limits(max_num_seqs=8, max_num_batched_tokens=96, prefill_chunk=64, num
 
 @pytest.fixture(scope="module")
 def base() -> BaseDirectory:
-    return provide_base("smollm2-135m", read_home().bases)
+    return provide_base("smollm2-135m", read_home(ServingHome).bases)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_int8_base_still_knows_the_capital_of_france(
 def test_a_second_start_finds_the_converted_base(base: BaseDirectory) -> None:
     config = base.path / "config.json"
     before = config.stat().st_mtime_ns
-    again = provide_base("smollm2-135m", read_home().bases)
+    again = provide_base("smollm2-135m", read_home(ServingHome).bases)
     assert again.path == base.path
     assert config.stat().st_mtime_ns == before
     assert again.fingerprint() == base.fingerprint()

@@ -26,7 +26,7 @@ from hotswap.registry.domain.layout import (
     version_key,
 )
 from hotswap.registry.domain.manifest import BaseFingerprint, Lineage, Manifest
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 from tests.registry.bundles import read_bundle
 
 DIGEST = "sha256:" + "ab" * 32
@@ -188,6 +188,8 @@ def test_unknown_variable_is_an_error() -> None:
         read_section("registry", RegistrySettings, environment={"HOTSWAP_REGISTRY_STROE": "x"})
     with pytest.raises(InvalidSettings, match="HOTSWAP_STORE"):
         read_section("registry", RegistrySettings, environment={"HOTSWAP_STORE": "x"})
+    of_other_layers = {"HOTSWAP_SERVING_BASE": "x", "HOTSWAP_TRAINING_JOBS": "1"}
+    read_section("registry", RegistrySettings, environment=of_other_layers)
 
 
 def test_arguments_go_before_the_environment() -> None:
@@ -197,5 +199,5 @@ def test_arguments_go_before_the_environment() -> None:
 
 
 def test_home_moves_all_state(tmp_path: Path) -> None:
-    home = read_home({"HOTSWAP_HOME": str(tmp_path)})
-    assert {home.store.parent, home.catalog.parent, home.bases.parent} == {tmp_path}
+    home = read_home(Home, {"HOTSWAP_HOME": str(tmp_path)})
+    assert {home.store.parent, home.catalog.parent} == {tmp_path}

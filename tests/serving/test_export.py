@@ -16,6 +16,7 @@ from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.settings import read_home
 from hotswap.serving.adapters.export import check_exportable, export_gguf, export_merged
 from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
+from hotswap.serving.settings import ServingHome
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.families import make_family
 
@@ -118,7 +119,7 @@ def test_llama_cpp_gives_the_exported_adapter_the_same_next_tokens(
     tmp_path: Path, config: dict[str, object]
 ) -> None:
     llama_cpp = pytest.importorskip("xllamacpp")
-    base = provide_base("smollm2-135m", read_home().bases)
+    base = provide_base("smollm2-135m", read_home(ServingHome).bases)
     directory = make_adapter(base, tmp_path / "adapter", strength=0.2, **config)
     export_gguf(directory, Bundle.read(directory).lora, base, tmp_path / "adapter.gguf")
     render = base.prompt_format().render

@@ -15,6 +15,7 @@ from hotswap.registry.settings import Home, RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.commands.train import train
+from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch
 from tests.training.rows import counting
@@ -23,7 +24,7 @@ from tests.training.rows import counting
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
-        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+        "hotswap.training.commands.train.read_home", lambda _: TrainingHome(tmp_path / "home")
     )
     return tmp_path / "home"
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.check import check
 from hotswap.training.data.checks import check_examples
@@ -19,6 +18,7 @@ from hotswap.training.data.near import jaccard
 from hotswap.training.data.report import report_on
 from hotswap.training.data.statistics import Classes, Lengths, describe
 from hotswap.training.pages.data import as_html
+from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of, snips
 
@@ -206,7 +206,7 @@ def invoke(*arguments: object) -> Result:
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "hotswap.training.commands.check.read_home", lambda: Home(tmp_path / "home")
+        "hotswap.training.commands.check.read_home", lambda _: TrainingHome(tmp_path / "home")
     )
 
 

@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 
 from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.collate import collate
@@ -24,6 +23,7 @@ from hotswap.training.methods.pace import Pace, measure_pace
 from hotswap.training.methods.plan import Memory, largest_pass, make_plan, saved_bytes
 from hotswap.training.model import train_pass, trainable
 from hotswap.training.optimizer import MasterWeights
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, examples_of, tokenized
@@ -212,7 +212,7 @@ def test_control_characters_of_the_data_do_not_reach_the_terminal(
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
-        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+        "hotswap.training.commands.train.read_home", lambda _: TrainingHome(tmp_path / "home")
     )
     return tmp_path / "home"
 

@@ -10,6 +10,7 @@ from hotswap.serving.base_model import BaseDirectory, provide_base
 from hotswap.training.data.dataset import tokenize
 from hotswap.training.finetune import finetune
 from hotswap.training.progress import Silence
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from tests.training.rows import examples_of, orders
 
@@ -17,7 +18,7 @@ from tests.training.rows import examples_of, orders
 @pytest.fixture(scope="module")
 def real_base() -> BaseDirectory:
     try:
-        return provide_base("smollm2-135m", read_home().bases)
+        return provide_base("smollm2-135m", read_home(TrainingHome).bases)
     except BaseNotFound as error:
         pytest.skip(error.message)
 

@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 
 from hotswap.registry.domain.errors import Conflict, InvalidData, InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.checkpoints import CheckpointFile, ResumeRefused, difference
 from hotswap.training.commands.train import train
@@ -25,6 +24,7 @@ from hotswap.training.model import Tally
 from hotswap.training.outcome import Outcome
 from hotswap.training.progress import Silence, Timing
 from hotswap.training.run import Run
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from hotswap.training.state import Checkpoint, Point, State
 from tests.training.conftest import WriteRows
@@ -293,11 +293,11 @@ def test_a_difference_names_nested_missing_and_new_fields() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingHome:
     monkeypatch.setattr(
-        "hotswap.training.commands.train.read_home", lambda: Home(tmp_path / "home")
+        "hotswap.training.commands.train.read_home", lambda _: TrainingHome(tmp_path / "home")
     )
-    return Home(tmp_path / "home")
+    return TrainingHome(tmp_path / "home")
 
 
 class SignalsItself(Silence):
@@ -311,7 +311,7 @@ def invoke(*arguments: object) -> Result:
 
 
 def test_a_signal_ends_the_command_after_the_step_and_resume_finishes_it(
-    base: BaseDirectory, task: TrainingSpec, home: Home, monkeypatch: pytest.MonkeyPatch
+    base: BaseDirectory, task: TrainingSpec, home: TrainingHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--base", base.path, "--r", 4, "--batch-size", 12, "--learning-rate", 0.01)
     handler = signal.getsignal(signal.SIGTERM)

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from hotswap.registry.domain.errors import HotswapError, InvalidRequest
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.train import train
 from hotswap.training.finetune import TrainingInterrupted
@@ -20,6 +19,7 @@ from hotswap.training.model import Tally
 from hotswap.training.prepare import prepare
 from hotswap.training.progress import Ending, Silence, Timing
 from hotswap.training.run import Run
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from hotswap.training.trackers import Tracker, require_packages, tracked
 from tests.training.conftest import WriteRows
@@ -180,7 +180,9 @@ def test_train_sends_its_figures_where_it_is_told(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr("hotswap.training.commands.train.read_home", lambda: Home(tmp_path))
+    monkeypatch.setattr(
+        "hotswap.training.commands.train.read_home", lambda _: TrainingHome(tmp_path)
+    )
     options = ["--base", str(base.path), "--r", "2", "--epochs", "1", "--track", "tensorboard"]
 
     result = CliRunner().invoke(train, [str(write_rows(counting(40))), *options])

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hotswap.registry.domain.errors import InvalidSettings
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.commands.tune import tune
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
@@ -18,7 +18,9 @@ from tests.training.rows import counting
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("hotswap.training.commands.tune.read_home", lambda: Home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "hotswap.training.commands.tune.read_home", lambda _: TrainingHome(tmp_path / "home")
+    )
     return tmp_path / "home"
 
 

@@ -13,6 +13,7 @@ from hotswap.registry.settings import read_home
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.data.formats import iter_examples
 from hotswap.training.data.spool import Spool
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
 _DEFAULT = TrainingSpec.model_fields
@@ -66,7 +67,7 @@ def check(
     stop `hotswap train`, and the exit status is then 1; --strict makes it 1 for warnings.
     """
     paths = {"train": data, "validation": validation, "test": test}
-    home = read_home()
+    home = read_home(TrainingHome)
     with ExitStack() as spools:
         files = {
             role: (

@@ -24,6 +24,7 @@ from hotswap.training.evaluation.session import (
     sources_of,
     target_of,
 )
+from hotswap.training.settings import TrainingHome
 
 if TYPE_CHECKING:
     pass
@@ -83,7 +84,7 @@ def evaluate(
         from hotswap.training.evaluation.engine import fresh_engine
         from hotswap.training.evaluation.evaluate import EvalSet
 
-        home = read_home()
+        home = read_home(TrainingHome)
         base = provide_base(base_name or base_of(adapter, registry), home.bases)
         asked = EvalSet.read(
             data,

@@ -20,6 +20,7 @@ from hotswap.training.data.formats.reading import format_of
 from hotswap.training.data.formats.writing import CSV, write_examples
 from hotswap.training.data.splitting import cut
 from hotswap.training.data.spool import Spool
+from hotswap.training.settings import TrainingHome
 
 _PARTS = ("train", "validation", "test")
 
@@ -63,7 +64,7 @@ def fix(
     with ExitStack() as spools:
 
         def keep(rows: Iterable[Example]) -> Sequence[Example]:
-            return spools.enter_context(Spool(read_home().row_cache, rows))
+            return spools.enter_context(Spool(read_home(TrainingHome).row_cache, rows))
 
         rows = keep(iter_examples(source, columns=columns, row_format=source_format))
         cleaned, applied = clean(rows, fixes, keep)
@@ -119,7 +120,8 @@ def split_rows(
     if validation + test >= 1:
         raise InvalidRequest("--validation and --test leave no rows to train on; lower them")
     with Spool(
-        read_home().row_cache, iter_examples(source, columns=columns, row_format=source_format)
+        read_home(TrainingHome).row_cache,
+        iter_examples(source, columns=columns, row_format=source_format),
     ) as rows:
         if not rows:
             raise InvalidRequest(f"{source} has no rows")

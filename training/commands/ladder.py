@@ -18,6 +18,7 @@ from hotswap.registry.settings import read_home, read_section
 from hotswap.training.commands.reports import say
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
+from hotswap.training.settings import TrainingHome
 
 if TYPE_CHECKING:
     from hotswap.training.ladder.report import LadderReport
@@ -101,7 +102,7 @@ def ladder(
     told = _system_prompt(system, system_file)
     with ExitStack() as stack:
         registry = OpenedRegistry(location, stack)
-        home = read_home()
+        home = read_home(TrainingHome)
         run, adapter = _adapter(adapter, run_name, train, home.runs)
         if adapter is not None and goal is not None:
             raise InvalidRequest(

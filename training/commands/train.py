@@ -16,10 +16,11 @@ import click
 from hotswap.registry.commands.options import model_options
 from hotswap.registry.domain.adapters import check_name
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import RegistrySettings, read_home, read_section, read_user
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section, read_user
 from hotswap.training.commands.examination import CANDIDATE, Examination, read_requirement
 from hotswap.training.commands.preview import show_masks, show_plan
 from hotswap.training.commands.reports import require_met
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def train(
     require_packages(chosen)
     if out is not None:
         require_absent(out)
-    home = read_home()
+    home = read_home(TrainingHome)
     known = None if resume is None else Run.find(home.runs, resume)
     if known is not None:
         spec = known.resumed_spec(given)
@@ -218,7 +219,7 @@ def _push(
     from hotswap.registry.connect import connect
 
     settings = read_section("registry", RegistrySettings)
-    with connect(location, settings, read_home()) as registry:
+    with connect(location, settings, read_home(Home)) as registry:
         version = push(registry, name, bundle, manifest, by=read_user(), alias=alias, why=why)
     click.echo(f"pushed {version.ref} {version.manifest_digest}")
     if alias is not None:

@@ -13,6 +13,7 @@ from hotswap.registry.commands.options import model_options
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.settings import read_home
 from hotswap.training.commands.train import print_findings, read_spec
+from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     from hotswap.training.prepare import prepare
     from hotswap.training.progress import Progress, progress_for
 
-    home = read_home()
+    home = read_home(TrainingHome)
     base = provide_base(spec.base, home.bases)
     prepared = prepare(spec, base)
     print_findings(prepared.findings)

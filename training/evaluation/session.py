@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import AliasNotFound, InvalidRequest, NotFound
 from hotswap.registry.domain.policy import Condition
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.settings import RegistrySettings, read_home, read_section
-from hotswap.serving.base_model import BaseDirectory
-from hotswap.serving.requests.resolver import Target
+from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 from hotswap.training.commands.reports import say
-from hotswap.training.evaluation.engine import FreshEngine
-from hotswap.training.evaluation.evaluate import EvalSet
 from hotswap.training.evaluation.gate import OWN, Requirement, Values
-from hotswap.training.evaluation.report import EvalReport
+
+if TYPE_CHECKING:  # torch comes with these; help is printed without it
+    from hotswap.serving.base_model import BaseDirectory
+    from hotswap.serving.requests.resolver import Target
+    from hotswap.training.evaluation.engine import FreshEngine
+    from hotswap.training.evaluation.evaluate import EvalSet
+    from hotswap.training.evaluation.report import EvalReport
 
 BASE = "base"
 
@@ -34,7 +37,7 @@ class OpenedRegistry:
             from hotswap.registry.connect import connect
 
             settings = read_section("registry", RegistrySettings)
-            opened = connect(self._location, settings, read_home())
+            opened = connect(self._location, settings, read_home(Home))
             self._registry = self._stack.enter_context(opened)
         return self._registry
 

@@ -23,7 +23,7 @@ from hotswap.training.jobs.publication import Publication
 from hotswap.training.jobs.queue import JobQueue
 from hotswap.training.jobs.reports import Order
 from hotswap.training.jobs.store import JobStore
-from hotswap.training.settings import TrainingSettings
+from hotswap.training.settings import TrainingHome, TrainingSettings
 
 _MB = 1_000_000
 _FORM_BYTES = 64 << 10  # what a multipart form adds to its file
@@ -34,9 +34,10 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
     settings = settings or read_section("training", TrainingSettings)
     if not settings.jobs or importlib.util.find_spec("peft") is None:
         return None
-    files = Files(around.home.jobs / "files")
-    store = JobStore(around.home.jobs / "jobs")
-    publication = Publication(around.registry, around.home.runs, files, read_signing_key(None))
+    home = TrainingHome(around.home.root)
+    files = Files(home.jobs / "files")
+    store = JobStore(home.jobs / "jobs")
+    publication = Publication(around.registry, home.runs, files, read_signing_key(None))
     orders = _Orders(around, settings, store, publication)
     queue = JobQueue(store, orders, publication, settings.max_running_jobs)
     watch = BusyWatch(around.is_busy, queue.stand_back)

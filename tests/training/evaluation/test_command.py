@@ -13,12 +13,13 @@ from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.errors import AliasNotFound, InvalidRequest
-from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.settings import RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.commands.evaluate import evaluate
 from hotswap.training.commands.train import train
 from hotswap.training.evaluation.gate import RequirementNotMet
+from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch
 from tests.training.rows import counting
@@ -28,10 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    found = Home(tmp_path / "home")
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingHome:
+    found = TrainingHome(tmp_path / "home")
     for module in ("train", "evaluate"):
-        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda: found)
+        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda _: found)
     return found
 
 
@@ -76,7 +77,7 @@ def test_an_adapter_is_measured_beside_the_base_and_the_report_is_written(
 
 
 def test_a_version_is_measured_against_its_own_prod(
-    base: BaseDirectory, adapter: Path, data: Path, tmp_path: Path, home: Home
+    base: BaseDirectory, adapter: Path, data: Path, tmp_path: Path, home: TrainingHome
 ) -> None:
     store = tmp_path / "store"
     bundle = Bundle.read(adapter)
@@ -117,7 +118,7 @@ def test_an_unknown_metric_is_an_error_before_any_training(
 
 
 def test_the_version_states_its_metrics_and_candidate_moves_when_the_requirement_holds(
-    base: BaseDirectory, data: Path, tmp_path: Path, home: Home
+    base: BaseDirectory, data: Path, tmp_path: Path, home: TrainingHome
 ) -> None:
     store = tmp_path / "store"
     options = ("--evaluate", data, "--push", "team/x", "--registry", store)

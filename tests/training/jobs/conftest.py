@@ -12,11 +12,10 @@ import pytest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.planes import Surroundings
 from hotswap.registry.registry import Registry
-from hotswap.registry.settings import Home
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.http.app import Serving
 from hotswap.training.jobs.plane import jobs_plane
-from hotswap.training.settings import TrainingSettings
+from hotswap.training.settings import TrainingHome, TrainingSettings
 from tests.servers import serving_app
 from tests.serving.conftest import registry, serving_settings, tiny_base
 
@@ -29,7 +28,7 @@ SETTINGS = TrainingSettings(job_niceness=0, job_threads=1, max_file_mb=1)
 class Site:
     """What stays when a server ends: the registry and the home. `open` starts a server on it."""
 
-    def __init__(self, base: BaseDirectory, registry: Registry, home: Home) -> None:
+    def __init__(self, base: BaseDirectory, registry: Registry, home: TrainingHome) -> None:
         self.base = base
         self.registry = registry
         self.home = home
@@ -61,7 +60,7 @@ def client_of(url: str, token: str = "none") -> openai.OpenAI:
 
 @pytest.fixture
 def site(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Site:
-    return Site(tiny_base, registry, Home(tmp_path / "home"))
+    return Site(tiny_base, registry, TrainingHome(tmp_path / "home"))
 
 
 @pytest.fixture

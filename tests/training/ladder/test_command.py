@@ -17,11 +17,12 @@ from hotswap.registry.commands.push import push as push_command
 from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.digests import hash_file
 from hotswap.registry.domain.errors import InvalidData, InvalidRequest
-from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.settings import RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.ladder import ladder
 from hotswap.training.commands.train import train
 from hotswap.training.run import Run
+from hotswap.training.settings import TrainingHome
 from tests.training.help import help_without_torch
 from tests.training.rows import WORDS
 
@@ -33,10 +34,10 @@ TEXTS = ("lost my card", "top up fails", "what is the fee", "change the pin", "w
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    found = Home(tmp_path / "home")
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingHome:
+    found = TrainingHome(tmp_path / "home")
     for module in ("train", "evaluate", "ladder"):
-        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda: found)
+        monkeypatch.setattr(f"hotswap.training.commands.{module}.read_home", lambda _: found)
     return found
 
 
@@ -239,7 +240,7 @@ def test_what_contradicts_itself_is_refused_before_any_asking(
 
 
 def test_a_version_by_reference_is_asked(
-    base: BaseDirectory, adapter: Path, files: tuple[Path, Path], tmp_path: Path, home: Home
+    base: BaseDirectory, adapter: Path, files: tuple[Path, Path], tmp_path: Path, home: TrainingHome
 ) -> None:
     store = tmp_path / "store"
     bundle = Bundle.read(adapter)
@@ -257,7 +258,7 @@ def test_a_version_by_reference_is_asked(
 
 
 @pytest.fixture
-def run(base: BaseDirectory, files: tuple[Path, Path], home: Home) -> Run:
+def run(base: BaseDirectory, files: tuple[Path, Path], home: TrainingHome) -> Run:
     options = ("--base", base.path, "--r", 2, "--epochs", 1, "--batch-size", 8)
     arguments = (files[0], *options, "--learning-rate", 0.05)
     result = CliRunner().invoke(train, [str(argument) for argument in arguments])
@@ -267,7 +268,7 @@ def run(base: BaseDirectory, files: tuple[Path, Path], home: Home) -> Run:
 
 
 def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
-    base: BaseDirectory, files: tuple[Path, Path], run: Run, tmp_path: Path, home: Home
+    base: BaseDirectory, files: tuple[Path, Path], run: Run, tmp_path: Path, home: TrainingHome
 ) -> None:
     store = tmp_path / "store"
     options = ("--run", run.id, "--k", 2, "--system", "Say one word.")

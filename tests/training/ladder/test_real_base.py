@@ -13,6 +13,7 @@ from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import provide_base
 from hotswap.training.commands.ladder import ladder
 from hotswap.training.commands.train import train
+from hotswap.training.settings import TrainingHome
 from tests.training.rows import orders
 
 pytestmark = [
@@ -23,7 +24,7 @@ pytestmark = [
 
 def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
-        base = provide_base("smollm2-135m", read_home().bases)
+        base = provide_base("smollm2-135m", read_home(TrainingHome).bases)
     except BaseNotFound as error:
         pytest.skip(error.message)
     monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
