@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import click
 
@@ -13,21 +12,11 @@ from hotswap.registry.commands.parts import (
     json_option,
     open_registry_at,
     registry_option,
-    utc_time,
+    since_option,
 )
-from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.commands.tables import print_json, print_table
+from hotswap.registry.commands.times import time_parameter, time_text
 from hotswap.registry.settings import read_user
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def _length(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is not a length of time; give one like 30d, 12h or 45m")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @click.command(
@@ -48,20 +37,24 @@ def _length(_: click.Context, __: click.Parameter, text: str | None) -> timedelt
     metavar="VERB:PATTERN",
     help="push, pull, move, release or infer with a pattern of names, or admin. Repeatable.",
 )
-@click.option("--expires", callback=_length, metavar="TIME", help="90d, 12h, 45m; default: never.")
+@click.option(
+    "--expires",
+    callback=time_parameter("future"),
+    metavar="TIME",
+    help="90d, 12h, or a day or time to come; default: never.",
+)
 @registry_option
 @json_option
 def create(
     name: str,
     scopes: tuple[str, ...],
-    expires: timedelta | None,
+    expires: datetime | None,
     location: str | None,
     as_json: bool,
 ) -> None:
     """Make the token NAME. It is printed once and cannot be shown again."""
-    until = None if expires is None else datetime.now(UTC) + expires
     with open_registry_at(location) as registry:
-        made = registry.access.create(name, scopes, by=read_user(), expires_at=until)
+        made = registry.access.create(name, scopes, by=read_user(), expires_at=expires)
     if as_json:
         print_json(made.model_dump(mode="json"))
         return
@@ -110,8 +103,8 @@ def revoke(name: str, location: str | None, as_json: bool) -> None:
         click.echo(f"token {name} is revoked")
 
 
-@click.command(epilog=example("hotswap audit --since 2026-11-24", "hotswap audit --json"))
-@click.option("--since", callback=utc_time, metavar="TIME", help="Leave out what was before (UTC).")
+@click.command(epilog=example("hotswap audit --since yesterday", "hotswap audit --json"))
+@since_option
 @registry_option
 @json_option
 def audit(since: datetime | None, location: str | None, as_json: bool) -> None:

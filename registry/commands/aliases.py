@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -10,10 +10,12 @@ import click
 from hotswap.registry.bundles.signed import move_signed, rollback_signed
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.servers import wait_options
-from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.commands.tables import print_json, print_table
+from hotswap.registry.commands.times import time_parameter, time_text
 from hotswap.registry.domain.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
-from hotswap.registry.domain.errors import InvalidReference, InvalidRequest
+from hotswap.registry.domain.errors import InvalidReference
 from hotswap.registry.domain.moves import served_at
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.http.acknowledgement import require_waitable, wait_for_servers
@@ -186,35 +188,36 @@ def _finish(
             click.echo(reached)
 
 
-@click.command(epilog=example("hotswap alias at team/sql@prod --at 2026-11-24T09:30:00+01:00"))
+@click.command(
+    epilog=example(
+        "hotswap alias at team/sql@prod 2026-11-24T09:30:00+01:00",
+        "hotswap alias at team/sql@prod yesterday",
+    ),
+    cls=RenamedOptions,
+    renamed={"--at": "TIME"},
+)
 @click.argument("ref")
-@click.option("--at", "when", required=True, help="ISO 8601 with a time zone; Z is UTC.")
+@click.argument("time", callback=time_parameter("past"))
 @registry_option
 @json_option
-def at(ref: str, when: str, location: str | None, as_json: bool) -> None:
-    """Tell which version the alias REF (team/sql@prod) pointed to at a time."""
+def at(ref: str, time: datetime, location: str | None, as_json: bool) -> None:
+    """Tell which version the alias REF (team/sql@prod) pointed to at TIME.
+
+    TIME is what other commands print, a day, or a length of time ago: 2026-11-24T09:30:00Z,
+    2026-11-24, yesterday, 12h. A time to the second means that second's end.
+    """
     name, alias_name = _alias_of(ref)
-    time = _time(when)
     with open_registry_at(location) as registry:
-        move = served_at(registry.history(name, alias_name), time)
+        move = served_at(registry.history(name, alias_name), _end_of_second(time))
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
         click.echo(
-            f"{name}@{alias_name} pointed to version {move.to_number} at "
-            f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC "
+            f"{name}@{alias_name} pointed to version {move.to_number} at {time_text(time)} "
             f"(since {time_text(move.moved_at)}, moved by {move.moved_by})"
         )
 
 
-def _time(text: str) -> datetime:
-    """Raises InvalidRequest for what is not ISO 8601 or names no zone."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(
-            f"--at {text!r} is not a time; give ISO 8601, like 2026-11-24T09:30:00+01:00"
-        ) from None
-    if at.tzinfo is None:
-        raise InvalidRequest(f"--at {text!r} names no time zone; add one: {text}Z is UTC")
-    return at
+def _end_of_second(time: datetime) -> datetime:
+    """Tables leave out the fraction of the second in which a move was made."""
+    return time if time.microsecond else time + timedelta(microseconds=999_999)

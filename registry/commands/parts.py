@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
+from hotswap.registry.commands.times import time_parameter
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
 
@@ -33,17 +33,13 @@ def json_option(function: CommandT) -> CommandT:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-def utc_time(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    """A callback for options that take a time; one that names no zone is in UTC."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time; give one like 2026-11-24 or 2026-11-24T18:00:00+00:00"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def since_option(function: CommandT) -> CommandT:
+    return click.option(
+        "--since",
+        callback=time_parameter("past"),
+        metavar="TIME",
+        help="Leave out what was before: a time, a day (UTC), or 12h, 30d ago.",
+    )(function)
 
 
 @contextmanager

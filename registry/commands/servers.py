@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
-from hotswap.registry.commands.tables import print_json, print_table, time_text
+from hotswap.registry.commands.tables import print_json, print_table
+from hotswap.registry.commands.times import time_text
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

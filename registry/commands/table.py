@@ -41,7 +41,7 @@ TABLE = CommandTable(
         ),
         "alias at": Lazy(
             f"{_HERE}.aliases:at",
-            "Tell which version the alias REF (team/sql@prod) pointed to at a time.",
+            "Tell which version the alias REF (team/sql@prod) pointed to at TIME.",
         ),
         "adapter diff": Lazy(
             f"{_HERE}.compare:diff",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from hotswap.registry.commands.times import time_text
 from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from hotswap.registry.domain.manifest import Lineage, Manifest
 from hotswap.registry.domain.signatures import Signature
@@ -27,10 +27,6 @@ def print_table(header: Row, rows: Sequence[Row]) -> None:
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
-
-
-def time_text(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def size_text(size_bytes: int) -> str:

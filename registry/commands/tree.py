@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from hotswap.registry.commands.renamed import announce
 from hotswap.registry.domain.errors import HotswapError
 
 ROOT = "hotswap"
@@ -80,7 +81,7 @@ class CommandTree(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         default = self._default()
         if default and args and args[0] not in (*ctx.help_option_names, *self._children()):
-            _announce(ctx, self._path, f"{self._path} {default}")
+            announce(ctx, f"{ROOT} {self._path}", f"{ROOT} {self._path} {default}")
             args = [default, *args]
         return super().parse_args(ctx, args)
 
@@ -89,7 +90,7 @@ class CommandTree(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         old = args[0]
         if not self._path and (new := self._renamed(old)) is not None:
-            _announce(ctx, old, new)
+            announce(ctx, f"{ROOT} {old}", f"{ROOT} {new}")
             args = [*new.split(), *args[1:]]
         return super().resolve_command(ctx, args)
 
@@ -149,8 +150,3 @@ def _load(path: str, target: str) -> click.Command:
             f"{ROOT} {path} needs: pip install '{package}[{plane}]' (missing module: {error.name})"
         ) from None
     return command
-
-
-def _announce(ctx: click.Context, old: str, new: str) -> None:
-    if not ctx.resilient_parsing:  # a shell that completes the line reads no notes
-        click.echo(f"{ROOT}: note: `{ROOT} {old}` is now `{ROOT} {new}`", err=True)

@@ -377,13 +377,24 @@ def test_served_tells_what_the_alias_pointed_to_at_a_time(shell: Shell) -> None:
         shell.ok("push", f"v{seed}", "team/sql", "--alias", "prod")
     first, second = json.loads(shell.ok("alias", "history", "team/sql@prod", "--json"))
     for move in (first, second):
-        text = shell.ok("alias", "at", "team/sql@prod", "--at", move["moved_at"])
+        text = shell.ok("alias", "at", "team/sql@prod", move["moved_at"])
         assert f"pointed to version {move['to_number']} " in text
-    assert "did not exist" in shell.fails(
-        "alias", "at", "team/sql@prod", "--at", "2001-01-01T00:00Z"
-    )
-    assert "time zone" in shell.fails("alias", "at", "team/sql@prod", "--at", "2026-01-01T00:00")
-    assert "ISO 8601" in shell.fails("alias", "at", "team/sql@prod", "--at", "yesterday")
+    assert "did not exist" in shell.fails("alias", "at", "team/sql@prod", "2001-01-01T00:00Z")
+    assert "time zone" in shell.fails("alias", "at", "team/sql@prod", "2026-01-01T00:00")
+    assert "ISO 8601" in shell.fails("alias", "at", "team/sql@prod", "some day")
+    assert "did not exist" in shell.fails("alias", "at", "team/sql@prod", "yesterday")
+    assert "in the future" in shell.fails("alias", "at", "team/sql@prod", "2999-01-01")
+    _, output, errors = shell.run("served", "team/sql@prod", "--at", second["moved_at"])
+    assert "pointed to version 2 " in output
+    assert "`--at` is now `TIME`" in errors
+
+
+def test_time_that_a_table_prints_is_the_end_of_its_second(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql", "--alias", "prod")
+    header, line = shell.ok("alias", "history", "team/sql@prod").splitlines()
+    printed = line[header.index("AT") :].split()[0]
+    assert "version 1 " in shell.ok("alias", "at", "team/sql@prod", printed)
 
 
 def test_rollback_to_names_the_version(shell: Shell) -> None:
@@ -459,7 +470,7 @@ def test_token_from_the_environment_opens_a_closed_server(
         ("ann", "token.revoke"),
     ]
     assert "token.revoke" in shell.ok("audit", "--since", "2026-01-01")
-    assert len(shell.ok("audit", "--since", "2999-01-01").splitlines()) == 1
+    assert "in the future" in shell.fails("audit", "--since", "2999-01-01")
 
 
 def test_open_server_refuses_other_addresses_than_loopback(shell: Shell) -> None:
@@ -540,6 +551,6 @@ def test_webhooks_shows_the_last_attempt_of_each(shell: Shell) -> None:
     state = WebhookState(name="ci", cursor=7, attempts=(attempt,))
     LocalStore(Path(shell.store)).put(webhook_key("ci"), [state.model_dump_json().encode()])
     assert re.search(
-        r"^ci +7 +8 +2 +2026-11-24 00:00:00 +500$", shell.ok("server", "webhooks"), re.MULTILINE
+        r"^ci +7 +8 +2 +2026-11-24T00:00:00Z +500$", shell.ok("server", "webhooks"), re.MULTILINE
     )
     assert json.loads(shell.ok("server", "webhooks", "--json"))[0]["cursor"] == 7

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hotswap.registry.commands.parts import example, utc_time
+from hotswap.registry.commands.parts import example, since_option
 from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.commands.rows import target_format_option
 from hotswap.training.data.formats.writing import write_examples
@@ -41,7 +41,7 @@ _OWNER_ONLY = 0o600
     metavar="PATTERN",
     help="Only requests of these names; may be given more than once.",
 )
-@click.option("--since", callback=utc_time, metavar="TIME", help="Leave out what was before (UTC).")
+@since_option
 @click.option(
     "--keep-truncated",
     is_flag=True,
