@@ -66,9 +66,8 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
             keys[j] = page_of(model, layer, pages[least(page + j, end - 1)], kv_head);
             next[j] = page_of(model, layer, pages[least(page + SCORE_PAGES + j, end - 1)], kv_head);
         }
-#define CALL(some) score_pages(keys, next, some, of, num, d / 2, page * PAGE, scores, stride, top)
-        FOR_COUNT(end - page, SCORE_PAGES, CALL)
-#undef CALL
+        DISPATCH(n, end - page, SCORE_PAGES,
+                 score_pages(keys, next, n, of, num, d / 2, page * PAGE, scores, stride, top));
     }
     for (int i = 0; i < num; i++) {
         F16 highest = f_all(-f_top(top[i])), sum = f_zero();
@@ -100,7 +99,6 @@ INLINE void attend_some(const Model *model, const Layer *layer, const int32_t *p
 static void attend_block(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
                          const Queries *of, float *scores, Narrow *p) {
     int stride = model->max_keys;
-#define CALL(num) attend_some(model, layer, pages, kv_head, of, num, scores, p, stride)
-    FOR_COUNT(of->num, QUERY_BLOCK, CALL)
-#undef CALL
+    DISPATCH(n, of->num, QUERY_BLOCK,
+             attend_some(model, layer, pages, kv_head, of, n, scores, p, stride));
 }

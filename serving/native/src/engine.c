@@ -106,10 +106,12 @@ static int has_avx_vnni(void) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & EAX_AVX_VNNI);
 }
+#else
+static int has_avx_vnni(void) { return 0; }
 #endif
 
-#ifdef HAS_AMX
 /* Whether the processor has AMX and the operating system lets this process use it. */
+#ifdef HAS_AMX
 static int has_amx(void) {
     enum { EDX_AMX = 1 << 22 | 1 << 24 | 1 << 25 }; /* bf16, tiles, int8 */
     enum { REQUEST = 0x1023, TILE_DATA = 18 };
@@ -117,29 +119,29 @@ static int has_amx(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & EDX_AMX) != EDX_AMX) return 0;
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
+#else
+static int has_amx(void) { return 0; }
 #endif
 
-int native_has(int level) {
-    if (level == PORTABLE) return 1;
 #if defined(__x86_64__)
+int native_has(int level) {
     __builtin_cpu_init();
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     int vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     int bf16 = vnni && __builtin_cpu_supports("avx512bf16");
     switch (level) {
+    case PORTABLE: return 1;
     case AVX2: return avx2;
-#ifdef HAS_AVX_VNNI
     case AVX_VNNI: return avx2 && has_avx_vnni();
-#endif
     case AVX512_VNNI: return vnni;
     case AVX512_BF16: return bf16;
-#ifdef HAS_AMX
     case AMX: return bf16 && has_amx();
-#endif
+    default: return 0;
     }
-#endif
-    return 0;
 }
+#else
+int native_has(int level) { return level == PORTABLE; }
+#endif
 
 int native_version(void) { return VERSION; }

@@ -21,18 +21,18 @@ INLINE Activations activations(const Workspace *s, int k) {
     return (Activations){s->q, s->scale, s->offset, s->sum, s->narrow, k};
 }
 
-/* The next row of this thread; one that is past the last ends the loop. Pieces are a few rows. */
+/* Pieces are a few rows: this thread's first one of a phase, and the one after `row`. One that is
+ * past the last of the step ends the loop. */
+INLINE int first_row(Program *p) { return take(p) * ROWS_A_PIECE; }
+
 INLINE int next_row(Program *p, int row) {
     return (row + 1) % ROWS_A_PIECE ? row + 1 : take(p) * ROWS_A_PIECE;
 }
 
-#define FOR_EACH_ROW(p, row)                                                                       \
-    for (int row = next_row(p, -1); row < (p)->step->num_rows; row = next_row(p, row))
-
 static void embed(Program *p) {
     const Model *model = p->model;
     int n = model->hidden;
-    FOR_EACH_ROW(p, row) {
+    for (int row = first_row(p); row < p->step->num_rows; row = next_row(p, row)) {
         float *x = p->space->x + (int64_t)row * n;
         int64_t at = (int64_t)p->step->token_ids[row] * n;
         for (int i = 0; i < n; i += 16)
@@ -46,7 +46,7 @@ static void norm_and_quantize(Program *p, const float *weight) {
     const Model *model = p->model;
     int n = model->hidden;
     Activations to = activations(p->space, n);
-    FOR_EACH_ROW(p, row) {
+    for (int row = first_row(p); row < p->step->num_rows; row = next_row(p, row)) {
         float *normed = p->space->normed + (int64_t)row * n;
         rms_norm(normed, p->space->x + (int64_t)row * n, weight, n, model->eps);
         quantize_row(&to, row, normed, p->step->num_groups > 0);
@@ -56,14 +56,15 @@ static void norm_and_quantize(Program *p, const float *weight) {
 
 static void quantize_rows(Program *p, const float *x, int n) {
     Activations to = activations(p->space, n);
-    FOR_EACH_ROW(p, row) quantize_row(&to, row, x + (int64_t)row * n, p->step->num_groups > 0);
+    for (int row = first_row(p); row < p->step->num_rows; row = next_row(p, row))
+        quantize_row(&to, row, x + (int64_t)row * n, p->step->num_groups > 0);
     next_phase(p);
 }
 
 static void gate_and_quantize(Program *p) {
     int n = p->model->intermediate;
     Activations to = activations(p->space, n);
-    FOR_EACH_ROW(p, row) {
+    for (int row = first_row(p); row < p->step->num_rows; row = next_row(p, row)) {
         float *gate = p->space->wide + (int64_t)row * 2 * n;
         gated(gate, gate + n, n);
         quantize_row(&to, row, gate, p->step->num_groups > 0);

@@ -72,15 +72,16 @@ INLINE void shrink_tiles(const Product *p, const LoraGroup *group, int first, in
         const Narrow *x = p->x->narrow + (int64_t)row * k;
         Narrow *low =
             p->low + (int64_t)(group->low + row - group->start) * p->low_width + tile * TILE;
-#define CALL(rows) shrink_block(a, x, k, rows, tiles, group->scale, low, p->low_width)
-        if (tiles) FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
-#undef CALL
-#define CALL(rows) shrink_rest(a, x, k, rows, 4, group->scale, low, p->low_width)
-        else if (rest == 4) FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
-#undef CALL
-#define CALL(rows) shrink_rest(a, x, k, rows, 8, group->scale, low, p->low_width)
-        else FOR_COUNT(end - row, SHRINK_BLOCK, CALL)
-#undef CALL
+        if (tiles) {
+            DISPATCH(n, end - row, SHRINK_BLOCK,
+                     shrink_block(a, x, k, n, tiles, group->scale, low, p->low_width));
+        } else if (rest == 4) {
+            DISPATCH(n, end - row, SHRINK_BLOCK,
+                     shrink_rest(a, x, k, n, 4, group->scale, low, p->low_width));
+        } else {
+            DISPATCH(n, end - row, SHRINK_BLOCK,
+                     shrink_rest(a, x, k, n, 8, group->scale, low, p->low_width));
+        }
     }
 }
 
@@ -91,9 +92,7 @@ static void shrink(const Product *p, const LoraGroup *group, int first, int end,
                    int tiles) {
     int last = tile + tiles, whole = least(last, adapter_of(p, group)->width / TILE);
     for (; tile < whole; tile += SHRINK_TILES) {
-#define CALL(tiles) shrink_tiles(p, group, first, end, tile, tiles)
-        FOR_COUNT(whole - tile, SHRINK_TILES, CALL)
-#undef CALL
+        DISPATCH(n, whole - tile, SHRINK_TILES, shrink_tiles(p, group, first, end, tile, n));
     }
     if (whole < last) shrink_tiles(p, group, first, end, whole, 0);
 }
@@ -149,10 +148,8 @@ INLINE void expand_tiles(const LoraLinear *lora, const bf16 *b, int part, const 
 }
 
 static void expand(const LoraLinear *lora, const bf16 *b, int part, const Narrow *low,
-                   int low_width, int rows, int tiles, float *out){
-#define CALL(tiles) expand_tiles(lora, b, part, low, low_width, rows, tiles, out)
-    FOR_COUNT(tiles, STRIP8, CALL)
-#undef CALL
+                   int low_width, int rows, int tiles, float *out) {
+    DISPATCH(n, tiles, STRIP8, expand_tiles(lora, b, part, low, low_width, rows, n, out));
 }
 
 /* B of a strip's tiles, for all adapters of the step. */

@@ -5,18 +5,24 @@
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-/* Loops over a few rows are unrolled where their number is known: `call` with it, at most `most`
- * or 8. */
-#define FOR_COUNT(number, most, call)                                                              \
+/* Makes the call with a constant for `n`, which is the lesser of `number` and `most`, so that loops
+ * up to n are unrolled and their sums stay in registers: C has no templates. `most` is a constant,
+ * at most 8. */
+#define DISPATCH(n, number, most, call)                                                            \
     switch (least(number, most)) {                                                                 \
-    case 1: call(1); break;                                                                        \
-    case 2: call(least(2, most)); break;                                                           \
-    case 3: call(least(3, most)); break;                                                           \
-    case 4: call(least(4, most)); break;                                                           \
-    case 5: call(least(5, most)); break;                                                           \
-    case 6: call(least(6, most)); break;                                                           \
-    case 7: call(least(7, most)); break;                                                           \
-    default: call(least(8, most));                                                                 \
+    case 1: DISPATCH_CALL(n, 1, most, call) break;                                                 \
+    case 2: DISPATCH_CALL(n, 2, most, call) break;                                                 \
+    case 3: DISPATCH_CALL(n, 3, most, call) break;                                                 \
+    case 4: DISPATCH_CALL(n, 4, most, call) break;                                                 \
+    case 5: DISPATCH_CALL(n, 5, most, call) break;                                                 \
+    case 6: DISPATCH_CALL(n, 6, most, call) break;                                                 \
+    case 7: DISPATCH_CALL(n, 7, most, call) break;                                                 \
+    default: DISPATCH_CALL(n, 8, most, call)                                                       \
+    }
+#define DISPATCH_CALL(n, number, most, call)                                                       \
+    {                                                                                              \
+        const int n = least(number, most);                                                         \
+        call;                                                                                      \
     }
 
 /* A row's activations as the products want them. */

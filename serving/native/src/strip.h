@@ -44,6 +44,23 @@ INLINE void matrix_block8(const uint8_t *w, const Activations *x, int row, int r
     }
     for (int i = 0; i < rows; i++) f_store(out + i * TILE, sum[i]);
 }
+
+/* As many rows as tiles of AMX compute faster than vectors; gives how many. */
+INLINE int matrix_rows(const Linear *linear, const uint8_t *w, const Activations *x, int row,
+                       int rows, float *out, Ahead *ahead, int lines) {
+    if (linear->bits != 8) return 0;
+    int done = 0;
+    for (; rows - done >= LEAST_MATRIX_ROWS; done += MATRIX_ROWS)
+        matrix_block8(w, x, row + done, least(rows - done, MATRIX_ROWS), out + done * TILE, ahead,
+                      lines);
+    return least(done, rows);
+}
+#else
+INLINE int matrix_rows(const Linear *linear, const uint8_t *w, const Activations *x, int row,
+                       int rows, float *out, Ahead *ahead, int lines) {
+    (void)linear, (void)w, (void)x, (void)row, (void)rows, (void)out, (void)ahead, (void)lines;
+    return 0;
+}
 #endif
 
 INLINE void load_sums(F16 sum[ROW_BLOCK][STRIP8], float *out, int rows, int tiles) {
@@ -56,37 +73,41 @@ INLINE void store_sums(F16 sum[ROW_BLOCK][STRIP8], float *out, int rows, int til
         for (int t = 0; t < tiles; t++) f_store(out_of(out, i, t), sum[i][t]);
 }
 
-/* Adds groups first to end of the products of at most ROW_BLOCK rows. */
+/* Adds groups first to end of the products of some rows with some tiles: all three numbers that say
+ * how much are constants where it is called. */
+INLINE void add_groups(int bits, const uint8_t *w, int64_t tile_bytes, const Activations *x,
+                       int row, int rows, int tiles, int first, int end, float *out, Ahead *ahead,
+                       int lines) {
+    F16 sum[ROW_BLOCK][STRIP8];
+    load_sums(sum, out, rows, tiles);
+    for (int g = first; g < end; g++) {
+        fetch_some(ahead, lines);
+        if (bits == 4)
+            block4(w + (int64_t)g * 2 * HALF_BYTES4, tile_bytes, x, row, rows, tiles, g, sum);
+        else block8(w + (int64_t)g * GROUP * TILE, tile_bytes, x, row, rows, tiles, g, sum);
+    }
+    store_sums(sum, out, rows, tiles);
+}
+
+/* The same for at most ROW_BLOCK rows with a whole strip, or one tile. */
 INLINE void block_groups(const Linear *linear, const uint8_t *w, int tiles, const Activations *x,
                          int row, int rows, int first, int end, float *out, Ahead *ahead,
                          int lines) {
     int64_t bytes = tile_bytes(linear);
-#define GROUPS(block, group_bytes, rows, tiles)                                                    \
-    {                                                                                              \
-        F16 sum[ROW_BLOCK][STRIP8];                                                                \
-        load_sums(sum, out, rows, tiles);                                                          \
-        for (int g = first; g < end; g++) {                                                        \
-            fetch_some(ahead, lines);                                                              \
-            block(w + (int64_t)g * (group_bytes), bytes, x, row, rows, tiles, g, sum);             \
-        }                                                                                          \
-        store_sums(sum, out, rows, tiles);                                                         \
-    }
-    if (linear->bits == 4) {
-#define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, STRIP4)
-        if (tiles == whole_strip(linear)) FOR_COUNT(rows, ROW_BLOCK, CALL)
-#undef CALL
-#define CALL(rows) GROUPS(block4, 2 * HALF_BYTES4, rows, 1)
-        else FOR_COUNT(rows, ROW_BLOCK, CALL)
-#undef CALL
+    int is_whole = tiles == whole_strip(linear);
+    if (linear->bits == 4 && is_whole) {
+        DISPATCH(n, rows, ROW_BLOCK,
+                 add_groups(4, w, bytes, x, row, n, STRIP4, first, end, out, ahead, lines));
+    } else if (linear->bits == 4) {
+        DISPATCH(n, rows, ROW_BLOCK,
+                 add_groups(4, w, bytes, x, row, n, 1, first, end, out, ahead, lines));
+    } else if (is_whole) {
+        DISPATCH(n, rows, ROW_BLOCK,
+                 add_groups(8, w, bytes, x, row, n, STRIP8, first, end, out, ahead, lines));
     } else {
-#define CALL(rows) GROUPS(block8, GROUP *TILE, rows, STRIP8)
-        if (tiles == whole_strip(linear)) FOR_COUNT(rows, ROW_BLOCK, CALL)
-#undef CALL
-#define CALL(rows) GROUPS(block8, GROUP *TILE, rows, 1)
-        else FOR_COUNT(rows, ROW_BLOCK, CALL)
-#undef CALL
+        DISPATCH(n, rows, ROW_BLOCK,
+                 add_groups(8, w, bytes, x, row, n, 1, first, end, out, ahead, lines));
     }
-#undef GROUPS
 }
 
 /* out (tiles, MAX_ROWS, TILE) = the products of `rows` rows with the `tiles` tiles from `tile` on,
@@ -98,13 +119,9 @@ static void strip_product(const Linear *linear, int tile, int tiles, const Activ
     int block = HAS_MATRIX && linear->bits == 8 ? MATRIX_ROWS : ROW_BLOCK;
     int num_visits = (rows + block - 1) / block * num_groups;
     int lines = (int)((ahead->lines + num_visits - 1) / num_visits);
-#ifdef USE_AMX
-    if (linear->bits == 8)
-        for (; rows >= LEAST_MATRIX_ROWS;
-             row += MATRIX_ROWS, rows -= MATRIX_ROWS, out += MATRIX_ROWS * TILE)
-            matrix_block8(w, x, row, least(rows, MATRIX_ROWS), out, ahead, lines);
-    if (rows <= 0) return;
-#endif
+    int done = matrix_rows(linear, w, x, row, rows, out, ahead, lines);
+    if (done == rows) return;
+    row += done, rows -= done, out += done * TILE;
     for (int t = 0; t < tiles; t++)
         memset(out_of(out, 0, t), 0, (size_t)rows * TILE * sizeof(float));
     int num_panels = (num_groups + PANEL_GROUPS - 1) / PANEL_GROUPS;
