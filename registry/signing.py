@@ -4,7 +4,6 @@ the cryptography."""
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from hotswap.registry.domain.signatures import (
     move_statement,
     version_statement,
 )
+from hotswap.registry.durable import new_file
 from hotswap.registry.settings import RegistrySettings, read_section
 
 _MODE = 0o600
@@ -49,15 +49,12 @@ class SigningKey:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         try:
             # Never readable by others, not even before its bytes are written.
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+            with new_file(path, _MODE) as part:
+                part.write_bytes(pem)
         except OSError as error:
             raise InvalidSettings(
                 f"the key file {path} cannot be made: {error.strerror}; name a new file"
             ) from None
-        with os.fdopen(file, "wb") as opened:
-            opened.write(pem)
-            opened.flush()
-            os.fsync(opened.fileno())
         return cls(key)
 
     @classmethod

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -22,6 +21,7 @@ from hotswap.registry.domain.digests import Digest, hash_file
 from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.registry.domain.manifest import BaseFingerprint
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
+from hotswap.registry.durable import new_directory
 
 # Fields of config.json that change with the library that wrote it and not with the model.
 _VOLATILE_CONFIG = frozenset(
@@ -197,14 +197,9 @@ def _from_gguf(gguf_file: Path, model_id: str, bases: Path) -> BaseDirectory:
     digest = hash_file(gguf_file).digest
     target = bases / f"{model_id}-{digest.short}"
     if not target.exists():
-        bases.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=bases))
-        try:
+        # Two processes may convert at once; the second finds the first one's result.
+        with suppress(FileExistsError), new_directory(target) as work:
             _convert_gguf(gguf_file, work)
-            work.chmod(0o755)
-            _rename_into_place(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     return _complete(BaseDirectory(target, model_id, revision=f"gguf-{digest.short}"))
 
 
@@ -223,15 +218,6 @@ def _convert_gguf(gguf_file: Path, directory: Path) -> None:
     model.bfloat16().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     (directory / "model.safetensors").chmod(0o644)
-
-
-def _rename_into_place(work: Path, target: Path) -> None:
-    """Two processes may convert at once; the second finds the first one's result."""
-    try:
-        work.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
 
 
 def _from_hub(hub_id: str, model_id: str, advice: str) -> BaseDirectory:

@@ -104,7 +104,6 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
         check_exportable,
         export_gguf,
         export_merged,
-        write_note,
     )
     from hotswap.serving.base_model import provide_base
 
@@ -119,8 +118,11 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
         base = provide_base(base_name or manifest.base.model_id, home.bases)
         check_exportable(manifest, base)
         if merged:
-            export_merged(directory, manifest.lora, base, out)
-            write_note(out, str(version.ref), str(version.manifest_digest))
+            provenance = {
+                "merged_adapter": str(version.ref),
+                "digest": str(version.manifest_digest),
+            }
+            export_merged(directory, manifest.lora, base, out, provenance)
         else:
             export_gguf(directory, manifest.lora, base, out)
     click.echo(f"wrote {version.ref} {version.manifest_digest} to {out}")

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hotswap.registry.database.database import Database
 from hotswap.registry.database.revisions import upgrade
+from tests.durability import SyncWatch
 from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
 
@@ -19,6 +21,15 @@ def _threads_fit_the_model(request: pytest.FixtureRequest) -> None:
 
         is_real = request.node.get_closest_marker("real") is not None
         torch.set_num_threads(os.cpu_count() or 1 if is_real else 1)
+
+
+@pytest.fixture
+def names_are_synced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What the test renames or links below its directory survives a power cut."""
+    watch = SyncWatch(monkeypatch, tmp_path)
+    yield
+    assert watch.num_names
+    assert watch.unsynced == []
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from hotswap.registry.domain.errors import Conflict, InvalidData
 from hotswap.registry.domain.values import ValueObject
-from hotswap.registry.durable import replace_file
+from hotswap.registry.durable import replaced_file
 from hotswap.training.model import Tally
 from hotswap.training.progress import Timing
 from hotswap.training.state import Checkpoint, Point, State
@@ -46,10 +46,8 @@ class CheckpointFile:
     identity: Mapping[str, Any]
 
     def save(self, state: State) -> None:
-        def write(part: Path) -> None:
+        with replaced_file(self.path) as part:
             save_file(_tensors(state), part, metadata={_HEADER: _header(state, self.identity)})
-
-        replace_file(self.path, write)
 
     def latest(self) -> State | None:
         """None before the first save. Raises ResumeRefused, naming the first field of the

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hotswap.registry.durable import replaced_file
 from hotswap.training.model import Tally
 from hotswap.training.state import Point
 
@@ -24,7 +25,7 @@ _INCHES = (8.0, 6.0)
 
 def write_csv(path: Path, curve: Sequence[Point]) -> None:
     """One line for every step; validation columns are empty where nothing was measured."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replaced_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for p in curve:
@@ -59,7 +60,8 @@ def write_png(
     loss.legend()
     rate.plot([p.step for p in curve], [p.learning_rate for p in curve], linewidth=1)
     _label(rate)
-    figure.savefig(path, dpi=120)
+    with replaced_file(path) as part:
+        figure.savefig(part, dpi=120, format="png")
 
 
 def _label(axes: Any) -> None:

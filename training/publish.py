@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +21,7 @@ from hotswap.registry.bundles.bundle import METADATA_FILE, Bundle
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import BundleMetadata, Lineage
+from hotswap.registry.durable import is_free, new_directory, replaced_file
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.outcome import Outcome
 from hotswap.training.prepare import Prepared
@@ -39,17 +39,12 @@ def publish(
     Raises InvalidRequest when there is something at `directory` already.
     """
     require_absent(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
+    with new_directory(directory) as work:
         save_file(outcome.best.tensors, work / WEIGHTS_FILE, metadata={"format": "pt"})
         _write_json(work / CONFIG_FILE, adapter_config(outcome.peft_config, base))
         _write_json(work / METADATA_FILE, _metadata(outcome, spec, base, prepared))
-        for path in (*work.iterdir(), work):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        work.rename(directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        for path in work.iterdir():
+            path.chmod(0o644)
     return Bundle.read(directory)
 
 
@@ -71,14 +66,13 @@ def state_metrics(
             "provenance": {**known.provenance, **provenance},
         }
     )
-    work = directory.parent / f".{directory.name}-{METADATA_FILE}"
-    _write_json(work, stated.model_dump(mode="json"))
-    work.replace(path)
+    with replaced_file(path) as part:
+        _write_json(part, stated.model_dump(mode="json"))
     return Bundle.read(directory)
 
 
 def require_absent(directory: Path) -> None:
-    if directory.is_symlink() or (directory.exists() and _holds_something(directory)):
+    if not is_free(directory):
         raise InvalidRequest(f"{directory} exists already; give another directory or remove it")
 
 
@@ -144,10 +138,6 @@ def _energy_kept(outcome: Outcome) -> dict[str, Any]:
     """An extraction's share of each layer's weight change; nothing for other methods."""
     shares = {name: round(energy.share, 6) for name, energy in outcome.energy.items()}
     return {"energy_kept": shares} if shares else {}
-
-
-def _holds_something(path: Path) -> bool:
-    return not path.is_dir() or any(path.iterdir())
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +22,7 @@ from hotswap.registry.domain.errors import (
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.policy import MovePlan
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.durable import is_free, new_directory
 
 if TYPE_CHECKING:
     from hotswap.registry.signing import SigningKey
@@ -106,38 +104,32 @@ def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> Adapter
 
     Raises InvalidRequest when the directory exists and is not empty.
     """
-    _check_free(directory)
+    if not is_free(directory):
+        raise _not_free(directory)
     version = registry.resolve(ref)
     fetch_files(registry, registry.manifest(version.manifest_digest), directory)
     return version
 
 
 def fetch_files(
-    registry: AdapterRegistry, manifest: Manifest, directory: Path, *, sync: bool = True
+    registry: AdapterRegistry, manifest: Manifest, directory: Path, *, synced: bool = True
 ) -> None:
-    """Make `directory` with the manifest's files, every one verified and on disk; without `sync` a
-    crash of the machine may lose what they hold.
+    """Make `directory` with the manifest's files, every one verified and on disk; without `synced`
+    a crash of the machine may lose what they hold.
 
-    They are written beside it and renamed at the end: a reader sees all of them or nothing.
-    Raises BlobNotFound, BlobCorrupted, or InvalidRequest when the directory is not free.
+    A reader sees all of them or nothing. Raises BlobNotFound, BlobCorrupted, or InvalidRequest
+    when the directory is not free.
     """
-    _check_free(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        for descriptor in manifest.files:
-            fetch_file(registry, descriptor, temporary / descriptor.file_name, sync=sync)
-        temporary.chmod(0o755)
-        _rename(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with new_directory(directory, synced=synced) as part:
+            for descriptor in manifest.files:
+                fetch_file(registry, descriptor, part / descriptor.file_name)
+    except FileExistsError:
+        raise _not_free(directory) from None
 
 
-def fetch_file(
-    registry: AdapterRegistry, descriptor: Descriptor, path: Path, *, sync: bool = True
-) -> None:
-    """Write one new file, verified and with `sync` on disk; raises BlobNotFound or
-    BlobCorrupted."""
+def fetch_file(registry: AdapterRegistry, descriptor: Descriptor, path: Path) -> None:
+    """Write one new file, verified; raises BlobNotFound or BlobCorrupted."""
     size_bytes = 0
     with path.open("xb") as file:
         for chunk in registry.open_blob(descriptor.digest):
@@ -145,9 +137,6 @@ def fetch_file(
             if size_bytes > descriptor.size_bytes:
                 break
             file.write(chunk)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
     if size_bytes != descriptor.size_bytes:
         raise BlobCorrupted(
             f"{descriptor.file_name}: the manifest says {descriptor.size_bytes} bytes, "
@@ -155,14 +144,5 @@ def fetch_file(
         )
 
 
-def _rename(temporary: Path, directory: Path) -> None:
-    try:
-        temporary.rename(directory)
-    except OSError:
-        _check_free(directory)  # someone else was faster
-        raise
-
-
-def _check_free(directory: Path) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InvalidRequest(f"{directory} exists and is not empty; give a new directory")
+def _not_free(directory: Path) -> InvalidRequest:
+    return InvalidRequest(f"{directory} exists and is not empty; give a new directory")

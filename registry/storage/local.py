@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from stat import S_ISREG
 
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.errors import StoreUnavailable
+from hotswap.registry.durable import link, make_directory, rename, sync, write_chunks
 from hotswap.registry.storage.objects import (
     CHUNK_BYTES,
     ObjectMissing,
@@ -30,7 +30,7 @@ class LocalStore:
         self._root = root.absolute()
         self._durable: set[Path] = set()
         with self._explained(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+            make_directory(self._root)
             self._make_directory(self._root / _TEMPORARY)
 
     @property
@@ -41,22 +41,13 @@ class LocalStore:
         target = self._path(key)
         with self._explained(target), self._temporary([data]) as temporary:
             self._make_directory(target.parent)
-            try:
-                # A hard link fails when the name exists, where a rename would replace it.
-                target.hardlink_to(temporary)
-                created = True
-            except FileExistsError:
-                created = False
-            # Also for the loser: what it is told exists must survive a power cut.
-            _sync_directory(target.parent)
-        return created
+            return link(temporary, target)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         target = self._path(key)
         with self._explained(target), self._temporary(chunks) as temporary:
             self._make_directory(target.parent)
-            temporary.replace(target)
-            _sync_directory(target.parent)
+            rename(temporary, target)
 
     def open(self, key: str) -> Iterator[bytes]:
         path = self._path(key)
@@ -94,7 +85,7 @@ class LocalStore:
         path = self._path(key)
         with self._explained(path), suppress(FileNotFoundError):
             path.unlink()
-            _sync_directory(path.parent)
+            sync(path.parent)
 
     def list(self, prefix: str) -> Iterator[str]:
         directory = self._root / prefix.rpartition("/")[0]
@@ -138,11 +129,7 @@ class LocalStore:
         """A file with the bytes of `chunks` on disk; gone afterwards unless it was renamed."""
         path = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
-            with path.open("xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+            write_chunks(path, chunks)
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -157,7 +144,7 @@ class LocalStore:
             return
         self._make_directory(directory.parent)
         directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
+        sync(directory.parent)
         self._durable.add(directory)
 
     @contextmanager
@@ -182,11 +169,3 @@ def _files_below(directory: Path) -> Iterator[Path]:
             yield from _files_below(entry)
         else:
             yield entry
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -205,7 +205,7 @@ class AdapterCache(Generic[AdapterT]):
             shutil.rmtree(directory)
         if not directory.exists():
             # What a crash leaves here is hashed before it is used.
-            fetch_files(self._registry, manifest, directory, sync=False)
+            fetch_files(self._registry, manifest, directory, synced=False)
         return self._read(directory, manifest)
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 from hotswap.registry.domain.errors import BaseMismatch, InvalidRequest, NotServable
 from hotswap.registry.domain.manifest import LoraShape, Manifest
+from hotswap.registry.durable import new_directory, new_file
 from hotswap.serving.adapters.lora import LoraWeights, dora_factor, read_lora_weights
 from hotswap.serving.base_model import BaseDirectory
 
@@ -64,8 +64,8 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
         gguf.MODEL_ARCH[family.upper()] if family != "mistral" else gguf.MODEL_ARCH.LLAMA,
         base.config["num_hidden_layers"],
     )
-    with _appearing(out) as temporary:
-        writer = gguf.GGUFWriter(temporary, "llama" if family == "mistral" else family)
+    with _refused_if_taken(out, "file"), new_file(out) as part:
+        writer = gguf.GGUFWriter(part, "llama" if family == "mistral" else family)
         writer.add_type("adapter")
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(shape.lora_alpha))
@@ -87,20 +87,23 @@ def export_gguf(directory: Path, shape: LoraShape, base: BaseDirectory, out: Pat
         writer.close()
 
 
-def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: Path) -> None:
+def export_merged(
+    directory: Path,
+    shape: LoraShape,
+    base: BaseDirectory,
+    out: Path,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
     """Write `out`, a model directory like the base's with W + B·A·scaling in place of W, for a
     DoRA adapter scaled to its magnitudes.
 
-    The weights keep the base's type, so each is rounded once.
+    The weights keep the base's type, so each is rounded once. `provenance` says which version they
+    hold, in a file beside them.
     """
-    if out.exists():
-        raise InvalidRequest(f"{out} exists already; give another directory or remove it")
     adapter = read_lora_weights(directory, shape)
     if json.loads((directory / CONFIG_FILE).read_text()).get("fan_in_fan_out"):
         adapter = _transposed(adapter)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with _refused_if_taken(out, "directory"), new_directory(out) as work:
         for path in base.path.iterdir():
             if path.suffix in {".json", ".jinja"} and "index" not in path.name:
                 shutil.copyfile(path, work / path.name)
@@ -117,16 +120,9 @@ def export_merged(directory: Path, shape: LoraShape, base: BaseDirectory, out: P
                 f"the base's weight files name no layer {missing[0]!r}, which the adapter changes"
             )
         save_file(merged, work / "model.safetensors", metadata={"format": "pt"})
-        work.chmod(0o755)
-        work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def write_note(out: Path, version: str, digest: str) -> None:
-    """Say beside the merged weights which version they hold."""
-    text = json.dumps({"merged_adapter": version, "digest": digest}, indent=2)
-    (out / "hotswap-merged.json").write_text(text + "\n")
+        if provenance is not None:
+            text = json.dumps(provenance, indent=2)
+            (work / "hotswap-merged.json").write_text(text + "\n")
 
 
 def _transposed(adapter: LoraWeights) -> LoraWeights:
@@ -161,13 +157,12 @@ def _permuted(module: str, b: Tensor, config: dict[str, Any]) -> Tensor:
 
 
 @contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A file beside `out` that takes its name when it is complete; refuses to overwrite."""
+def _refused_if_taken(out: Path, kind: str) -> Iterator[None]:
+    """Nothing is overwritten, whoever is faster."""
+    refusal = InvalidRequest(f"{out} exists already; give another {kind} or remove it")
     if out.exists():
-        raise InvalidRequest(f"{out} exists already; give another file or remove it")
-    temporary = out.with_name(f".{out.name}.part")
+        raise refusal
     try:
-        yield temporary
-        temporary.rename(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except FileExistsError:
+        raise refusal from None

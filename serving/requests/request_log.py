@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from hotswap.registry.domain.access import covers
 from hotswap.registry.domain.errors import InvalidSettings
+from hotswap.registry.durable import rename
 
 CURRENT, PREVIOUS = "current.jsonl", "previous.jsonl"
 MAX_QUEUED_BYTES = 32 << 20
@@ -142,7 +143,7 @@ class _Files:
         try:
             size = _whole_lines(descriptor)
             if size + len(line) > self.max_file_bytes:
-                (self.directory / CURRENT).replace(self.directory / PREVIOUS)
+                rename(self.directory / CURRENT, self.directory / PREVIOUS)
                 os.close(descriptor)
                 descriptor, size = self._open(), 0
             _append(descriptor, line, size)

@@ -48,6 +48,7 @@ def descriptor_of(data: bytes) -> Descriptor:
     )
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_pulled_adapter_is_the_pushed_one_byte_for_byte(
     registry: AdapterRegistry, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def push_signed(registry: Registry, tmp_path: Path, key: SigningKey, seed: int =
     return manifest.digest.hex
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_key_file_is_for_its_owner_only_and_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "new.pem"
     made = SigningKey.create(path)

@@ -24,6 +24,7 @@ PROMPTS = ([5, 6, 7, 8], [40, 41], [9] * 12)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2, 3, 5])
+@pytest.mark.usefixtures("names_are_synced")
 def test_a_merged_model_equals_base_and_adapter_through_peft(
     tiny_base: BaseDirectory, adapter_dirs: list[Path], tmp_path: Path, index: int
 ) -> None:

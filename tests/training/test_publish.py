@@ -191,6 +191,7 @@ def test_a_directory_that_holds_something_is_not_overwritten(
         publish(tmp_path, outcome, spec, base, prepared)
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_a_run_keeps_spec_curve_and_adapter(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def test_two_processes_cannot_work_on_one_run(
     assert met
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_a_state_is_read_back_exactly(tmp_path: Path) -> None:
     curve = (
         Point(1, 0.1 + 0.2, float("inf"), Tally(1 / 3, 1, 3)),

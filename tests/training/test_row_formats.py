@@ -332,6 +332,7 @@ def convert(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["data", "convert", *map(str, arguments)])
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_convert_reads_chosen_columns_and_writes_another_format(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
     source.write_text("id,text,category\n1,where?,place\n")

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from hotswap.registry.durable import sync
+
 Level = Literal["info", "warn", "error"]
 
 
@@ -34,9 +36,8 @@ class EventLog:
         }
         with self._path.open("ab") as file:
             file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            if not data:
-                os.fsync(file.fileno())
+        if not data:
+            sync(self._path)
         self._count += 1
 
     def newest_first(self) -> list[dict[str, Any]]:
@@ -47,6 +48,7 @@ class EventLog:
 def _repaired(path: Path) -> int:
     """Cut off what is behind the last line end, and count the lines."""
     path.touch()
+    sync(path.parent)
     data = path.read_bytes()
     os.truncate(path, data.rfind(b"\n") + 1)
     return data.count(b"\n")

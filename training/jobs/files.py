@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -20,16 +19,16 @@ from hotswap.registry.domain.access import ADMIN, Principal
 from hotswap.registry.domain.errors import TrainingFileNotFound
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import (
-    make_directory,
+    link,
+    new_directory,
     open_directory,
     remove_directory,
-    sync,
-    write_file,
 )
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 
 _COPY_BYTES = 1 << 20
+_OWNER_ONLY = 0o700
 _MAX_NAME = 120
 
 
@@ -86,13 +85,9 @@ class Files:
         with self._lock:
             if file_id in self._files:
                 return self._files[file_id]
-        made: list[StoredFile] = []
-
-        def fill(directory: Path) -> None:
+        with new_directory(self._directory / file_id, _OWNER_ONLY) as directory:
             with (directory / "content").open("xb") as file:
                 shutil.copyfileobj(source, file, _COPY_BYTES)
-                file.flush()
-                os.fsync(file.fileno())
                 size_bytes = file.tell()
             now_ns = time.time_ns()
             stored = StoredFile(
@@ -104,12 +99,9 @@ class Files:
                 order=now_ns,
                 owner=owner,
             )
-            write_file(directory / "file.json", stored.model_dump_json().encode())
-            made.append(stored)
-
-        make_directory(self._directory / file_id, fill)
+            (directory / "file.json").write_bytes(stored.model_dump_json().encode())
         with self._lock:
-            return self._files.setdefault(file_id, made[0])
+            return self._files.setdefault(file_id, stored)
 
     def get(self, file_id: str, principal: Principal) -> StoredFile:
         """Raises TrainingFileNotFound, also for a file that is someone else's."""
@@ -128,10 +120,9 @@ class Files:
         """Make `directory` with the file under its own name; it stays when the file is deleted."""
         directory.mkdir()
         try:
-            os.link(self.content(file), directory / file.filename)
+            link(self.content(file), directory / file.filename)
         except FileNotFoundError:
             raise TrainingFileNotFound(f"file {file.id} has just been deleted") from None
-        sync(directory)
 
     def all(self, is_wanted: Callable[[StoredFile], bool]) -> list[StoredFile]:
         """The newest first."""

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from hotswap.registry.domain.access import Principal
 from hotswap.registry.domain.errors import JobNotFound
-from hotswap.registry.durable import make_directory, open_directory, write_file
+from hotswap.registry.durable import new_directory, open_directory, write_file
 from hotswap.training.jobs.events import EventLog
 from hotswap.training.jobs.files import Files, StoredFile
 from hotswap.training.jobs.job import Job
 
 _RECORD = "job.json"
+_OWNER_ONLY = 0o700
 
 
 class JobStore:
@@ -37,14 +38,12 @@ class JobStore:
     def create(
         self, job: Job, files: Files, train: StoredFile, validation: StoredFile | None
     ) -> None:
-        def fill(directory: Path) -> None:
-            files.lend(train, directory / "train")
-            if validation is not None:
-                files.lend(validation, directory / "validation")
-            write_file(directory / _RECORD, job.model_dump_json().encode())
-
         directory = self._directory / job.id
-        make_directory(directory, fill)
+        with new_directory(directory, _OWNER_ONLY) as part:
+            files.lend(train, part / "train")
+            if validation is not None:
+                files.lend(validation, part / "validation")
+            (part / _RECORD).write_bytes(job.model_dump_json().encode())
         with self._lock:
             self._events[job.id] = EventLog(directory / "events.jsonl")
             self._jobs[job.id] = job

@@ -17,6 +17,7 @@ def upload(client: openai.OpenAI, content: bytes = ROW, name: str = "rows.jsonl"
     return client.files.create(file=(name, content), purpose="fine-tune").id
 
 
+@pytest.mark.usefixtures("names_are_synced")
 def test_uploaded_bytes_come_back_and_outlive_the_server(site: Site) -> None:
     content = bytes(range(256)) * 3000
     with site.open() as url, client_of(url) as client:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
 from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.registry.durable import new_file
 from hotswap.training.data.formats.example import Example
 from hotswap.training.data.formats.known import format_named
 
@@ -28,12 +26,15 @@ def write_examples(
     Raises InvalidData for a row that the format cannot say, and InvalidRequest when there is
     something at `path` already.
     """
-    num_rows = 0
-    with _appearing(path, mode) as file:
-        put = _csv_writer(file) if target == CSV else _line_writer(file, target)
-        for example in examples:
-            put(example)
-            num_rows += 1
+    try:
+        with new_file(path, mode) as part, part.open("w", encoding="utf-8", newline="") as file:
+            put = _csv_writer(file) if target == CSV else _line_writer(file, target)
+            num_rows = 0
+            for example in examples:
+                put(example)
+                num_rows += 1
+    except FileExistsError:
+        raise InvalidRequest(f"{path} exists already; give another name or remove it") from None
     return num_rows
 
 
@@ -56,18 +57,3 @@ def _csv_writer(file: TextIO) -> Callable[[Example], None]:
         writer.writerow(row_format.write(example))
 
     return put
-
-
-@contextmanager
-def _appearing(path: Path, mode: int) -> Iterator[TextIO]:
-    if path.exists() or path.is_symlink():
-        raise InvalidRequest(f"{path} exists already; give another name or remove it")
-    number, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    work = Path(name)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
-            yield file
-        work.chmod(mode)
-        work.rename(path)
-    finally:
-        work.unlink(missing_ok=True)
