@@ -77,8 +77,9 @@ def climb(task: Task, home: Path, arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     [made] = (home / "runs").iterdir()
     _hotswap(
-        home, "ladder", test, "--run", made.name, "--system-file", home / "described.txt",
-        "--rows", str(arguments.rows), "--concurrency", "16", "--max-tokens", str(task.max_tokens),
+        home, "ladder", test, "--run", made.name, "--system-prompt-file", home / "described.txt",
+        "--max-rows", str(arguments.rows), "--concurrency", "16",
+        "--max-tokens", str(task.max_tokens),
     )  # fmt: skip
     found = json.loads((made / "ladder.json").read_text())
     timing = Run.find(home / "runs", made.name).record["timing"]

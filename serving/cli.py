@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from hotswap.registry.commands.options import model_options
+from hotswap.registry.commands.parts import registry_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.settings import RegistrySettings, read_home, read_section
 from hotswap.serving.settings import ServingHome, ServingSettings
 
@@ -47,12 +49,7 @@ def up(host: str, port: int, **options: object) -> None:
 
 
 @click.command(epilog="\b\nExample:\n  hotswap serve --registry http://127.0.0.1:8000 --port 8001")
-@click.option(
-    "--registry",
-    "location",
-    metavar="URL",
-    help="The registry's URL, or a store: a directory or s3://bucket/prefix.",
-)
+@registry_option
 @_address_options
 @model_options(ServingSettings)
 def serve(location: str | None, host: str, port: int, **options: object) -> None:
@@ -74,7 +71,7 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
 def base(name: str) -> None:
     """Fetch or convert the base NAME if need be, and print its fingerprint as JSON.
 
-    The fingerprint tells a push which base an adapter belongs to: `hotswap push --base FILE`.
+    It tells a push which base an adapter belongs to: `hotswap push --fingerprint FILE`.
     """
     from hotswap.serving.base_model import provide_base
 
@@ -90,8 +87,13 @@ def base(name: str) -> None:
 @click.argument("ref")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--merged", is_flag=True, help="Write the base with the adapter merged in.")
-@click.option("--base", "base_name", help="The base model; default: the one the adapter names.")
-@click.option("--registry", "location", metavar="URL", help="The registry's URL, or a store.")
+@click.option(
+    "--base",
+    "base_name",
+    metavar="MODEL",
+    help="The base model; default: the one the adapter names.",
+)
+@registry_option
 def export(ref: str, out: Path, merged: bool, base_name: str | None, location: str | None) -> None:
     """Write the adapter REF for llama.cpp (OUT ends in .gguf), or merged into its base."""
     from tempfile import TemporaryDirectory
@@ -129,19 +131,21 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
 
 
 @click.command(
-    epilog='\b\nExample:\n  hotswap chat team/sql@prod "How many users signed up today?"'
+    epilog='\b\nExample:\n  hotswap chat team/sql@prod "How many users signed up today?"',
+    cls=RenamedOptions,
+    renamed={"--system": "--system-prompt"},
 )
 @click.argument("model")
 @click.argument("text", required=False)
 @click.option("--url", help="The server's URL; default: HOTSWAP_REGISTRY_URL.")
-@click.option("--system", help="A system message in front.")
+@click.option("--system-prompt", metavar="TEXT", help="A system message in front.")
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--max-tokens", type=int, help="Length of an answer at most.")
 def chat(
     model: str,
     text: str | None,
     url: str | None,
-    system: str | None,
+    system_prompt: str | None,
     temperature: float,
     max_tokens: int | None,
 ) -> None:
@@ -149,7 +153,7 @@ def chat(
 
     One TEXT is one question; without it each line is one, until end of file.
     """
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
     request: dict[str, Any] = {"model": model, "temperature": temperature, "stream": True}
     if max_tokens is not None:
         request["max_tokens"] = max_tokens

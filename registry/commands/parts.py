@@ -24,7 +24,7 @@ def registry_option(function: CommandT) -> CommandT:
     return click.option(
         "--registry",
         "location",
-        metavar="URL",
+        metavar="WHERE",
         help="The registry's URL, or a store: a directory or s3://bucket/prefix.",
     )(function)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.domain.adapters import AdapterRef, check_name
 from hotswap.registry.domain.digests import Digest
@@ -43,7 +44,9 @@ def _numbers(
     epilog=example(
         "hotswap push ./my-adapter team/sql --alias prod --metric em=0.83 --why 'first release'",
         "hotswap push ./my-adapter team/sql --parent 6 --run 20261124-a1 --revision 3f2c9d1",
-    )
+    ),
+    cls=RenamedOptions,
+    renamed={"--base": "--fingerprint"},
 )
 @click.argument("source")
 @click.argument("name")
@@ -60,7 +63,10 @@ def _numbers(
 @click.option("--run", help="The id of the training run that made it.")
 @click.option("--revision", help="Of the code that trained it.")
 @click.option(
-    "--base", type=click.Path(path_type=Path), help="JSON file with the base's fingerprint."
+    "--fingerprint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The base's fingerprint, as `hotswap base` prints it.",
 )
 @click.option("--allow-no-effect", is_flag=True, help="Push an adapter whose B·A is zero.")
 @sign_key_option
@@ -82,7 +88,7 @@ def push(
     dataset_digest: str | None,
     run: str | None,
     revision: str | None,
-    base: Path | None,
+    fingerprint: Path | None,
     allow_no_effect: bool,
     sign_key: Path | None,
     dry_run: bool,
@@ -105,11 +111,11 @@ def push(
         bundle = Bundle.read(directory)
         for note in bundle.notes:
             click.echo(f"note: {note}", err=True)
-        fingerprint = _read_fingerprint(base) if base else None
+        base = _read_fingerprint(fingerprint) if fingerprint else None
         with open_registry_at(location) as registry:
             lineage = stated if parent is None else _parent(registry, name, parent).over(stated)
             manifest = bundle.manifest(
-                base=fingerprint,
+                base=base,
                 metrics=metrics,
                 description=description,
                 tags=tags,

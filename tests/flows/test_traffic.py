@@ -79,7 +79,7 @@ def test_what_users_ask_becomes_rows_and_is_compared_with_the_training_set(
     }
 
     out = tmp_path / "rows.jsonl"
-    said = run("from-traffic", log, "--adapter", "team/orders", "--output", out)
+    said = run("from-traffic", log, "--adapter", "team/orders", "--out", out)
     assert "left out: 10 of another adapter" in said
     written = [json.loads(line)["messages"] for line in out.read_text().splitlines()]
     assert [messages[0]["content"] for messages in written] == list(dict.fromkeys(asked))
@@ -88,5 +88,5 @@ def test_what_users_ask_becomes_rows_and_is_compared_with_the_training_set(
     assert "verdict: ok" in run("drift", "--traffic", log / "team+orders", train)
     assert "verdict: ok" in run("drift", "--traffic", out, train)
     assert "verdict: foreign" in run("drift", "--traffic", log / "team+clock", train)
-    said = run("from-traffic", log / "team+clock", "--output", tmp_path / "clock.jsonl", "--redact")
+    said = run("from-traffic", log / "team+clock", "--out", tmp_path / "clock.jsonl", "--redact")
     assert "10 rows have what looks like personal data: e-mail (redacted)" in said

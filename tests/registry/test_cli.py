@@ -225,7 +225,7 @@ def test_same_push_twice_prints_the_same(shell: Shell) -> None:
         (("push", "v1", "Bad Name"), "not an adapter name"),
         (("push", "v1", "a", "--metric", "em=x"), "must be a number"),
         (("push", "v1", "a", "--tag", "novalue"), "key=value"),
-        (("push", "v1", "a", "--base", "absent.json"), "absent.json"),
+        (("push", "v1", "a", "--fingerprint", "absent.json"), "absent.json"),
         (("push", "v1"), "Missing argument"),
         (("push", "v1", "a", "--parent", "1"), "no adapter 'a'"),
         (("push", "v1", "a", "--dataset-digest", "12"), "not a digest"),

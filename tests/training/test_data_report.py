@@ -214,7 +214,7 @@ def test_warnings_fail_only_when_asked_and_errors_always(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path
 ) -> None:
     data = write_rows([row("a", "b"), row("a", "b")])
-    options = ("--base", base.path, "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")
+    options = ("--base", base.path, "--report", tmp_path / "r.json", "--html", tmp_path / "r.html")
 
     assert invoke(data, *options).return_value == 0
     assert invoke(data, *options, "--strict").return_value == 1

@@ -168,7 +168,7 @@ def test_the_command_prints_the_verdict_and_writes_the_figures(tmp_path: Path) -
     out = tmp_path / "drift.json"
     traffic, train = str(tmp_path / "log.jsonl"), str(tmp_path / "train.jsonl")
     done = CliRunner().invoke(
-        cli, ["data", "drift", "--traffic", traffic, train, "--json", str(out)]
+        cli, ["data", "drift", "--traffic", traffic, train, "--report", str(out)]
     )
     assert done.exit_code == 0, done.output
     assert "verdict: foreign" in done.output

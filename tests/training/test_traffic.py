@@ -213,7 +213,7 @@ def test_the_command_writes_rows_for_their_owner_and_tells_what_it_left_out(
     log: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rows.jsonl"
-    done = run(log, "--output", out, "--adapter", "team/a", "--since", "2026-11-28")
+    done = run(log, "--out", out, "--adapter", "team/a", "--since", "2026-11-28")
     assert done.exit_code == 0, done.output
     assert "left out: 1 of another adapter" in done.output
     assert "left out: 2 that are an earlier row" in done.output
@@ -230,14 +230,14 @@ def test_the_command_writes_rows_for_their_owner_and_tells_what_it_left_out(
 def test_the_command_warns_of_served_answers_and_of_personal_data(tmp_path: Path) -> None:
     log = write(tmp_path / "log.jsonl", served(user("ann@example.org?")))
     out = tmp_path / "rows.csv"
-    done = run(log, "--output", out, "--answers", "served", "--to", "csv", "--redact")
+    done = run(log, "--out", out, "--answers", "served", "--to", "csv", "--redact")
     assert "warning: 1 rows have what looks like personal data: e-mail (redacted)" in done.stderr
     assert "warning: the answers are the model's own" in done.stderr
     assert out.read_text() == '"question","answer"\n"[e-mail]?","yes"\n'
 
 
 def test_a_log_of_which_nothing_is_left_is_an_error(log: Path, tmp_path: Path) -> None:
-    done = run(log, "--output", tmp_path / "rows.jsonl", "--adapter", "nobody")
+    done = run(log, "--out", tmp_path / "rows.jsonl", "--adapter", "nobody")
     assert isinstance(done.exception, InvalidData)
     assert "none of the 6 rows" in str(done.exception)
     assert not (tmp_path / "rows.jsonl").exists()

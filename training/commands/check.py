@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from hotswap.registry.commands.parts import example
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.settings import read_home
+from hotswap.training.commands.reports import give_report, report_options
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.data.formats import iter_examples
 from hotswap.training.data.spool import Spool
@@ -23,7 +24,9 @@ _DEFAULT = TrainingSpec.model_fields
     epilog=example(
         "hotswap data check orders.jsonl --validation held-back.jsonl --html report.html",
         "hotswap data check train.csv --test test.csv --columns question=text,answer=category",
-    )
+    ),
+    cls=RenamedOptions,
+    json_was_file=True,
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--validation", type=click.Path(path_type=Path), help="Rows that are held back.")
@@ -39,12 +42,7 @@ _DEFAULT = TrainingSpec.model_fields
 )
 @click.option("--system-prompt", help="As it is given to `hotswap train`; it counts in lengths.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the report as JSON."
-)
-@click.option(
-    "--html", "html_file", type=click.Path(path_type=Path), help="Also write it as a page."
-)
+@report_options
 @columns_option
 def check(
     data: Path,
@@ -55,7 +53,8 @@ def check(
     max_length: int,
     system_prompt: str | None,
     strict: bool,
-    json_file: Path | None,
+    as_json: bool,
+    report_file: Path | None,
     html_file: Path | None,
     columns: dict[str, str] | None,
 ) -> int:
@@ -86,10 +85,10 @@ def check(
         model = None if no_base else provide_base(base, home.bases)
         prompt = None if model is None else model.prompt_format(system_prompt=system_prompt)
         report = report_on(files, model, prompt, max_length)
-    for line in report.lines():
-        click.echo(line)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
+    if not as_json:
+        for line in report.lines():
+            click.echo(line)
+    give_report(report.as_json(), as_json=as_json, report_file=report_file)
     if html_file is not None:
         html_file.write_text(as_html(report), encoding="utf-8")
     return int(bool(report.num_errors or (strict and report.num_warnings)))

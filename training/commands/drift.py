@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hotswap.registry.commands.parts import example
+from hotswap.registry.commands.parts import example, json_option
+from hotswap.registry.commands.renamed import RenamedOptions
+from hotswap.training.commands.reports import give_report
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.data.formats import read_examples
 
+if TYPE_CHECKING:
+    from hotswap.training.data.drift import Drift
+
 
 @click.command(
-    epilog=example("hotswap data drift --traffic recent.jsonl train.jsonl --json drift.json")
+    epilog=example("hotswap data drift --traffic recent.jsonl train.jsonl --report drift.json"),
+    cls=RenamedOptions,
+    json_was_file=True,
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -24,11 +31,20 @@ from hotswap.training.data.formats import read_examples
 )
 @columns_option
 @click.option("--seed", default=0, show_default=True, help="Of the rows that are held back.")
+@json_option
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
+    "--report",
+    "report_file",
+    type=click.Path(path_type=Path),
+    help="Write the figures here, as JSON.",
 )
 def drift(
-    data: Path, traffic: Path, columns: dict[str, str] | None, seed: int, json_file: Path | None
+    data: Path,
+    traffic: Path,
+    columns: dict[str, str] | None,
+    seed: int,
+    as_json: bool,
+    report_file: Path | None,
 ) -> None:
     """Compare the requests of production with DATA, the training rows.
 
@@ -41,19 +57,22 @@ def drift(
 
     requests, train = requests_in(traffic), read_examples(data, columns=columns)
     found = measure_drift(requests, train, seed=seed)
-    for figure in found.figures:
+    if not as_json:
+        _print(found, traffic.name)
+    give_report(found.as_json(), as_json=as_json, report_file=report_file)
+
+
+def _print(drift: Drift, traffic_name: str) -> None:
+    for figure in drift.figures:
         click.echo(
             f"{figure.name:<14} {figure.requests:6.3f}  held back {figure.held_back:6.3f}"
             f"  threshold {figure.threshold:6.3f}  {figure.verdict}"
         )
-    for finding in found.findings(traffic.name):
+    for finding in drift.findings(traffic_name):
         click.echo(str(finding), err=True)
     click.echo("least like the training rows:")
-    for request in found.most_foreign:
+    for request in drift.most_foreign:
         click.echo(
             f"  {request.cosine:.2f}  {request.where}  {' '.join(request.text.split())[:80]}"
         )
-    if json_file is not None:
-        text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
-        json_file.write_text(text + "\n", encoding="utf-8")
-    click.echo(f"verdict: {found.verdict}")
+    click.echo(f"verdict: {drift.verdict}")

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hotswap.registry.commands.parts import registry_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_home, read_section
-from hotswap.training.commands.reports import print_report, require_met, write_report
+from hotswap.training.commands.reports import (
+    print_report,
+    report_options,
+    require_met,
+    write_report,
+)
 from hotswap.training.evaluation.gate import Requirement
 from hotswap.training.evaluation.session import (
     BASE,
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     epilog="\b\nExample:\n"
     "  hotswap evaluate test.jsonl --adapter orders-v1 --against base,team/orders@prod \\\n"
     "    --require 'em >= 0.9 and em >= prod.em' --html report.html",
+    cls=RenamedOptions,
+    json_was_file=True,
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--adapter", metavar="DIR|REF", help="What is evaluated; the base without it.")
@@ -45,13 +54,17 @@ if TYPE_CHECKING:
 )
 @click.option("--metrics", default="", metavar="LIST", help="By commas; all that fit by default.")
 @click.option("--require", "required", metavar="EXPR", help="Exit with an error unless it holds.")
-@click.option("--base", "base_name", help="The base model; default: the one the adapter names.")
+@click.option(
+    "--base",
+    "base_name",
+    metavar="MODEL",
+    help="The base model; default: the one the adapter names.",
+)
 @click.option("--max-rows", type=click.IntRange(1), help="Ask only a seeded sample of so many.")
 @click.option("--max-tokens", type=click.IntRange(1), help="The most tokens of an answer.")
 @click.option("--seed", default=0, show_default=True, help="Of samples, intervals and tests.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page here.")
-@click.option("--registry", "location", metavar="WHERE", help="The registry's URL or store.")
+@report_options
+@registry_option
 def evaluate(
     data: Path,
     adapter: str | None,
@@ -62,7 +75,8 @@ def evaluate(
     max_rows: int | None,
     max_tokens: int | None,
     seed: int,
-    json_file: Path | None,
+    as_json: bool,
+    report_file: Path | None,
     html_file: Path | None,
     location: str | None,
 ) -> None:
@@ -101,11 +115,14 @@ def evaluate(
         report, verdict = measure(
             engine, base, asked, (adapter or BASE, target), names, registry, requirement, seed
         )
-    print_report(report)
+    if not as_json:
+        print_report(report)
     about = {"base": base.model_id, "data": asked.about(), "seed": seed}
-    write_report(report, about, verdict, json_file=json_file, html_file=html_file)
+    write_report(
+        report, about, verdict, report_file=report_file, html_file=html_file, as_json=as_json
+    )
     if verdict is not None:
-        require_met(verdict)
+        require_met(verdict, quiet=as_json)
 
 
 def _names(against: str, requirement: Requirement | None, own: str | None) -> dict[str, str]:

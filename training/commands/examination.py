@@ -70,7 +70,7 @@ class Examination:
             report,
             {"base": self.base.model_id, "data": self.asked.about(), "seed": 0},
             verdict,
-            json_file=run.directory / "evaluation.json",
+            report_file=run.directory / "evaluation.json",
             html_file=page,
             curve=run.directory / "curve.csv",
         )

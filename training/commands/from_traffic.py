@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hotswap.registry.commands.parts import example, since_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.commands.rows import target_format_option
 from hotswap.training.data.formats.writing import write_examples
@@ -19,13 +20,15 @@ _OWNER_ONLY = 0o600
 
 @click.command(
     epilog=example(
-        "hotswap data from-traffic ~/.hotswap/requests --adapter 'team/orders' --output ask.jsonl",
-        "hotswap data from-traffic log.jsonl --since 2026-11-20 --answers served --output a.jsonl",
-    )
+        "hotswap data from-traffic ~/.hotswap/requests --adapter 'team/orders' --out ask.jsonl",
+        "hotswap data from-traffic log.jsonl --since 2026-11-20 --answers served --out a.jsonl",
+    ),
+    cls=RenamedOptions,
+    renamed={"--output": "--out"},
 )
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="The file that is written."
+    "--out", required=True, type=click.Path(path_type=Path), help="The file that is written."
 )
 @click.option(
     "--answers",
@@ -55,7 +58,7 @@ _OWNER_ONLY = 0o600
 @target_format_option(help="The format that is written.")
 def from_traffic(
     logs: tuple[Path, ...],
-    output: Path,
+    out: Path,
     answers: str,
     adapters: tuple[str, ...],
     since: datetime | None,
@@ -69,7 +72,7 @@ def from_traffic(
     answers are left empty for somebody to write them (`hotswap train` refuses empty ones), unless
     --answers served takes them. Earlier answers of a conversation are context and are not learnt.
     Left out and counted: duplicates but for case and white space, served answers that max_tokens
-    cut off, prompts of /v1/completions that are rendered templates. OUTPUT is for its owner alone.
+    cut off, prompts of /v1/completions that are rendered templates. OUT is for its owner alone.
     """
     choice = Choice(adapters or ("*",), since, Answers(answers), keep_truncated, redact)
     found = collect(chain.from_iterable(map(iter_served, logs)), choice)
@@ -78,8 +81,8 @@ def from_traffic(
             click.echo(f"left out: {count} {reason}")
     if not found.examples:
         raise InvalidData(f"none of the {found.num_read} rows of the log is left")
-    num_rows = write_examples(output, found.examples, target_format, mode=_OWNER_ONLY)
-    click.echo(f"{num_rows} of {found.num_read} rows written to {output} ({target_format})")
+    num_rows = write_examples(out, found.examples, target_format, mode=_OWNER_ONLY)
+    click.echo(f"{num_rows} of {found.num_read} rows written to {out} ({target_format})")
     for kind, count in sorted(found.personal.items()):
         done = "redacted" if redact else "kept; --redact takes it out"
         click.echo(

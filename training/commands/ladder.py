@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hotswap.registry.commands.parts import example
+from hotswap.registry.commands.parts import example, registry_option
+from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_home, read_section
-from hotswap.training.commands.reports import say
+from hotswap.training.commands.reports import give_report, report_options, say
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
 from hotswap.training.settings import TrainingHome
@@ -29,9 +30,16 @@ LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
 
 @click.command(
     epilog=example(
-        "hotswap ladder test.jsonl --run 20261124T101500-a1b2c3 --system-file better.txt --k 16",
-        "hotswap ladder rows.jsonl --system 'Order to JSON.' --goal 0.9    # before any training",
-    )
+        "hotswap ladder test.jsonl --run 20261124T101500-a1b2c3 --system-prompt-file it.txt",
+        "hotswap ladder rows.jsonl --system-prompt 'Order to JSON.' --goal 0.9",
+    ),
+    cls=RenamedOptions,
+    json_was_file=True,
+    renamed={
+        "--rows": "--max-rows",
+        "--system": "--system-prompt",
+        "--system-file": "--system-prompt-file",
+    },
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--train", type=click.Path(path_type=Path), help="The rows that prompts may show.")
@@ -45,11 +53,13 @@ LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
     help="A finished run: its adapter and rows are used; it keeps ladder.json, its adapter the"
     " summary.",
 )
-@click.option("--system", metavar="TEXT", help="A better system prompt, in place of the rows' own.")
-@click.option("--system-file", type=click.Path(path_type=Path), help="The same, from a file.")
+@click.option(
+    "--system-prompt", metavar="TEXT", help="A better system prompt, in place of the rows' own."
+)
+@click.option("--system-prompt-file", type=click.Path(path_type=Path), help="It, from a file.")
 @click.option("--k", default=8, show_default=True, type=click.IntRange(0), help="Examples shown.")
 @click.option(
-    "--rows", "num_rows", default=300, show_default=True, type=click.IntRange(1),
+    "--max-rows", default=300, show_default=True, type=click.IntRange(1),
     help="Ask at most so many, a seeded sample.",
 )  # fmt: skip
 @click.option("--metric", metavar="NAME", help="What is judged by; chosen by task without it.")
@@ -64,22 +74,23 @@ LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
     "--concurrency", default=1, show_default=True, type=click.IntRange(1),
     help="Requests at a time; with 1 a latency is what a lone user waits for.",
 )  # fmt: skip
-@click.option("--base", "base_name", help="The base model; default: the run's or adapter's.")
+@click.option(
+    "--base", "base_name", metavar="MODEL", help="The base model; default: the run's or adapter's."
+)
 @click.option("--max-tokens", type=click.IntRange(1), help="The most tokens of an answer.")
 @click.option("--seed", default=0, show_default=True, help="Of samples, examples and tests.")
 @columns_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page here.")
-@click.option("--registry", "location", metavar="WHERE", help="The registry's URL or store.")
+@report_options
+@registry_option
 def ladder(
     data: Path,
     train: Path | None,
     adapter: str | None,
     run_name: str | None,
-    system: str | None,
-    system_file: Path | None,
+    system_prompt: str | None,
+    system_prompt_file: Path | None,
     k: int,
-    num_rows: int,
+    max_rows: int,
     metric: str | None,
     margin: float,
     goal: float | None,
@@ -88,7 +99,8 @@ def ladder(
     max_tokens: int | None,
     seed: int,
     columns: dict[str, str] | None,
-    json_file: Path | None,
+    as_json: bool,
+    report_file: Path | None,
     html_file: Path | None,
     location: str | None,
 ) -> None:
@@ -99,7 +111,7 @@ def ladder(
     Rows that are nearly training rows are left out. Without --train and --run prompts show rows
     of DATA that are not asked.
     """
-    told = _system_prompt(system, system_file)
+    told = _system_prompt(system_prompt, system_prompt_file)
     with ExitStack() as stack:
         registry = OpenedRegistry(location, stack)
         home = read_home(TrainingHome)
@@ -122,7 +134,7 @@ def ladder(
 
         trained_on = None if run is None else run.record["spec"]["base"]
         base = provide_base(base_name or trained_on or base_of(adapter, registry), home.bases)
-        rows = LadderRows.read(data, train, run, columns=columns, num_rows=num_rows, seed=seed)
+        rows = LadderRows.read(data, train, run, columns=columns, num_rows=max_rows, seed=seed)
         if rows.num_left_out:
             say(f"{rows.num_left_out} rows of {data.name} are left out: nearly training rows")
         asked = EvalSet.of(rows.asked, data, base, max_tokens=max_tokens)
@@ -150,8 +162,10 @@ def ladder(
             "goal": goal,
             "seed": seed,
         }
-    print_ladder(report, about, concurrency)
-    keep(report, about, concurrency, run, json_file)
+    if not as_json:
+        print_ladder(report, about, concurrency)
+    whole = keep(report, about, concurrency, run)
+    give_report(whole, as_json=as_json, report_file=report_file)
     if html_file is not None:
         write_page(html_file, report, about, concurrency)
 
@@ -197,10 +211,9 @@ def keep(
     about: dict[str, Any],
     concurrency: int,
     run: Run | None,
-    json_file: Path | None,
-) -> None:
-    """Write the whole report where it is asked for; let the run keep it, and the run's adapter
-    state the scores and the summary, which are of the weights that `about` names."""
+) -> dict[str, Any]:
+    """The whole report. The run keeps it, and the run's adapter states the scores and the summary,
+    which are of the weights that `about` names."""
     whole: dict[str, Any] = {**about, "concurrency": concurrency, **report.as_json()}
     if run is not None:
         bundle = run.state_metrics(report.values(), {"ladder": {**about, **report.summary()}})
@@ -208,10 +221,9 @@ def keep(
         whole["manifest_digest"] = str(manifest.digest)
         _write(run.directory / LADDER_FILE, whole)
         write_page(run.directory / PAGE_FILE, report, about, concurrency)
-        click.echo(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
-        click.echo(f"  hotswap push {run.adapter} NAME --run {run.id}")
-    if json_file is not None:
-        _write(json_file, whole)
+        say(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
+        say(f"  hotswap push {run.adapter} NAME --run {run.id}")
+    return whole
 
 
 def write_page(path: Path, report: LadderReport, about: dict[str, Any], concurrency: int) -> None:
@@ -238,7 +250,7 @@ def _system_prompt(text: str | None, path: Path | None) -> str | None:
     if path is None:
         return text
     if text is not None:
-        raise InvalidRequest("give --system or --system-file, not both")
+        raise InvalidRequest("give --system-prompt or --system-prompt-file, not both")
     try:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:

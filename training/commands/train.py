@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hotswap.registry.commands.options import model_options
+from hotswap.registry.commands.parts import registry_option
 from hotswap.registry.domain.adapters import check_name
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section, read_user
@@ -69,12 +70,7 @@ _LISTED = 5
     help="With --evaluate: what must hold (em >= 0.9 and em >= prod.em) before the alias moves,"
     " which is `candidate` when --alias is not given. The version is pushed in any case.",
 )
-@click.option(
-    "--registry",
-    "location",
-    metavar="WHERE",
-    help="With --push: the registry's URL or store; HOTSWAP_REGISTRY_URL by default.",
-)
+@registry_option
 @click.option(
     "--plan",
     is_flag=True,

@@ -57,7 +57,7 @@ def test_an_adapter_is_measured_beside_the_base_and_the_report_is_written(
 
     result = invoke_evaluate(
         data, "--adapter", adapter, "--base", base.path, "--against", "base", "--max-tokens", 6,
-        "--json", files[0], "--html", files[1],
+        "--report", files[0], "--html", files[1],
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output

@@ -73,7 +73,7 @@ def climb(base: BaseDirectory, data: Path, *arguments: object) -> Result:
 
 def report_of(base: BaseDirectory, data: Path, *arguments: object) -> dict[str, Any]:
     path = data.parent / "ladder-report.json"
-    result = climb(base, data, *arguments, "--json", path)
+    result = climb(base, data, *arguments, "--report", path)
     assert result.exit_code == 0, (result.output, result.exception)
     found: dict[str, Any] = json.loads(path.read_text())
     found["printed"] = result.stdout
@@ -85,8 +85,8 @@ def test_every_rung_is_asked_the_same_rows(
     base: BaseDirectory, adapter: Path, files: tuple[Path, Path]
 ) -> None:
     found = report_of(
-        base, files[1], "--train", files[0], "--adapter", adapter, "--system", "Say one word.",
-        "--k", 3,
+        base, files[1], "--train", files[0], "--adapter", adapter,
+        "--system-prompt", "Say one word.", "--k", 3,
     )  # fmt: skip
 
     rungs = {rung["name"]: rung for rung in found["rungs"]}
@@ -130,7 +130,7 @@ def test_the_prompts_of_the_rungs_are_those_that_were_asked_for(
         return answers(self, conversations, *arguments, **options)
 
     monkeypatch.setattr(FreshEngine, "answers", heard)
-    report_of(base, files[1], "--train", files[0], "--system", "Say one word.", "--k", 5)
+    report_of(base, files[1], "--train", files[0], "--system-prompt", "Say one word.", "--k", 5)
 
     test, training = questions(25, 35), questions(0, 25)
     known = {row["question"]: row["answer"] for row in training}
@@ -177,7 +177,7 @@ def test_a_file_alone_is_split_into_rows_that_are_asked_and_rows_that_are_shown(
 ) -> None:
     data = write(tmp_path / "rows.jsonl", questions(0, 20))
 
-    few = report_of(base, data, "--rows", 5, "--k", 2)
+    few = report_of(base, data, "--max-rows", 5, "--k", 2)
     half = report_of(base, data, "--k", 2)
 
     assert (few["num_rows"], few["num_train_rows"]) == (5, 15)
@@ -193,9 +193,9 @@ def test_a_prompt_that_is_too_long_shows_fewer_examples_and_says_so(
     data = write(tmp_path / "rows.jsonl", questions(0, 20))
     monkeypatch.setenv("HOTSWAP_SERVING_KV_CACHE_TOKENS", "192")
 
-    found = report_of(base, data, "--rows", 4, "--k", 12)
+    found = report_of(base, data, "--max-rows", 4, "--k", 12)
     monkeypatch.setenv("HOTSWAP_SERVING_KV_CACHE_TOKENS", "80")
-    none = report_of(base, data, "--rows", 4, "--k", 12)
+    none = report_of(base, data, "--max-rows", 4, "--k", 12)
 
     few = found["rungs"][1]
     assert few["num_trimmed"] == 4
@@ -229,8 +229,8 @@ def test_what_contradicts_itself_is_refused_before_any_asking(
         (("--adapter", adapter), "--train FILE, the rows it was trained on"),
         ((*trained, "--goal", 0.5), "--margin says"),
         ((*trained, "--run", "x"), "leave out --adapter"),
-        (("--system", "x", "--system-file", prompt), "not both"),
-        (("--system-file", prompt), "system.txt is not UTF-8"),
+        (("--system-prompt", "x", "--system-prompt-file", prompt), "not both"),
+        (("--system-prompt-file", prompt), "system.txt is not UTF-8"),
         (("--metric", "loss"), "metric 'loss' cannot judge answers to this set; known: em,"),
         (("--run", "20260101T000000-abcdef"), "there is no run"),
     ):
@@ -271,7 +271,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
     base: BaseDirectory, files: tuple[Path, Path], run: Run, tmp_path: Path, home: TrainingHome
 ) -> None:
     store = tmp_path / "store"
-    options = ("--run", run.id, "--k", 2, "--system", "Say one word.")
+    options = ("--run", run.id, "--k", 2, "--system-prompt", "Say one word.")
 
     result = climb(base, files[1], *options)
     assert result.exit_code == 0, (result.output, result.exception)

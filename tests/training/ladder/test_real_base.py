@@ -39,7 +39,7 @@ def test_orders_are_worth_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = CliRunner().invoke(
         ladder,
         [str(a) for a in (files[1], "--run", run, "--base", base.path, "--k", 8,
-                          "--system", "Turn the order into JSON.", "--concurrency", 24,
+                          "--system-prompt", "Turn the order into JSON.", "--concurrency", 24,
                           "--max-tokens", 64)],
     )  # fmt: skip
 
