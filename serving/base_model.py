@@ -18,10 +18,10 @@ import rfc8785
 from tokenizers import Tokenizer
 
 from hotswap.registry.domain.digests import Digest, hash_file
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.registry.domain.manifest import BaseFingerprint
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.registry.durable import new_directory
+from hotswap.serving.errors import BaseNotFound
 
 # Fields of config.json that change with the library that wrote it and not with the model.
 _VOLATILE_CONFIG = frozenset(

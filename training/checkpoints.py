@@ -11,27 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from hotswap.registry.domain.errors import Conflict, InvalidData
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import replaced_file
+from hotswap.training.errors import InvalidData, ResumeRefused
 from hotswap.training.model import Tally
 from hotswap.training.progress import Timing
 from hotswap.training.state import Checkpoint, Point, State
 
 _HEADER = "hotswap"
-
-
-class ResumeRefused(Conflict):
-    """A run is to go on with something else than it was started with."""
-
-    code: ClassVar[str] = "resume_refused"
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.utils.deterministic
 from torch import nn
 
-from hotswap.registry.domain.errors import HotswapError, InvalidSettings
+from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.errors import TrainingDiverged, TrainingInterrupted
 from hotswap.training.methods.adapted import Adapted, adapt
 from hotswap.training.model import Tally, measure, train_pass, trainable
 from hotswap.training.optimizer import MasterWeights, learning_rate
@@ -30,20 +31,6 @@ from hotswap.training.progress import Progress, Timing
 from hotswap.training.spec import TrainingSpec
 from hotswap.training.state import Checkpoint, Point, State
 from hotswap.training.verdicts import Measured, is_exhausted, overfit_from
-
-
-class TrainingDiverged(HotswapError):
-    """The loss is no longer a finite number; nothing is published."""
-
-    code: ClassVar[str] = "training_diverged"
-    status: ClassVar[int] = 422
-
-
-class TrainingInterrupted(HotswapError):
-    """Asked to stop before its last step; its state is saved."""
-
-    code: ClassVar[str] = "training_interrupted"
-    status: ClassVar[int] = 409
 
 
 class States(Protocol):

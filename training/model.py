@@ -16,7 +16,7 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from hotswap.registry.domain.errors import NotServable
+from hotswap.serving.errors import NotServable
 from hotswap.training.collate import Batch
 from hotswap.training.packed.choice import packed
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hotswap.registry.domain.digests import Digest, hash_file
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.checks import check_examples, check_lengths
@@ -19,6 +18,7 @@ from hotswap.training.data.formats import Example, read_examples
 from hotswap.training.data.formats.records import parse_columns
 from hotswap.training.data.rows import rendered
 from hotswap.training.data.splitting import split
+from hotswap.training.errors import InvalidData
 from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank
 from hotswap.training.probes import ProbePrompt, probe_prompts
 from hotswap.training.spec import TrainingSpec

@@ -29,9 +29,10 @@ from hotswap.registry.domain.errors import Conflict, InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.durable import write_file
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.checkpoints import CheckpointFile, ResumeRefused, difference
+from hotswap.training.checkpoints import CheckpointFile, difference
 from hotswap.training.curves import write_csv, write_png
-from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.errors import ResumeRefused, TrainingInterrupted
+from hotswap.training.finetune import finetune
 from hotswap.training.outcome import Outcome
 from hotswap.training.prepare import Prepared
 from hotswap.training.processes import ALONE, Processes

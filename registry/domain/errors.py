@@ -1,4 +1,4 @@
-"""Every error a user can meet, with its HTTP status and its stable code.
+"""The registry's errors, each with its HTTP status and its stable code; the roots of all others.
 
     HotswapError                       500 internal_error
     ├── InvalidRequest                 400 invalid_request
@@ -8,12 +8,9 @@
     │   ├── InvalidBundle                  invalid_bundle
     │   │   └── UnsafeFile                 unsafe_file
     │   ├── InvalidPrompt                  invalid_prompt
-    │   ├── ContextLengthExceeded          context_length_exceeded
     │   ├── DigestMismatch                 digest_mismatch
     │   ├── InvalidSettings                invalid_settings
-    │   ├── InvalidData                    invalid_data
     │   ├── InvalidFilter                  invalid_filter
-    │   ├── JobNotActive                   job_not_active
     │   └── RequestTooLarge            413 request_too_large
     ├── Unauthenticated                401 unauthenticated
     ├── Forbidden                      403 forbidden
@@ -23,10 +20,7 @@
     │   ├── VersionDeleted                 version_deleted
     │   ├── AliasNotFound                  alias_not_found
     │   ├── BlobNotFound                   blob_not_found
-    │   ├── TokenNotFound                  token_not_found
-    │   ├── TrainingFileNotFound           file_not_found
-    │   ├── JobNotFound                    job_not_found
-    │   └── BaseNotFound                   base_not_found
+    │   └── TokenNotFound                  token_not_found
     ├── Conflict                       409 conflict
     │   ├── AliasConflict                  alias_conflict
     │   ├── NothingToRollBack              nothing_to_roll_back
@@ -37,14 +31,9 @@
     │   ├── NameTaken                      name_taken
     │   ├── UploadInterrupted              upload_interrupted
     │   ├── TokenExists                    token_exists
-    │   ├── CursorAhead                    cursor_ahead
-    │   └── BaseMismatch                   base_mismatch
-    ├── NotServable                    422 adapter_not_servable
-    │   ├── RankTooHigh                    rank_too_high
-    │   └── ProbeMismatch                  probe_mismatch
+    │   └── CursorAhead                    cursor_ahead
     ├── Untrusted                      422 untrusted
-    │   ├── SignatureInvalid               signature_invalid
-    │   └── StalePointer                   stale_pointer
+    │   └── SignatureInvalid               signature_invalid
     ├── ServerBusy                     429 server_busy
     ├── BlobCorrupted                  500 blob_corrupted
     └── Unavailable                    503 unavailable
@@ -55,7 +44,9 @@
         ├── RegistryUnavailable            registry_unavailable
         └── NotAcknowledged                not_acknowledged
 
-The HTTP handler writes `body()`; the HTTP client rebuilds the same class with `from_body()`.
+A layer above draws its own branches in its own `errors`. The HTTP handler writes `body()`; the
+HTTP client rebuilds the same class with `from_body()`, or the nearest that its process has
+imported, with code, status and fields as they came.
 A message says what was asked, what was found and what to do next.
 """
 
@@ -68,12 +59,13 @@ from typing import Any, ClassVar
 class HotswapError(Exception):
     """An error with a code that never changes, an HTTP status and fields for programs."""
 
-    code: ClassVar[str] = "internal_error"
-    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    status: int = 500
     _by_code: ClassVar[dict[str, type[HotswapError]]] = {}
 
     def __init_subclass__(cls) -> None:
-        HotswapError._by_code[cls.code] = cls
+        if HotswapError._by_code.setdefault(cls.code, cls) is not cls:
+            raise TypeError(f"two errors have the code {cls.code!r}")
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
@@ -99,9 +91,29 @@ class HotswapError(Exception):
         error = body.get("error") if isinstance(body, dict) else None
         if not isinstance(error, dict) or not isinstance(error.get("message"), str):
             return HotswapError(f"the server answered {status}: {str(body)[:500]}")
-        kind = cls._by_code.get(str(error.get("code")), HotswapError)
-        fields = error.get("fields")
-        return kind(error["message"], **(fields if isinstance(fields, dict) else {}))
+        code, fields = error.get("code"), error.get("fields")
+        kind = cls._by_code.get(code) if isinstance(code, str) else None
+        rebuilt = (kind or _nearest(status))(
+            error["message"], **(fields if isinstance(fields, dict) else {})
+        )
+        if kind is None:
+            rebuilt.status = status
+            rebuilt.code = code if isinstance(code, str) else rebuilt.code
+        return rebuilt
+
+
+def _nearest(status: int) -> type[HotswapError]:
+    """What errors of one status have in common; those of other statuses have only the root."""
+    shared = (
+        InvalidRequest,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        Conflict,
+        ServerBusy,
+        Unavailable,
+    )
+    return next((kind for kind in shared if kind.status == status), HotswapError)
 
 
 class InvalidRequest(HotswapError):
@@ -133,10 +145,6 @@ class InvalidPrompt(InvalidRequest):
     code = "invalid_prompt"
 
 
-class ContextLengthExceeded(InvalidRequest):
-    code = "context_length_exceeded"
-
-
 class DigestMismatch(InvalidRequest):
     """Bytes that arrived are not the bytes that were announced."""
 
@@ -147,22 +155,10 @@ class InvalidSettings(InvalidRequest):
     code = "invalid_settings"
 
 
-class InvalidData(InvalidRequest):
-    """A training or evaluation file that cannot be used; names file, line and field."""
-
-    code = "invalid_data"
-
-
 class InvalidFilter(InvalidRequest):
     """A search's expression cannot be read; `column` counts from 1."""
 
     code = "invalid_filter"
-
-
-class JobNotActive(InvalidRequest):
-    """The job is in a state from which it cannot do what was asked; names the state."""
-
-    code = "job_not_active"
 
 
 class RequestTooLarge(InvalidRequest):
@@ -230,18 +226,6 @@ class TokenNotFound(NotFound):
     code = "token_not_found"
 
 
-class TrainingFileNotFound(NotFound):
-    code = "file_not_found"
-
-
-class JobNotFound(NotFound):
-    code = "job_not_found"
-
-
-class BaseNotFound(NotFound):
-    code = "base_not_found"
-
-
 class Conflict(HotswapError):
     code = "conflict"
     status = 409
@@ -305,29 +289,6 @@ class CursorAhead(Conflict):
     code = "cursor_ahead"
 
 
-class BaseMismatch(Conflict):
-    """The adapter was trained on another base than the one that is served."""
-
-    code = "base_mismatch"
-
-
-class NotServable(HotswapError):
-    """The adapter is stored but this server cannot apply it; the message says why."""
-
-    code = "adapter_not_servable"
-    status = 422
-
-
-class RankTooHigh(NotServable):
-    code = "rank_too_high"
-
-
-class ProbeMismatch(NotServable):
-    """The adapter does not do here what it did where it was trained."""
-
-    code = "probe_mismatch"
-
-
 class Untrusted(HotswapError):
     """What was asked for is not signed by a key that is trusted with it; names those that are."""
 
@@ -339,12 +300,6 @@ class SignatureInvalid(Untrusted):
     """A signature does not fit what it is said to sign."""
 
     code = "signature_invalid"
-
-
-class StalePointer(Untrusted):
-    """An alias's move is older than, or another than, one that was seen before: a replay."""
-
-    code = "stale_pointer"
 
 
 class ServerBusy(HotswapError):

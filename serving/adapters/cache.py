@@ -19,9 +19,10 @@ from typing import Generic, TypeVar
 
 from hotswap.registry.bundles.transfer import fetch_files
 from hotswap.registry.domain.digests import Digest, hash_file
-from hotswap.registry.domain.errors import HotswapError, NotServable
+from hotswap.registry.domain.errors import HotswapError
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.serving.errors import NotServable
 
 _log = logging.getLogger(__name__)
 

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
-from hotswap.registry.domain.errors import BaseMismatch, InvalidRequest, NotServable
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import LoraShape, Manifest
 from hotswap.registry.durable import new_directory, new_file
 from hotswap.serving.adapters.lora import LoraWeights, dora_factor, read_lora_weights
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseMismatch, NotServable
 
 # llama.cpp stores the rows of q and k of these families in the order its rotary kernel reads.
 _GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

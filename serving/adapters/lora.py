@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hotswap.registry.bundles.peft_config import MAGNITUDE, PEFT_PREFIX, WEIGHTS_FILE
-from hotswap.registry.domain.errors import NotServable
 from hotswap.registry.domain.manifest import LoraShape, Probe
+from hotswap.serving.errors import NotServable
 
 CPU = torch.device("cpu")
 

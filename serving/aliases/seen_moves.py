@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import BlobCorrupted, InvalidDigest, StalePointer
+from hotswap.registry.domain.errors import BlobCorrupted, InvalidDigest
 from hotswap.registry.domain.layout import ALIASES, move_key, parse_move_key
 from hotswap.registry.storage.local import LocalStore
+from hotswap.serving.errors import StalePointer
 
 
 class SeenMoves:

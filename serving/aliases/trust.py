@@ -22,13 +22,14 @@ from pydantic import Field, field_validator
 from hotswap.registry.domain.access import covers, is_alias_pattern
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasMove
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import SignatureInvalid, StalePointer, Untrusted
+from hotswap.registry.domain.errors import SignatureInvalid, Untrusted
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.signatures import PublicKey, Signature
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.signing import check_move_signature, check_version_signature
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.version_table import Pointer
+from hotswap.serving.errors import StalePointer
 
 # Registries behind one address may be behind each other by their freshness, a second: an older
 # answer is asked for again before it counts as a replay.

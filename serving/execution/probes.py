@@ -14,10 +14,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from hotswap.registry.domain.errors import ProbeMismatch
 from hotswap.registry.domain.manifest import Probe
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.errors import ProbeMismatch
 from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
 
 

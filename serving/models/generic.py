@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.serving.adapters.lora import (
     LoraPlan,
     LoraRoom,
@@ -27,6 +26,7 @@ from hotswap.serving.adapters.lora import (
     dora_factor,
 )
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseNotFound
 from hotswap.serving.models.paged_cache import PagedCache
 from hotswap.serving.models.step import (
     AdapterRows,

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseNotFound
 
 FAMILIES = ("llama", "mistral", "ministral", "qwen2", "qwen3")
 """The model types that are one forward pass with small differences, all of them in Shape."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from hotswap.registry.domain.errors import ContextLengthExceeded, InvalidPrompt, InvalidRequest
+from hotswap.registry.domain.errors import InvalidPrompt, InvalidRequest
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.engine import Engine
 from hotswap.serving.engine.sequence import SamplingParams
+from hotswap.serving.errors import ContextLengthExceeded
 from hotswap.serving.requests.deliveries import Deliveries
 from hotswap.serving.requests.generation import Generation
 from hotswap.serving.requests.request_log import RequestLog

@@ -13,12 +13,13 @@ from functools import lru_cache
 from hotswap.registry.domain.access import Principal
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import AdapterNotFound, BaseMismatch, NotServable, RankTooHigh
+from hotswap.registry.domain.errors import AdapterNotFound
 from hotswap.registry.domain.manifest import BaseFingerprint, Manifest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.serving.aliases.trust import Trust
 from hotswap.serving.aliases.version_table import VersionTable
+from hotswap.serving.errors import BaseMismatch, NotServable, RankTooHigh
 from hotswap.serving.requests.stacks import parse_stack, scaled_text
 
 _MAX_MANIFESTS = 4096

@@ -13,11 +13,18 @@ from hotswap.registry.domain.adapters import AdapterRef, check_alias, check_name
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import (
     AliasConflict,
+    Conflict,
+    Forbidden,
     HotswapError,
     InvalidDigest,
     InvalidManifest,
     InvalidReference,
+    InvalidRequest,
     InvalidSettings,
+    NotFound,
+    ServerBusy,
+    Unauthenticated,
+    Unavailable,
 )
 from hotswap.registry.domain.layout import (
     move_key,
@@ -177,6 +184,37 @@ def test_error_comes_back_from_its_body_with_class_and_fields() -> None:
     rebuilt = HotswapError.from_body(409, json.loads(json.dumps(error.body())))
     assert type(rebuilt) is AliasConflict
     assert (rebuilt.message, rebuilt.fields) == ("moved", {"current": 3})
+
+
+@pytest.mark.parametrize(
+    ("status", "nearest"),
+    [
+        (400, InvalidRequest),
+        (401, Unauthenticated),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, Conflict),
+        (422, HotswapError),
+        (429, ServerBusy),
+        (500, HotswapError),
+        (503, Unavailable),
+    ],
+)
+def test_error_of_a_layer_that_is_not_imported_is_the_nearest(
+    status: int, nearest: type[HotswapError]
+) -> None:
+    sent = {"error": {"message": "no", "code": "of_another_layer", "fields": {"param": "x"}}}
+    rebuilt = HotswapError.from_body(status, sent)
+    assert type(rebuilt) is nearest
+    assert (rebuilt.code, rebuilt.status, rebuilt.fields) == (
+        "of_another_layer", status, {"param": "x"},
+    )  # fmt: skip
+    assert rebuilt.body()["error"]["code"] == "of_another_layer"
+
+
+def test_two_errors_cannot_have_one_code() -> None:
+    with pytest.raises(TypeError, match="alias_conflict"):
+        type("Again", (HotswapError,), {"code": "alias_conflict"})
 
 
 def test_error_from_a_foreign_body_says_what_came() -> None:

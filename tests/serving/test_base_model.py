@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.registry.domain.manifest import BaseFingerprint
 from hotswap.serving import base_model
 from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, BuiltIn, provide_base
+from hotswap.serving.errors import BaseNotFound
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import BlobNotFound, NotServable, ServerBusy
+from hotswap.registry.domain.errors import BlobNotFound, ServerBusy
 from hotswap.registry.registry import Registry
 from hotswap.registry.settings import Home
 from hotswap.serving.adapters.lora import LoraWeights
@@ -20,6 +20,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.engine import Engine
 from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.engine.sequence import Delta, FinishReason, SamplingParams, Sequence
+from hotswap.serving.errors import NotServable
 from hotswap.serving.execution.runner import ModelRunner, PreparedAdapter
 from hotswap.serving.http.app import Serving
 from hotswap.serving.settings import Kernels, Quantization

@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM
 
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import BaseMismatch, InvalidRequest, NotServable
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.settings import read_home
 from hotswap.serving.adapters.export import check_exportable, export_gguf, export_merged
 from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
+from hotswap.serving.errors import BaseMismatch, NotServable
 from hotswap.serving.settings import ServingHome
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.families import make_family

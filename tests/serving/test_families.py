@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseNotFound
 from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
 from hotswap.serving.models.weights import Shape
 from hotswap.serving.settings import Kernels, Quantization

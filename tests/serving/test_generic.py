@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import BertConfig, MambaConfig, PretrainedConfig, RecurrentGemmaConfig
 
-from hotswap.registry.domain.errors import BaseNotFound, NotServable
 from hotswap.serving.adapters.lora import LoraRoom, LoraWeights
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseNotFound, NotServable
 from hotswap.serving.models import AdapterRows, Segment, StepInput
 from hotswap.serving.models.generic import Generic
 from hotswap.serving.settings import Quantization

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from hotswap.registry.domain.errors import NotServable
 from hotswap.serving.adapters.lora import LoraWeights
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import NotServable
 from hotswap.serving.http.app import Serving
 from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
 from hotswap.serving.models.native_llama import NativeLlama

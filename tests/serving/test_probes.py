@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hotswap.registry.domain.errors import ProbeMismatch
 from hotswap.registry.domain.manifest import BundleMetadata, Probe, TopTokens
 from hotswap.registry.domain.prompts import Message, PromptFormat
 from hotswap.registry.registry import Registry
 from hotswap.serving.adapters.lora import LoraWeights
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.pages import PAGE, num_pages_of
+from hotswap.serving.errors import ProbeMismatch
 from hotswap.serving.execution.probes import check_text, disagreement
 from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.http.app import Serving

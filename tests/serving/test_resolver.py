@@ -12,17 +12,15 @@ from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import (
     AdapterNotFound,
     AliasNotFound,
-    BaseMismatch,
     HotswapError,
     InvalidReference,
-    NotServable,
-    RankTooHigh,
     VersionNotFound,
 )
 from hotswap.registry.domain.manifest import BundleMetadata
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.registry.registry import Registry
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseMismatch, NotServable, RankTooHigh
 from hotswap.serving.http.app import Serving
 from hotswap.serving.requests.resolver import Resolver
 from tests.peft_adapters import make_adapter

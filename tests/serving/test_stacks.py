@@ -10,13 +10,14 @@ import pytest
 
 from hotswap.registry.domain.access import Principal
 from hotswap.registry.domain.adapters import AdapterVersion
-from hotswap.registry.domain.errors import Forbidden, HotswapError, InvalidReference, NotServable
+from hotswap.registry.domain.errors import Forbidden, HotswapError, InvalidReference
 from hotswap.registry.domain.manifest import BundleMetadata
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.sequence import SamplingParams, Sequence
+from hotswap.serving.errors import NotServable
 from hotswap.serving.http.app import Serving
 from hotswap.serving.requests.stacks import ScaledName, parse_stack, scaled_text
 from hotswap.serving.settings import Kernels, Quantization

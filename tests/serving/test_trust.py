@@ -20,7 +20,6 @@ from hotswap.registry.domain.errors import (
     BlobCorrupted,
     InvalidSettings,
     SignatureInvalid,
-    StalePointer,
     Untrusted,
 )
 from hotswap.registry.domain.layout import manifest_key, move_key, signature_key, version_key
@@ -36,6 +35,7 @@ from hotswap.registry.tomlfile import read_toml
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.trust import Trust, TrustPolicy, TrustRule
 from hotswap.serving.aliases.version_table import Pointer
+from hotswap.serving.errors import StalePointer
 from hotswap.serving.http.app import Serving
 from hotswap.serving.settings import ServingSettings
 from tests.registry.bundles import read_bundle

@@ -9,12 +9,13 @@ from click.testing import CliRunner, Result
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.digests import hash_file
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest, InvalidSettings
+from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.settings import Home, RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.commands.train import train
+from hotswap.training.errors import InvalidData
 from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch

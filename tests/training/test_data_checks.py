@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.checks import check_examples, check_lengths
 from hotswap.training.data.findings import Finding, Severity, refuse
 from hotswap.training.data.formats import Example, Place
 from hotswap.training.data.rows import rendered
+from hotswap.training.errors import InvalidData
 from hotswap.training.prepare import prepare
 from hotswap.training.spec import TrainingSpec
 from tests.tiny_base import with_unembedded_token

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import batches, micro_batches, tokenize
 from hotswap.training.data.formats import Example, Place
+from hotswap.training.errors import InvalidData
 from tests.training.rows import examples_of, tokenized
 
 CHAT = (

@@ -12,7 +12,8 @@ from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import micro_batches, tokenize
-from hotswap.training.finetune import TrainingDiverged, finetune
+from hotswap.training.errors import TrainingDiverged
+from hotswap.training.finetune import finetune
 from hotswap.training.methods.loading import load_lora_model
 from hotswap.training.model import Tally, measure, train_pass, trainable
 from hotswap.training.optimizer import MasterWeights, learning_rate

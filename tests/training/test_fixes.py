@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotswap.registry.cli import cli
-from hotswap.registry.domain.errors import InvalidData, InvalidSettings
+from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
@@ -27,6 +27,7 @@ from hotswap.training.data.formats import Example, Place, read_examples
 from hotswap.training.data.near import key
 from hotswap.training.data.splitting import alike, split
 from hotswap.training.data.structure import structure_of
+from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from hotswap.training.finetune import finetune
 from hotswap.training.prepare import prepare

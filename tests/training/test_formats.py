@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats import read_examples
+from hotswap.training.errors import InvalidData
 from tests.training.conftest import WriteRows
 
 USER = {"role": "user", "content": "hi"}

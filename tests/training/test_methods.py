@@ -26,7 +26,8 @@ from hotswap.serving.quantization import Quantization
 from hotswap.serving.settings import Kernels
 from hotswap.training.checkpoints import CheckpointFile
 from hotswap.training.collate import collate
-from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.errors import TrainingInterrupted
+from hotswap.training.finetune import finetune
 from hotswap.training.methods.adapted import Adapted, adapt
 from hotswap.training.methods.extraction import factors
 from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank

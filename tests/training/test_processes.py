@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.checkpoints import ResumeRefused
-from hotswap.training.finetune import TrainingInterrupted
+from hotswap.training.errors import ResumeRefused, TrainingInterrupted
 from hotswap.training.prepare import prepare
 from hotswap.training.processes import ALONE, Processes
 from hotswap.training.progress import Silence

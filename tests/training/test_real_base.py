@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.errors import BaseNotFound
 from hotswap.training.data.dataset import tokenize
 from hotswap.training.finetune import finetune
 from hotswap.training.progress import Silence

@@ -14,12 +14,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from hotswap.registry.domain.errors import Conflict, InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import Conflict, InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.checkpoints import CheckpointFile, ResumeRefused, difference
+from hotswap.training.checkpoints import CheckpointFile, difference
 from hotswap.training.commands.train import train
-from hotswap.training.finetune import TrainingInterrupted, finetune
+from hotswap.training.errors import InvalidData, ResumeRefused, TrainingInterrupted
+from hotswap.training.finetune import finetune
 from hotswap.training.model import Tally
 from hotswap.training.outcome import Outcome
 from hotswap.training.progress import Silence, Timing

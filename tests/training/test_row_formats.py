@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hotswap.registry.cli import cli
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.dataset import tokenize
@@ -22,6 +22,7 @@ from hotswap.training.data.formats import Example, Place, iter_examples, read_ex
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.known import FORMATS, detect
 from hotswap.training.data.formats.writing import write_examples
+from hotswap.training.errors import InvalidData
 from tests.training.conftest import WriteRows
 
 SYSTEM = {"role": "system", "content": "s"}

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hotswap.registry.domain.errors import HotswapError, InvalidRequest
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.train import train
-from hotswap.training.finetune import TrainingInterrupted
+from hotswap.training.errors import TrainingInterrupted
 from hotswap.training.model import Tally
 from hotswap.training.prepare import prepare
 from hotswap.training.progress import Ending, Silence, Timing

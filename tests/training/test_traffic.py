@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hotswap.registry.cli import cli
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.checks import check_examples
 from hotswap.training.data.findings import refuse
 from hotswap.training.data.formats import read_examples
@@ -22,6 +21,7 @@ from hotswap.training.data.traffic import (
     iter_served,
     requests_in,
 )
+from hotswap.training.errors import InvalidData
 
 
 def user(text: str) -> dict[str, Any]:

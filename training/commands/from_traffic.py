@@ -10,10 +10,10 @@ import click
 
 from hotswap.registry.commands.parts import example, since_option
 from hotswap.registry.commands.renamed import RenamedOptions
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.commands.rows import target_format_option
 from hotswap.training.data.formats.writing import write_examples
 from hotswap.training.data.traffic import Answers, Choice, collect, iter_served
+from hotswap.training.errors import InvalidData
 
 _OWNER_ONLY = 0o600
 

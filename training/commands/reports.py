@@ -12,7 +12,7 @@ import click
 from hotswap.registry.commands.parts import json_option
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.domain.policy import Condition
-from hotswap.training.evaluation.gate import RequirementNotMet
+from hotswap.training.errors import RequirementNotMet
 from hotswap.training.evaluation.report import EvalReport
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])

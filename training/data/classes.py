@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats import Example
 from hotswap.training.data.hashes import Counts, Texts
+from hotswap.training.errors import InvalidData
 
 MIN_MEAN_ROWS = 5
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.training.data.formats import Example, Place
+from hotswap.training.errors import InvalidData
 
 
 @dataclass(frozen=True, slots=True)

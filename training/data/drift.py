@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.distances import DISTANCES, Distance, Sample, Traits, ngrams
 from hotswap.training.data.findings import Finding, Severity
 from hotswap.training.data.formats import Example
+from hotswap.training.errors import InvalidData
 
 NUM_DRAWS = 20
 FOREIGN = 0.3

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats import Place
+from hotswap.training.errors import InvalidData
 
 _LISTED = 10
 

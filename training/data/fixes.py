@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
-from hotswap.registry.domain.errors import InvalidData, InvalidSettings
+from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
 from hotswap.registry.domain.values import ValueObject, first_problem
 from hotswap.training.data.classes import balance
@@ -18,6 +18,7 @@ from hotswap.training.data.hashes import text_hash
 from hotswap.training.data.near import key
 from hotswap.training.data.splitting import alike, question_text
 from hotswap.training.data.structure import structure_of
+from hotswap.training.errors import InvalidData
 
 _ROLES = {"question": "user", "answer": "assistant"}
 _MAX_STRUCTURED_SHARE = 0.05

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.checks import check_examples, check_lengths
@@ -17,6 +16,7 @@ from hotswap.training.data.findings import Finding, Severity
 from hotswap.training.data.formats import Example
 from hotswap.training.data.rows import rendered
 from hotswap.training.data.statistics import Share, Statistics, describe
+from hotswap.training.errors import InvalidData
 
 _LISTED = 5
 HELD_BACK = ("validation", "test")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hotswap.registry.domain.errors import InvalidData, InvalidPrompt
+from hotswap.registry.domain.errors import InvalidPrompt
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.dataset import Row, end_of_turn_id, tokenize
 from hotswap.training.data.findings import Finding, error
 from hotswap.training.data.formats import Example
+from hotswap.training.errors import InvalidData
 
 
 def rendered(

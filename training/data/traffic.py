@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from hotswap.registry.domain.access import covers
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import Message
 from hotswap.training.data.fixes import without_duplicates
 from hotswap.training.data.formats import Example, Place, read_examples
 from hotswap.training.data.formats.fields import Fields, conversation
 from hotswap.training.data.formats.records import records
 from hotswap.training.data.personal import personal_data, redacted
+from hotswap.training.errors import InvalidData
 
 _SIGNS = ("answer", "finish_reason", "adapter")
 _TRUNCATED = "length"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hotswap.registry.domain.digests import Digest, hash_file
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
 from hotswap.training.data.dataset import encode, tokenize
 from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.answered import AnsweredRow
 from hotswap.training.evaluation.engine import FreshEngine
 from hotswap.training.evaluation.metrics import Metric

@@ -15,9 +15,9 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any
 
-from hotswap.registry.domain.errors import HotswapError, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.policy import Condition
 
 MAX_LENGTH = 500
@@ -40,13 +40,6 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
 }
-
-
-class RequirementNotMet(HotswapError):
-    """The version was pushed, but what was required of it does not hold: the alias stays."""
-
-    code: ClassVar[str] = "requirement_not_met"
-    status: ClassVar[int] = 409
 
 
 @dataclass(frozen=True)

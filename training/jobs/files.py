@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from hotswap.registry.domain.access import ADMIN, Principal
-from hotswap.registry.domain.errors import TrainingFileNotFound
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import (
     link,
@@ -24,6 +23,7 @@ from hotswap.registry.durable import (
     open_directory,
     remove_directory,
 )
+from hotswap.training.errors import TrainingFileNotFound
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 

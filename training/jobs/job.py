@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from hotswap.registry.domain.errors import JobNotActive
 from hotswap.registry.domain.values import ValueObject
+from hotswap.training.errors import JobNotActive
 
 
 class Status(StrEnum):

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
-from hotswap.registry.domain.errors import BaseMismatch
 from hotswap.registry.http.app import Plane
 from hotswap.registry.http.planes import Surroundings
 from hotswap.registry.settings import read_section
 from hotswap.registry.signing import read_signing_key
+from hotswap.serving.errors import BaseMismatch
 from hotswap.training.jobs.api import jobs_router
 from hotswap.training.jobs.busy import BusyWatch
 from hotswap.training.jobs.files import Files

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from hotswap.registry.domain.errors import HotswapError
 from hotswap.registry.domain.values import ValueObject, first_problem
+from hotswap.training.errors import ReportUnreadable
 
 
 class Order(ValueObject):
@@ -86,12 +86,6 @@ class Failed(ValueObject):
 
 Report = Checked | Started | Stepped | Validated | Done | Failed
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
-
-
-class ReportUnreadable(HotswapError):
-    """A job's process wrote a line that is no report."""
-
-    code = "job_report_unreadable"
 
 
 def parse_report(line: bytes) -> Report:

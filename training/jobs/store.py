@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 
 from hotswap.registry.domain.access import Principal
-from hotswap.registry.domain.errors import JobNotFound
 from hotswap.registry.durable import new_directory, open_directory, write_file
+from hotswap.training.errors import JobNotFound
 from hotswap.training.jobs.events import EventLog
 from hotswap.training.jobs.files import Files, StoredFile
 from hotswap.training.jobs.job import Job

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from hotswap.registry.domain.errors import BaseMismatch, HotswapError
+from hotswap.registry.domain.errors import HotswapError
+from hotswap.serving.errors import BaseMismatch
 from hotswap.training.jobs.guard import run_guarded
 from hotswap.training.jobs.reports import (
     Checked,
@@ -135,7 +136,7 @@ def _carry_out(order: Order, line: Line) -> None:
 @contextmanager
 def _base_mismatch_named() -> Iterator[None]:
     """A run that was begun on other weights of the base is refused as serving refuses adapters."""
-    from hotswap.training.checkpoints import ResumeRefused
+    from hotswap.training.errors import ResumeRefused
 
     try:
         yield

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import Message, PromptFormat
 from hotswap.training.data.dataset import encode
 from hotswap.training.data.formats import Example
+from hotswap.training.errors import InvalidData
 
 _END_TOKEN, _NEXT_TOKEN = 1, 1  # behind a reference, when its likelihood is asked for
 

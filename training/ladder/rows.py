@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.data.formats import Example, read_examples
 from hotswap.training.data.splitting import split
+from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.evaluate import sampled
 from hotswap.training.ladder.pool import without_leaks
 from hotswap.training.prepare import gather

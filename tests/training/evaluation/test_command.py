@@ -18,7 +18,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
 from hotswap.training.commands.evaluate import evaluate
 from hotswap.training.commands.train import train
-from hotswap.training.evaluation.gate import RequirementNotMet
+from hotswap.training.errors import RequirementNotMet
 from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch

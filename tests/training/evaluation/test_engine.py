@@ -10,9 +10,9 @@ from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.adapters import AdapterRef
-from hotswap.registry.domain.errors import BaseMismatch, ContextLengthExceeded
 from hotswap.registry.settings import Home, RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.errors import BaseMismatch, ContextLengthExceeded
 from hotswap.serving.settings import Quantization
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from tests.peft_adapters import load_reference, make_adapter

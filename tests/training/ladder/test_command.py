@@ -16,11 +16,12 @@ from hotswap.registry.bundles.transfer import push
 from hotswap.registry.commands.push import push as push_command
 from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.digests import hash_file
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.ladder import ladder
 from hotswap.training.commands.train import train
+from hotswap.training.errors import InvalidData
 from hotswap.training.run import Run
 from hotswap.training.settings import TrainingHome
 from tests.training.help import help_without_torch

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.dataset import encode, tokenize
 from hotswap.training.data.formats import Example, Place
+from hotswap.training.errors import InvalidData
 from hotswap.training.ladder.prompting import Context, Prompting, in_front
 from tests.training.rows import examples_of
 

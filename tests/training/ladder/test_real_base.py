@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hotswap.registry.domain.errors import BaseNotFound
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import provide_base
+from hotswap.serving.errors import BaseNotFound
 from hotswap.training.commands.ladder import ladder
 from hotswap.training.commands.train import train
 from hotswap.training.settings import TrainingHome

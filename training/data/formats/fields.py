@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.registry.domain.prompts import Message
 from hotswap.training.data.formats.example import Example, Place
+from hotswap.training.errors import InvalidData
 
 
 @dataclass(frozen=True, slots=True)

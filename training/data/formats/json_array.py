@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats.example import Place
 from hotswap.training.data.formats.text import chunks
+from hotswap.training.errors import InvalidData
 
 MAX_ITEM_CHARACTERS = 1 << 24
 _DECODER = json.JSONDecoder()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.data.formats.chat import Chat, PromptCompletion
 from hotswap.training.data.formats.example import Example
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.gemini import Gemini
 from hotswap.training.data.formats.pairs import Alpaca, QuestionAnswer
 from hotswap.training.data.formats.sharegpt import ShareGpt
+from hotswap.training.errors import InvalidData
 
 
 class RowFormat(Protocol):

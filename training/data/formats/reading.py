@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats.example import Example
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.known import RowFormat, detect, format_named
 from hotswap.training.data.formats.records import records
+from hotswap.training.errors import InvalidData
 
 
 def read_examples(

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hotswap.registry.domain.errors import InvalidData, InvalidRequest
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.data.formats.example import Place
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.json_array import array_items
 from hotswap.training.data.formats.text import first_character, lines
+from hotswap.training.errors import InvalidData
 
 
 def records(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Fields]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from hotswap.registry.domain.errors import InvalidData
 from hotswap.training.data.formats.example import Place
+from hotswap.training.errors import InvalidData
 
 CHUNK_BYTES = 1 << 16
 _BYTE_ORDER_MARK = codecs.BOM_UTF8
