@@ -38,6 +38,8 @@ from hotswap.registry.http.auth import (
     require_closed,
 )
 from hotswap.registry.http.routes.adapters import registry_router
+from hotswap.registry.http.routes.rules import REGISTRY_RULES
+from hotswap.registry.http.rules import Rule, Rules
 
 if TYPE_CHECKING:
     from hotswap.registry.events.webhooks import WebhookSettings
@@ -67,7 +69,8 @@ class Plane:
 
     `leave` ends requests that wait for something to happen. It is called when the server is about
     to stop, again and again until every request has ended. `max_body_bytes` are paths whose bodies
-    may be larger than those of others; their routes must not keep them in memory.
+    may be larger than those of others; their routes must not keep them in memory. `rules` say which
+    scope each route needs; a route that none of them names needs `admin`.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Plane:
     health: Callable[[], dict[str, Any]] = _no_facts
     leave: Callable[[], None] = _nothing
     max_body_bytes: Mapping[str, int] = field(default_factory=dict)
+    rules: Sequence[Rule] = ()
 
 
 def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) -> Plane:
@@ -103,6 +107,7 @@ def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) 
     return Plane(
         name="registry",
         router=registry_router(registry, leaving),
+        rules=REGISTRY_RULES,
         lifespan=lifespan,
         health=lambda: {"store": asdict(registry.capabilities)},
         leave=leave,
@@ -128,7 +133,8 @@ def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> Fa
     limits = {path: size for plane in planes for path, size in plane.max_body_bytes.items()}
     app.add_middleware(BodyLimit, max_bytes=limits)
     if access is not None:
-        app.add_middleware(Authentication, access=access)
+        rules = Rules(rule for plane in planes for rule in plane.rules)
+        app.add_middleware(Authentication, access=access, rules=rules)
     app.add_middleware(RequestId)  # the last one added is the outermost
     _install_error_handlers(app)
 

@@ -1,8 +1,8 @@
 """Authentication of HTTP requests, in one place, and the id each request goes by.
 
-Every request passes here before any route: what is not public needs a token, and the table in
-`registry.access.scopes` says which scope. What no rule names needs `admin`, so a new route is
-closed until a rule opens it.
+Every request passes here before any route: what is not public needs a token, and the planes'
+rules say which scope. What no rule names needs `admin`, so a new route is closed until a rule
+opens it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hotswap.registry.access.audit import request_id
 from hotswap.registry.domain.access import ANYONE, AccessControl, Principal
 from hotswap.registry.domain.errors import HotswapError, Unauthenticated, Unavailable
-from hotswap.registry.http.rules import PUBLIC, authorize
+from hotswap.registry.http.rules import PUBLIC, Rules
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -55,9 +55,10 @@ class RequestId:
 class Authentication:
     """Lets a request through with its Principal, or answers 401 or 403 in its place."""
 
-    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
+    def __init__(self, app: ASGIApp, access: AccessControl, rules: Rules) -> None:
         self._app = app
         self._access = access
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -68,7 +69,7 @@ class Authentication:
         try:
             token = _bearer(Headers(scope=scope).get("authorization"))
             principal = await run_in_threadpool(self._access.principal, token)
-            authorize(principal, scope["method"], scope["path"], _ref_name(scope))
+            self._rules.authorize(principal, scope["method"], scope["path"], _ref_name(scope))
         except HotswapError as error:
             await refusal(error)(scope, receive, send)
             return

@@ -1,100 +1,67 @@
-"""Which scope each route needs: one table, and what is asked of a principal."""
+"""Which scope each route needs. Names no route itself: every plane brings the rules of its own."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hotswap.registry.domain.access import ADMIN, Principal, Verb
 
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    methods: str
-    path: re.Pattern[str]
-    verb: Verb
-    only_with_ref: bool = False
-
-
-def _rule(methods: str, path: str, verb: Verb, *, only_with_ref: bool = False) -> _Rule:
-    """`{name}` and `{alias}` match as the routes' own parameters do."""
-    pattern = path.replace("{name}", "(?P<name>.+)").replace("{alias}", "(?P<alias>[^/]+)")
-    return _Rule(methods, re.compile(pattern), verb, only_with_ref)
-
-
-# The first rule that matches decides; what no rule names needs `admin`. Digests are learnt by
-# those who may read a name, so blobs ask only for the verb. Routes that learn the name from the
-# body ask here for the verb and themselves for the name (`registry.http.auth.principal_of`).
-_RULES: Sequence[_Rule] = (
-    _rule("HEAD", "/v1/blobs/[^/]+", "push"),
-    _rule("PUT", "/v1/blobs/[^/]+", "push"),
-    _rule("POST", "/v1/uploads(/finish)?", "push"),
-    _rule("GET HEAD", "/v1/blobs/[^/]+", "pull"),
-    _rule("GET", "/v1/manifests/[^/]+", "pull"),
-    _rule("GET", "/v1/(resolve|card)", "pull"),
-    _rule("GET", "/v1/verify", "pull", only_with_ref=True),  # the whole store: admin
-    _rule("GET", "/v1/(adapters|versions)", "pull"),
-    # Who may only move sees no event, but learns how far the log has come.
-    _rule("GET", "/v1/events", "pull"),
-    _rule("GET", "/v1/events", "move"),
-    _rule("GET", "/v1/events", "release"),
-    # Servers follow with `pull`, and say what they have applied. Who moves an alias waits for them.
-    _rule("POST DELETE", "/v1/servers/[^/]+", "pull"),
-    _rule("GET", "/v1/servers", "pull"),
-    _rule("GET", "/v1/servers", "move"),
-    _rule("GET", "/v1/servers", "release"),
-    _rule("GET", "/v1/adapters/{name}/aliases/[^/]+/(history|target)", "pull"),
-    _rule("GET", "/v1/adapters/{name}/(versions|aliases|states)", "pull"),
-    _rule("GET", "/v1/adapters/{name}/versions/[^/]+/signatures", "pull"),
-    _rule("POST", "/v1/adapters/{name}/versions", "push"),
-    # Which of the two an alias needs is for the policy, and so for the route, to say.
-    _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "move"),
-    _rule("POST", "/v1/adapters/{name}/aliases/{alias}(/rollback)?", "release"),
-    # A file belongs to the token that sent it; a job asks for `push` on the name that it makes.
-    _rule("GET POST", "/v1/files", "push"),
-    _rule("GET DELETE", "/v1/files/[^/]+(/content)?", "push"),
-    _rule("GET POST", "/v1/fine_tuning/jobs(/[^/]+(/[a-z]+)?)?", "push"),
-    _rule("POST", "/v1/(chat/)?completions", "infer"),
-    _rule("GET", "/v1/models(/.*)?", "infer"),
-)
-
-
-# Says nothing about adapters: who one is, how the server is, how its API looks.
+# Says nothing about adapters: how the server is, how its API looks.
 PUBLIC = frozenset({"/health", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"})
 
 
-# Any valid token may ask who it is.
-ANY_TOKEN = frozenset({"/v1/whoami"})
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Whoever has `verb` on the name or the alias in the path may use the methods there.
+
+    Without a verb any valid token may.
+    """
+
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    verb: Verb | None
+    only_with_ref: bool = False
+
+    def names(self, method: str, path: str) -> bool:
+        return method in self.methods and self.path.fullmatch(path) is not None
+
+    def target(self, path: str, ref_name: str | None) -> str | None:
+        """What the verb is needed on: the path's name or alias, or else the query's `ref`."""
+        found = self.path.fullmatch(path)
+        groups = found.groupdict() if found else {}
+        name = groups.get("name")
+        if name is None:
+            return ref_name
+        return f"{name}@{groups['alias']}" if groups.get("alias") else name
 
 
-def authorize(principal: Principal, method: str, path: str, ref_name: str | None) -> None:
-    """Raises Forbidden unless the principal may use the route; `ref_name` is the adapter's name
-    in the query `ref`, if there is one."""
-    if path in ANY_TOKEN:
-        return
-    verbs = [
-        rule
-        for rule in _RULES
-        if method in rule.methods.split()
-        and rule.path.fullmatch(path)
-        and (ref_name is not None or not rule.only_with_ref)
-    ]
-    if not verbs:
-        principal.require(ADMIN)
-        return
-    wanted: list[tuple[Verb, str | None]] = [
-        (rule.verb, _target(rule, path, ref_name)) for rule in verbs
-    ]
-    if not any(principal.allows(verb, target) for verb, target in wanted):
-        verb, target = wanted[0]
-        principal.require(verb, target)
+def rule(methods: str, path: str, verb: Verb | None, *, only_with_ref: bool = False) -> Rule:
+    """`path` is a pattern; `{name}` and `{alias}` match as the routes' own parameters do."""
+    pattern = path.replace("{name}", "(?P<name>.+)").replace("{alias}", "(?P<alias>[^/]+)")
+    return Rule(frozenset(methods.split()), re.compile(pattern), verb, only_with_ref)
 
 
-def _target(rule: _Rule, path: str, ref_name: str | None) -> str | None:
-    found = rule.path.fullmatch(path)
-    groups = found.groupdict() if found else {}
-    name = groups.get("name")
-    if name is None:
-        return ref_name
-    return f"{name}@{groups['alias']}" if groups.get("alias") else name
+class Rules:
+    """The rules of all planes: one that is met is enough; what no rule names needs `admin`."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = tuple(rules)
+
+    def naming(self, method: str, path: str) -> list[Rule]:
+        return [rule for rule in self._rules if rule.names(method, path)]
+
+    def authorize(self, principal: Principal, method: str, path: str, ref_name: str | None) -> None:
+        """Raises Forbidden unless the principal may use the route; `ref_name` is the adapter's
+        name in the query `ref`, if there is one."""
+        wanted: list[tuple[Verb, str | None]] = []
+        for rule in self.naming(method, path):
+            if rule.only_with_ref and ref_name is None:
+                continue
+            if rule.verb is None:
+                return
+            wanted.append((rule.verb, rule.target(path, ref_name)))
+        if not any(principal.allows(verb, target) for verb, target in wanted):
+            verb, target = wanted[0] if wanted else (ADMIN, None)
+            principal.require(verb, target)

@@ -19,6 +19,7 @@ from hotswap.registry.domain.adapters import DEFAULT_ALIAS
 from hotswap.registry.domain.errors import HotswapError
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.http.auth import principal_of
+from hotswap.registry.http.rules import rule
 from hotswap.serving.requests.generation import Generation, Piece
 from hotswap.serving.requests.inference import Inference
 from hotswap.serving.requests.logprobs import ChatLogprobs, TextLogprobs, joined
@@ -35,6 +36,12 @@ from hotswap.serving.requests.schemas import (
 )
 
 _PAGE = 500
+
+# Routes that learn the adapters from the body or the path ask for their names themselves.
+SERVING_RULES = (
+    rule("POST", "/v1/(chat/)?completions", "infer"),
+    rule("GET", "/v1/models(/.*)?", "infer"),
+)
 
 
 def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter:

@@ -27,7 +27,7 @@ from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.engine.scheduler import Limits
 from hotswap.serving.execution.probes import check_text
 from hotswap.serving.execution.runner import ModelRunner, PreparedAdapter
-from hotswap.serving.http.api import serving_router
+from hotswap.serving.http.api import SERVING_RULES, serving_router
 from hotswap.serving.models import Model
 from hotswap.serving.models.choice import Placement, make_model
 from hotswap.serving.requests.deliveries import Deliveries
@@ -155,7 +155,7 @@ class Serving:
                 self.stop()
 
         router = serving_router(self.inference, self.registry)
-        return Plane("serving", router, lifespan, self.health)
+        return Plane("serving", router, lifespan, self.health, rules=SERVING_RULES)
 
 
 def _use_one_thread() -> None:

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hotswap.registry.http.app import Plane
 from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.http.rules import rule
 from hotswap.registry.settings import read_section
 from hotswap.registry.signing import read_signing_key
 from hotswap.serving.errors import BaseMismatch
@@ -27,6 +28,13 @@ from hotswap.training.settings import TrainingHome, TrainingSettings
 
 _MB = 1_000_000
 _FORM_BYTES = 64 << 10  # what a multipart form adds to its file
+
+# A file belongs to the token that sent it; a job asks for `push` on the name that it makes.
+JOBS_RULES = (
+    rule("GET POST", "/v1/files", "push"),
+    rule("GET DELETE", "/v1/files/[^/]+(/content)?", "push"),
+    rule("GET POST", "/v1/fine_tuning/jobs(/[^/]+(/[a-z]+)?)?", "push"),
+)
 
 
 def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -> Plane | None:
@@ -56,7 +64,14 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
     router.include_router(files_router(files))
     router.include_router(jobs_router(around.base_id, files, store, queue))
     max_bytes = settings.max_file_mb * _MB + _FORM_BYTES
-    return Plane("jobs", router, lifespan, queue.health, max_body_bytes={"/v1/files": max_bytes})
+    return Plane(
+        "jobs",
+        router,
+        lifespan,
+        queue.health,
+        max_body_bytes={"/v1/files": max_bytes},
+        rules=JOBS_RULES,
+    )
 
 
 class _Orders:
