@@ -188,8 +188,8 @@ def _package_file(built_in: BuiltIn) -> Path | None:
         files = metadata.files(built_in.package) or []
     except metadata.PackageNotFoundError:
         return None
-    found = next((f for f in files if str(f) == built_in.file), None)
-    return None if found is None else Path(str(found.locate()))
+    file = next((f for f in files if str(f) == built_in.file), None)
+    return None if file is None else Path(str(file.locate()))
 
 
 def _from_gguf(gguf_file: Path, model_id: str, bases: Path) -> BaseDirectory:

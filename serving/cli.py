@@ -75,9 +75,9 @@ def base(name: str) -> None:
     """
     from hotswap.serving.base_model import provide_base
 
-    found = provide_base(name, read_home(ServingHome).bases)
-    click.echo(found.fingerprint().model_dump_json(indent=2))
-    click.echo(f"{found.path}", err=True)
+    base_directory = provide_base(name, read_home(ServingHome).bases)
+    click.echo(base_directory.fingerprint().model_dump_json(indent=2))
+    click.echo(f"{base_directory.path}", err=True)
 
 
 @click.command(

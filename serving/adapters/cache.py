@@ -78,10 +78,10 @@ class AdapterCache(Generic[AdapterT]):
         Raises, once, the error a fetch ended with; asking again fetches again.
         """
         with self._lock:
-            found = self._memory.get(adapter)
-            if found is not None:
+            adapter_in_memory = self._memory.get(adapter)
+            if adapter_in_memory is not None:
                 self._memory.move_to_end(adapter)
-                return found
+                return adapter_in_memory
             error = self._failed.pop(adapter, None)
             if error is not None:
                 raise error

@@ -10,7 +10,7 @@ from hotswap.registry.domain.digests import Digest
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to rely on a slot. `is_new` tells that the adapter must be loaded into it first."""
+    """The right to rely on a slot. `is_new`: the adapter must be loaded into it first."""
 
     slot: int
     is_new: bool

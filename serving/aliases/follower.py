@@ -24,7 +24,7 @@ PAGE = 1000
 MIN_RETRY_S = 0.1
 MAX_RETRY_S = 2.0
 JOIN_S = 1.0
-NUM_GOODBYES = 3
+NUM_DEREGISTRATIONS = 3
 
 
 class Follower:
@@ -61,25 +61,25 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Say goodbye, which also ends the wait for events at the registry."""
+        """Deregister, which also ends the wait for events at the registry."""
         self._stopping.set()
-        for _ in range(NUM_GOODBYES):
-            was_told = self._say_goodbye()
+        for _ in range(NUM_DEREGISTRATIONS):
+            is_deregistered = self._deregister()
             self._thread.join(JOIN_S)
-            if not was_told:
+            if not is_deregistered:
                 return  # the thread is not waiting at a registry that nobody reaches
             if not self._thread.is_alive():
                 break
-        self._say_goodbye()  # a report may have crossed the first one
+        self._deregister()  # a report may have crossed the first one
 
     def health(self) -> dict[str, Any]:
         return {"follows_events": bool(self._is_following), "event": self._cursor}
 
-    def _say_goodbye(self) -> bool:
+    def _deregister(self) -> bool:
         try:
             self._registry.forget(self.server_id)
         except HotswapError as error:
-            _log.info("the registry was not told that this server stops: %s", error)
+            _log.info("this server stops, and the registry did not answer: %s", error)
             return False
         return True
 

@@ -28,7 +28,7 @@ from hotswap.registry.domain.signatures import PublicKey, Signature
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.signing import check_move_signature, check_version_signature
 from hotswap.serving.aliases.seen_moves import SeenMoves
-from hotswap.serving.aliases.version_table import Pointer
+from hotswap.serving.aliases.version_table import ResolvedRef
 from hotswap.serving.errors import StalePointer
 
 # Registries behind one address may be behind each other by their freshness, a second: an older
@@ -85,12 +85,12 @@ class Trust:
         self._registry = registry
         self._seen = seen
         self._pauses_s = pauses_s
-        self._targets: dict[tuple[str, str], Pointer] = {}
+        self._targets: dict[tuple[str, str], ResolvedRef] = {}
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         # Only what holds is remembered: an exception is not cached.
         self._require_version = lru_cache(_MAX_VERSIONS)(self._check_version)
 
-    def verified(self, ref: AdapterRef, pointer: Pointer) -> AdapterVersion:
+    def verified(self, ref: AdapterRef, pointer: ResolvedRef) -> AdapterVersion:
         """The version to serve for `ref`, which was resolved to `pointer`: another one only when
         the alias was moved meanwhile.
 
@@ -104,18 +104,18 @@ class Trust:
         return version
 
     def _pointed_to(
-        self, name: str, alias: str, pointer: Pointer, keys: list[frozenset[str]]
-    ) -> Pointer:
+        self, name: str, alias: str, pointer: ResolvedRef, keys: list[frozenset[str]]
+    ) -> ResolvedRef:
         """One question to the registry a move, also of one to the same version: that one may be
         forged as well. Nothing is asked while the alias stays."""
         place = name, alias
         if self._targets.get(place) == pointer:
             return pointer
         with self._locks.setdefault(place, threading.Lock()):
-            self._targets[place] = found = self._ask(name, alias, keys)
-        return found
+            self._targets[place] = pointer = self._ask(name, alias, keys)
+        return pointer
 
-    def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> Pointer:
+    def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> ResolvedRef:
         for pause_s in (*self._pauses_s, None):
             target = self._registry.target(name, alias)
             move, version = target.move, target.version
@@ -127,7 +127,7 @@ class Trust:
                     raise
                 time.sleep(pause_s)
             else:
-                return Pointer(version, move.sequence)
+                return ResolvedRef(version, move.sequence)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _check_version(

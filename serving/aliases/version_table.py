@@ -2,8 +2,8 @@
 
 While the feed is followed an entry is used without asking, for at most `max_age_s`. Without the
 feed every use asks the registry. When the registry cannot be reached, what was known last stays in
-use for `grace_s` after it was last confirmed: a rollback cannot be heard of then, but stopping to
-answer would be worse.
+use for `grace_s` after it was last confirmed: no rollback arrives then, but stopping to answer
+would be worse.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_SERVED = 1000  # a report is sent every few seconds and must stay small
 RETRY_S = 1.0
 
 
-class Pointer(NamedTuple):
+class ResolvedRef(NamedTuple):
     """What a reference means, and which move of the alias says so; 0 for what never moves, a
     number or a digest."""
 
@@ -38,7 +38,7 @@ class Pointer(NamedTuple):
 
 @dataclass(slots=True)
 class _Entry:
-    pointer: Pointer
+    pointer: ResolvedRef
     confirmed_at: float
     ask_at: float
     is_used: bool = False
@@ -66,7 +66,7 @@ class VersionTable:
         # Counts what makes answers worthless that were asked for before.
         self._num_invalidations = 0
 
-    def pointer(self, ref: AdapterRef) -> Pointer:
+    def pointer(self, ref: AdapterRef) -> ResolvedRef:
         """What the reference means; raises what the registry raises.
 
         Raises Unavailable only when nothing is known, or for too long.
@@ -96,11 +96,11 @@ class VersionTable:
             return self._store(ref, pointer, is_used=True)
 
     def apply(self, event: Event) -> None:
-        """Take over what the event tells."""
+        """Take over the alias's move, or the change of a version's state."""
         with self._lock:
             if event.move is not None:
                 ref = AdapterRef(event.move.name, alias=event.move.alias)
-                self._store(ref, Pointer(event.version, event.move.sequence), is_used=False)
+                self._store(ref, ResolvedRef(event.version, event.move.sequence), is_used=False)
             elif event.state is not None:
                 self._num_invalidations += 1
                 for ref, entry in list(self._entries.items()):
@@ -133,13 +133,13 @@ class VersionTable:
             )
             return dict(islice(used, MAX_SERVED))
 
-    def _ask(self, ref: AdapterRef) -> Pointer:
+    def _ask(self, ref: AdapterRef) -> ResolvedRef:
         if ref.alias is None:
-            return Pointer(self._registry.resolve(ref), 0)
+            return ResolvedRef(self._registry.resolve(ref), 0)
         target = self._registry.target(ref.name, ref.alias)
-        return Pointer(target.version, target.move.sequence)
+        return ResolvedRef(target.version, target.move.sequence)
 
-    def _store(self, ref: AdapterRef, pointer: Pointer, *, is_used: bool) -> Pointer:
+    def _store(self, ref: AdapterRef, pointer: ResolvedRef, *, is_used: bool) -> ResolvedRef:
         """Keep what is newer; the caller holds the lock."""
         now = self._now()
         entry = self._entries.get(ref)

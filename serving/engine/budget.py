@@ -15,8 +15,8 @@ class StepBudget:
     """
 
     left: float
-    keys_a_row: float
-    """See Model.keys_a_row."""
+    keys_per_row: float
+    """See Model.keys_per_row."""
     streams_wait: bool = False
 
     def take(self, start: int, length: int) -> None:
@@ -32,12 +32,12 @@ class StepBudget:
         that every prompt ends."""
         if self.left < 1 or not self.streams_wait:
             return min(wanted, int(self.left))
-        # The largest n with n + (start * n + n² / 2) / keys_a_row <= left.
-        row = 1 + start / self.keys_a_row
-        most = 2 * self.left / (row + math.sqrt(row * row + 2 * self.left / self.keys_a_row))
+        # The largest n with n + (start * n + n² / 2) / keys_per_row <= left.
+        row = 1 + start / self.keys_per_row
+        most = 2 * self.left / (row + math.sqrt(row * row + 2 * self.left / self.keys_per_row))
         return max(1, min(wanted, int(most)))
 
     def _cost(self, start: int, length: int) -> float:
         if not self.streams_wait or length == 1:  # a decoded token is never put off
             return length
-        return length + (start * length + length * length / 2) / self.keys_a_row
+        return length + (start * length + length * length / 2) / self.keys_per_row

@@ -205,15 +205,15 @@ class Engine(Generic[AdapterT]):
     def _admit(self, sequence: Sequence) -> Admission:
         """Lease slots for all of the sequence's adapters or for none, loading those in memory."""
         try:
-            found = [(digest, self._adapters.get(digest)) for digest, _ in sequence.adapters]
-            for digest, _ in found:
+            adapters = [(digest, self._adapters.get(digest)) for digest, _ in sequence.adapters]
+            for digest, _ in adapters:
                 if (refusal := self._refused.pop(digest, None)) is not None:
                     raise refusal
         except Exception as error:
             self._fail(sequence, error)
             return Admission.FAILED
         leased: list[tuple[Digest, int]] = []
-        for digest, adapter in found:
+        for digest, adapter in adapters:
             if adapter is None:
                 admission = Admission.NOT_HERE
                 break

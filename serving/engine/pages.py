@@ -18,7 +18,7 @@ def num_pages_of(num_tokens: int) -> int:
 class PagePool:
     """Pages 0 to `num_pages` - 1, each with a number of users.
 
-    A full page can be kept under a key that tells all that its contents depend on. Invariant: a
+    A full page can be kept under a key of all that its contents depend on. Invariant: a
     kept page is not written until it is evicted, and only one that nobody uses is evicted, the one
     unused for longest first.
     """
@@ -42,28 +42,28 @@ class PagePool:
         """Pages that are kept and that nobody uses."""
         return len(self._idle)
 
-    def num_available(self, found: Iterable[int] = ()) -> int:
-        """How many pages can be taken beside those `found`."""
-        return len(self._free) + len(self._idle) - sum(page in self._idle for page in found)
+    def num_available(self, cached: Iterable[int] = ()) -> int:
+        """How many pages can be taken beside those `cached`."""
+        return len(self._free) + len(self._idle) - sum(page in self._idle for page in cached)
 
-    def num_held_alone(self, pages: Iterable[int], found: Collection[int] = ()) -> int:
-        """How many of `pages` become available beside those `found` when their user gives them
+    def num_held_alone(self, pages: Iterable[int], cached: Collection[int] = ()) -> int:
+        """How many of `pages` become available beside those `cached` when their user gives them
         back."""
-        return sum(self._num_users[page] == 1 and page not in found for page in pages)
+        return sum(self._num_users[page] == 1 and page not in cached for page in pages)
 
     def find(self, keys: Iterable[Hashable]) -> list[int]:
         """The pages kept under the first of `keys`, up to the first that is not there."""
-        found: list[int] = []
+        cached: list[int] = []
         for key in keys:
             page = self._kept.get(key)
             if page is None:
                 break
-            found.append(page)
-        return found
+            cached.append(page)
+        return cached
 
-    def share(self, found: Iterable[int]) -> array[int]:
+    def share(self, cached: Iterable[int]) -> array[int]:
         """Use what `find` gave."""
-        pages = array("i", found)
+        pages = array("i", cached)
         for page in pages:
             self._num_users[page] += 1
             self._idle.pop(page, None)

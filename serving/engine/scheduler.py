@@ -21,7 +21,7 @@ from hotswap.serving.engine.budget import StepBudget
 from hotswap.serving.engine.fairness import OUTPUT_WEIGHT, VirtualCounters
 from hotswap.serving.engine.pages import PAGE, PagePool, num_pages_of
 from hotswap.serving.engine.sequence import Batch, Sequence, Work
-from hotswap.serving.engine.speculation import Lookup, Tally
+from hotswap.serving.engine.speculation import GuessCounts, Lookup
 
 # How many later requests may start before one that waits for a slot; then they wait behind it,
 # the slots drain, and it gets one. Without a bound, steady traffic for loaded adapters starves it.
@@ -58,8 +58,8 @@ class Limits:
     enable_prefix_caching: bool = False
     num_speculative_tokens: int = 0
     """How many tokens may be guessed in one step, of all sequences together."""
-    keys_a_row: float = math.inf
-    """See Model.keys_a_row."""
+    keys_per_row: float = math.inf
+    """See Model.keys_per_row."""
 
     def __post_init__(self) -> None:
         assert self.max_num_batched_tokens >= self.max_num_seqs + self.prefill_chunk
@@ -89,7 +89,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
-        self.guesses = Tally()
+        self.guesses = GuessCounts()
         self.pages = PagePool(limits.num_pages)
         self._lines: dict[Hashable, deque[Sequence]] = {}  # by account, in order of arrival
         self._counters = VirtualCounters()
@@ -113,7 +113,7 @@ class Scheduler:
         """
         for sequence in self.running:
             self._keep_pages(sequence)
-        plan = _Plan(StepBudget(self.limits.max_num_batched_tokens, self.limits.keys_a_row))
+        plan = _Plan(StepBudget(self.limits.max_num_batched_tokens, self.limits.keys_per_row))
         self._decode(plan)
         plan.budget.streams_wait = bool(plan.works)
         self._prefill(plan, admit)
@@ -243,9 +243,9 @@ class Scheduler:
         """The first work of the account's next sequence; None when none may start now."""
         while not plan.is_closed and (line := self._lines.get(account)):
             sequence = line[0]
-            found = self._find_pages(sequence)
-            work = self._chunk(plan, sequence, len(found) * PAGE)
-            victims = self._make_way(sequence, found)
+            cached = self._cached_pages(sequence)
+            work = self._chunk(plan, sequence, len(cached) * PAGE)
+            victims = self._make_way(sequence, cached)
             overtaken = any(s.num_overtaken >= MAX_OVERTAKEN for s in plan.passed_over)
             if work is None or victims is None or overtaken:
                 plan.is_closed = True
@@ -262,49 +262,49 @@ class Scheduler:
             for victim in victims:
                 self._preempt(plan, victim)
                 plan.is_closed = True
-            self._admit(sequence, found)
+            self._admit(sequence, cached)
             return work
         return None
 
-    def _find_pages(self, sequence: Sequence) -> list[int]:
+    def _cached_pages(self, sequence: Sequence) -> list[int]:
         """Kept pages that the sequence begins with. Its last token is computed in any case, and
-        all that are to be told of."""
+        each whose log probability is asked for."""
         if not self.limits.enable_prefix_caching or sequence.sampling.prompt_logprobs is not None:
             return []
         return self.pages.find(map(sequence.page_key, range((sequence.num_tokens - 1) // PAGE)))
 
-    def _make_way(self, sequence: Sequence, found: list[int]) -> list[Sequence] | None:
+    def _make_way(self, sequence: Sequence, cached: list[int]) -> list[Sequence] | None:
         """Whom to preempt so that the sequence can start; None when it must wait.
 
         It needs a seat, its pages, and one page more for each that runs, so that the next step
         does not preempt again. Running sequences give way only when their account has more than
-        its part of the seats or the pages, and the waiting one would not have more than its own.
+        its share of the seats or the pages, and the waiting one would not have more than its own.
         """
         victims: list[Sequence] = []
-        num_needed = num_pages_of(sequence.num_tokens) - len(found)
-        num_available = self.pages.num_available(found)
+        num_needed = num_pages_of(sequence.num_tokens) - len(cached)
+        num_available = self.pages.num_available(cached)
         while (
             len(self.running) - len(victims) >= self.limits.max_num_seqs
             or num_needed + len(self.running) - len(victims) > num_available
         ):
-            victim = self._over_its_part(sequence, victims)
+            victim = self._youngest_above_share(sequence, victims)
             if victim is None:
                 return None
             victims.append(victim)
-            num_available += self.pages.num_held_alone(victim.pages, found)
+            num_available += self.pages.num_held_alone(victim.pages, cached)
         return victims
 
-    def _over_its_part(self, sequence: Sequence, gone: list[Sequence]) -> Sequence | None:
-        """The youngest sequence of the account that is most above its part of the server."""
-        part = 1 / min(self._counters.num_active, self.limits.max_num_seqs)
+    def _youngest_above_share(self, sequence: Sequence, gone: list[Sequence]) -> Sequence | None:
+        """The youngest sequence of the account that is most above its share of the server."""
+        share = 1 / min(self._counters.num_active, self.limits.max_num_seqs)
         of: dict[Hashable, list[Sequence]] = {sequence.account: []}
         for running in self.running:
             if running not in gone:
                 of.setdefault(running.account, []).append(running)
         used = {account: self._used(sequences) for account, sequences in of.items()}
-        if self._used([*of[sequence.account], sequence]) > part:
+        if self._used([*of[sequence.account], sequence]) > share:
             return None
-        above = [account for account in of if used[account] > part and len(of[account]) > 1]
+        above = [account for account in of if used[account] > share and len(of[account]) > 1]
         if not above:
             return None
         return max(of[max(above, key=used.__getitem__)], key=_age)
@@ -316,15 +316,15 @@ class Scheduler:
         seats = len(sequences) / self.limits.max_num_seqs
         return max(seats, num_pages / self.limits.num_pages)
 
-    def _admit(self, sequence: Sequence, found: list[int]) -> None:
+    def _admit(self, sequence: Sequence, cached: list[int]) -> None:
         self._unqueue(sequence)
         self.running.append(sequence)
-        sequence.pages = self.pages.share(found)
-        more = self.pages.take(num_pages_of(sequence.num_tokens) - len(found))
+        sequence.pages = self.pages.share(cached)
+        more = self.pages.take(num_pages_of(sequence.num_tokens) - len(cached))
         assert more is not None
         sequence.pages += more
-        sequence.num_kept = len(found)
-        sequence.num_computed = len(found) * PAGE
+        sequence.num_kept = len(cached)
+        sequence.num_computed = len(cached) * PAGE
         if not sequence.num_preempted:
             sequence.num_cached = sequence.num_computed
             self.num_cached_tokens += sequence.num_cached

@@ -41,7 +41,7 @@ class SamplingParams:
     """No stop token before so many."""
     stop_token_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
-    """Whether log probabilities are told, and of how many likeliest tokens beside the chosen."""
+    """Whether log probabilities are returned, and of how many likeliest tokens."""
     prompt_logprobs: int | None = None
     """The same for the prompt's own tokens, the first excepted; nothing before them is reused."""
 
@@ -90,7 +90,7 @@ class Delta:
     """What one step adds to a sequence: a token, the end, or an error.
 
     `token_id` is None when the step brought only the end: a stop token is not passed on, and only
-    told as `end_id` where the prompt's log probabilities are told, too.
+    given as `end_id` where the prompt's log probabilities are returned, too.
     """
 
     token_id: int | None = None
@@ -205,8 +205,8 @@ class Work:
         return self.length == 1 and self.start >= len(self.sequence.prompt_ids)
 
     @property
-    def num_told(self) -> int:
-        """Its first rows, each of which tells the log probability of the prompt's next token."""
+    def num_scored_rows(self) -> int:
+        """Its first rows, each of which gives the log probability of the prompt's next token."""
         if self.sequence.sampling.prompt_logprobs is None:
             return 0
         last = len(self.sequence.prompt_ids) - 1

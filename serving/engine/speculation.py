@@ -18,7 +18,7 @@ MAX_PAUSE = 64
 
 
 @dataclass(slots=True)
-class Tally:
+class GuessCounts:
     """Guesses of all sequences."""
 
     num_guessed: int = 0
@@ -32,9 +32,9 @@ class Lookup:
     guesses cost at most one step in MAX_PAUSE once they have been wrong for a while.
     """
 
-    def __init__(self, max_guess: int, tally: Tally) -> None:
+    def __init__(self, max_guess: int, counts: GuessCounts) -> None:
         self._max_guess = max_guess
-        self._tally = tally
+        self._tally = counts
         self._places: list[dict[tuple[int, ...], int]] = [{} for _ in NGRAMS]
         self._num_known = 0
         self._num_next = min(FIRST_GUESS, max_guess)

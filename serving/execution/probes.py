@@ -25,20 +25,20 @@ def check_text(probes: Sequence[Probe], prompt: PromptFormat, tokenizer: Tokeniz
     """Raises ProbeMismatch when a probe's messages render to other tokens than in training."""
     for probe in probes:
         text = prompt.render(probe.messages)
-        found = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+        rendered = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
         expected = probe.token_ids[: probe.num_prompt_tokens]
-        if found != expected:
+        if rendered != expected:
             at = next(
                 (
                     i
-                    for i, pair in enumerate(zip(found, expected, strict=False))
+                    for i, pair in enumerate(zip(rendered, expected, strict=False))
                     if len({*pair}) > 1
                 ),
-                min(len(found), len(expected)),
+                min(len(rendered), len(expected)),
             )
             raise ProbeMismatch(
                 f"the adapter's probe is {len(expected)} tokens long where it was trained and "
-                f"{len(found)} here; they part at token {at}: the template or tokenizer differs"
+                f"{len(rendered)} here; they part at token {at}: the template or tokenizer differs"
             )
 
 
@@ -50,13 +50,14 @@ def replay(
 
     Raises ProbeMismatch when their mean disagreement is above `tolerance` (nats).
     """
-    found = yield from disagreement(model, slot, probes, max_rows)
-    if not found <= tolerance:
+    divergence = yield from disagreement(model, slot, probes, max_rows)
+    if not divergence <= tolerance:
         raise ProbeMismatch(
-            f"the adapter's probes disagree with what was recorded in training by {found:.3f} nats,"
+            "the adapter's probes disagree with what was recorded in training by "
+            f"{divergence:.3f} nats,"
             f" {tolerance:.3f} are allowed: the base, its quantization, the adapter's scaling or "
             "its weights differ",
-            disagreement=found,
+            disagreement=divergence,
             tolerance=tolerance,
         )
 
@@ -70,12 +71,12 @@ def disagreement(
     the square of small differences, as quantization makes them, and linearly with the surprise
     when a token the adapter was sure of becomes unlikely.
     """
-    found = []
+    parts = []
     for step in _steps(model.spare_pages, slot, probes, max_rows):
         # A copy: the next step, which may be another's, writes over it.
-        found.append(model.forward(step).logits.clone())
+        parts.append(model.forward(step).logits.clone())
         yield
-    logits = torch.cat(found).float()
+    logits = torch.cat(parts).float()
     recorded = [top for probe in probes for top in probe.top]
     total = 0.0
     for row, norm, top in zip(logits, logits.logsumexp(-1), recorded, strict=True):

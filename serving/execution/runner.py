@@ -72,8 +72,8 @@ class ModelRunner:
         chosen: dict[int, list[NextToken]] = {}
         row = 0
         for work in works:
-            _tell(work, output.logits[row : row + work.num_told])
-            row += work.num_told
+            _score_prompt(work, output.logits[row : row + work.num_scored_rows])
+            row += work.num_scored_rows
             if work.samples:
                 chosen[work.sequence.id] = self._choose(work, output, row)
                 row += 1 + len(work.draft)
@@ -106,7 +106,7 @@ class ModelRunner:
             last = len(token_ids) - 1
             token_ids += work.draft
             segments.append(Segment(start, len(token_ids), work.start, work.sequence.pages))
-            wanted += range(start, start + work.num_told)
+            wanted += range(start, start + work.num_scored_rows)
             if work.samples:
                 wanted += range(last, len(token_ids))
         return StepInput(token_ids, segments, _adapters(works, segments), wanted)
@@ -117,21 +117,28 @@ class ModelRunner:
         return self._choosers[sequence.id]
 
 
-def _tell(work: Work, logits: Tensor) -> None:
-    """Note what `logits` (num_told, vocab) say of the prompt's next tokens, once for each."""
+def _score_prompt(work: Work, logits: Tensor) -> None:
+    """Keep the log probabilities of the prompt's next tokens, once for each.
+
+    `logits` is (num_scored_rows, vocab).
+    """
     sequence, num_top = work.sequence, work.sequence.sampling.prompt_logprobs
     for at, row in enumerate(logits, start=work.start):
-        if num_top is not None and at >= len(sequence.prompt_logprobs):  # preempted: told before
-            found = logprobs_of(row, sequence.prompt_ids[at + 1], num_top)
-            sequence.prompt_logprobs.append(found)
+        if num_top is not None and at >= len(
+            sequence.prompt_logprobs
+        ):  # preempted: returned before
+            logprobs = logprobs_of(row, sequence.prompt_ids[at + 1], num_top)
+            sequence.prompt_logprobs.append(logprobs)
 
 
 def _adapters(works: Rows[Work], segments: Rows[Segment]) -> list[AdapterRows]:
     """The rows of each adapter, stacked ones in their order; neighbours with the same slots and
     scales are taken together."""
-    found: list[AdapterRows] = []
+    adapter_rows: list[AdapterRows] = []
     pairs = zip(works, segments, strict=True)
     for slots, same in itertools.groupby(pairs, key=lambda pair: pair[0].sequence.slots):
         rows = [segment for _, segment in same]
-        found += [AdapterRows(slot, rows[0].start, rows[-1].end, scale) for slot, scale in slots]
-    return found
+        adapter_rows += [
+            AdapterRows(slot, rows[0].start, rows[-1].end, scale) for slot, scale in slots
+        ]
+    return adapter_rows

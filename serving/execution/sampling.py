@@ -80,8 +80,8 @@ def likeliest(values: Tensor, num: int) -> Tensor:
     if num == 0:
         return torch.empty(0, dtype=torch.long)
     least = values.topk(num).values[-1]
-    found = (values >= least).nonzero()[:, 0]
-    return found[values[found].sort(descending=True, stable=True).indices[:num]]
+    kept = (values >= least).nonzero()[:, 0]
+    return kept[values[kept].sort(descending=True, stable=True).indices[:num]]
 
 
 def penalize(logits: Tensor, params: SamplingParams, is_seen: Tensor, counts: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     order = likeliest(probabilities, _FIRST_LOOK)
     if float(probabilities[order].double().sum()) < top_p:
         order = likeliest(probabilities, len(probabilities))
-    found = probabilities[order].double()
-    before = found.cumsum(-1) - found
+    sorted_probabilities = probabilities[order].double()
+    before = sorted_probabilities.cumsum(-1) - sorted_probabilities
     return order[: max(1, int((before < top_p).sum()))]
 
 

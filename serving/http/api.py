@@ -65,8 +65,8 @@ def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter
     def models(request: Request) -> dict[str, Any]:
         base = _model(inference.resolver.servable.base_name, 0, "hotswap")
         principal = principal_of(request)
-        found = [base, *_adapter_models(registry)]
-        allowed = [m for m in found if principal.allows("infer", m["id"].partition("@")[0])]
+        models = [base, *_adapter_models(registry)]
+        allowed = [m for m in models if principal.allows("infer", m["id"].partition("@")[0])]
         return {"object": "list", "data": allowed}
 
     @router.get("/v1/models/{name:path}")
@@ -212,8 +212,8 @@ class _Answer:
         async for piece in self._pieces():
             texts[piece.index] = texts.get(piece.index, "") + piece.text
             reasons[piece.index] = piece.finish_reason
-            if found := self._logprobs_of(piece):
-                logprobs[piece.index].append(found)
+            if entries := self._logprobs_of(piece):
+                logprobs[piece.index].append(entries)
         return [
             self.choice(
                 index,
@@ -242,7 +242,7 @@ class _Answer:
             for number, generation in enumerate(self._generations):
                 async for piece in generation.pieces():
                     piece = replace(piece, index=number * self._body.n + piece.index)
-                    self._recording.hear(piece)
+                    self._recording.add(piece)
                     yield piece
             self._recording.finish(self._generations)
         finally:

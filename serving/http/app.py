@@ -180,7 +180,7 @@ def _limits(settings: ServingSettings, model: Model) -> Limits:
         prefill_chunk=settings.prefill_chunk,
         num_pages=settings.kv_cache_tokens // PAGE,
         is_cut_invariant=model.is_cut_invariant,
-        keys_a_row=model.keys_a_row,
+        keys_per_row=model.keys_per_row,
         enable_prefix_caching=settings.enable_prefix_caching and model.is_cut_invariant,
         num_speculative_tokens=settings.num_speculative_tokens if model.is_cut_invariant else 0,
     )

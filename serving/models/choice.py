@@ -16,7 +16,7 @@ from hotswap.serving.models.generic import Generic
 from hotswap.serving.models.llama import Llama
 from hotswap.serving.models.native_llama import NativeLlama, unsupported
 from hotswap.serving.models.step import Model
-from hotswap.serving.models.weights import Shape, not_lean, read_config
+from hotswap.serving.models.weights import Shape, read_config, unsupported_reason
 from hotswap.serving.native import library
 from hotswap.serving.settings import Device, Kernels, Quantization, ServingSettings
 
@@ -62,7 +62,7 @@ def make_model(settings: ServingSettings, placement: Placement, base: BaseDirect
     num_threads = settings.num_threads or torch.get_num_threads()
     num_pages = settings.kv_cache_tokens // PAGE
     max_rows = settings.max_num_batched_tokens
-    foreign = not_lean(read_config(base))
+    foreign = unsupported_reason(read_config(base))
     if settings.kernels is not Kernels.TORCH:
         reason = foreign or _why_not(settings, placement, base)
         if reason is None:

@@ -44,7 +44,7 @@ _TRIAL_DISTANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
 """How far a prompt's logits may be off when it is read in two parts (relative, by compute type)."""
 
 
-class _AdaptedLinear(nn.Module):
+class _ReplacedLinear(nn.Module):
     """Takes the place of a linear layer. `lora` is set before each sequence's rows."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Generic:
     adapters and on where its prompt is cut."""
 
     is_cut_invariant = False
-    keys_a_row = math.inf
+    keys_per_row = math.inf
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ def _load(base: BaseDirectory, dtype: torch.dtype) -> Any:
 
 def _replace_linears(
     model: Any, quantization: Quantization, dtype: torch.dtype, room: LoraRoom
-) -> dict[str, _AdaptedLinear]:
+) -> dict[str, _ReplacedLinear]:
     """Put ours in the place of every linear layer; those that adapters may change, by name.
 
     The head is left out of these, as by PEFT's `all-linear`, and is quantized to int8 at most.
@@ -264,7 +264,7 @@ def _replace_linears(
         chosen = head_quantization if module is head else quantization
         linear = make_linear(weight.contiguous(), None, chosen, dtype)
         slots = None if module is head else _slots(name, weight, room)
-        ours = _AdaptedLinear(linear, None if bias is None else bias.to(dtype), slots, weight)
+        ours = _ReplacedLinear(linear, None if bias is None else bias.to(dtype), slots, weight)
         model.set_submodule(name, ours)
         if slots is not None:
             adapted[name] = ours

@@ -77,7 +77,7 @@ class Llama:
     that the native kernels are tested against."""
 
     is_cut_invariant = False
-    keys_a_row = math.inf
+    keys_per_row = math.inf
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ def _alike(
 ) -> list[dict[int, list[str]]]:
     """The layers with an effect on the fused `parts`, those with the same ranks and kinds
     together: layer → its modules."""
-    found: dict[tuple[object, ...], dict[int, list[str]]] = {}
+    layers_by_kind: dict[tuple[object, ...], dict[int, list[str]]] = {}
     for layer in range(num_layers):
         modules = [f"model.layers.{layer}.{part}" for part in parts]
         kind = tuple(
@@ -87,8 +87,8 @@ def _alike(
             for m in modules
         )
         if any(kind):
-            found.setdefault(kind, {})[layer] = modules
-    return list(found.values())
+            layers_by_kind.setdefault(kind, {})[layer] = modules
+    return list(layers_by_kind.values())
 
 
 def _pack_alike(

@@ -1,8 +1,8 @@
 """A Llama-family model on the native kernels: int8 or int4 weights, bf16 adapters, a
 paged bf16 cache.
 
-Adapters are used where they lie in host memory; a slot is a pointer. What is computed is told by
-`llama`, its twin in PyTorch.
+Adapters are used where they lie in host memory; a slot is a pointer. `llama`, its twin in PyTorch,
+describes what is computed.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class NativeLlama:
         self._engine = Engine(
             self._model, max_entries=MAX_STACKED * max_rows, num_threads=num_threads
         )
-        self.keys_a_row = shape.weights_a_key / KEY_PRICE[self._engine.level]
+        self.keys_per_row = shape.weights_per_key / KEY_PRICE[self._engine.level]
         self._slots: list[NativeAdapter | None] = [None] * (room.num_slots + 1)
 
     def _address(self, tensor: Tensor) -> int:
@@ -233,8 +233,8 @@ def unsupported(shape: Shape) -> str | None:
 
 
 def _require_room(step: StepInput, max_rows: int, num_embedded: int) -> None:
-    """The kernels read and write wherever they are told to: raises ValueError for a step that is
-    too large, whose pages do not cover its rows, or with a token that the base does not have."""
+    """The kernels check no address: raises ValueError for a step that is too large, whose pages
+    do not cover its rows, or with a token that the base does not have."""
     num_entries = sum(rows.end - rows.start for rows in step.adapters)
     if len(step.token_ids) > max_rows or num_entries > MAX_STACKED * max_rows:
         raise ValueError(

@@ -100,7 +100,7 @@ class Model(Protocol):
         ...
 
     @property
-    def keys_a_row(self) -> float:
+    def keys_per_row(self) -> float:
         """How many keys take as long to read as a row takes otherwise; infinity: not known."""
         ...
 

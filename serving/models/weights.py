@@ -45,9 +45,9 @@ class Shape:
 
     @classmethod
     def of(cls, base: BaseDirectory) -> Shape:
-        """Raises BaseNotFound when `not_lean` names a reason."""
+        """Raises BaseNotFound when `unsupported_reason` names a reason."""
         config = read_config(base)
-        if reason := not_lean(config):
+        if reason := unsupported_reason(config):
             raise BaseNotFound(f"base {base.model_id!r}: {reason}")
         num_heads: int = config.num_attention_heads
         return cls(
@@ -74,7 +74,7 @@ class Shape:
         }[whole]
 
     @property
-    def weights_a_key(self) -> float:
+    def weights_per_key(self) -> float:
         """Products with weights that a row takes, by those that a key takes of it: heads · features
         for its score and as many for its value, in the layers without a window."""
         heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -104,7 +104,7 @@ def read_config(base: BaseDirectory) -> Any:
         ) from error
 
 
-def not_lean(config: Any) -> str | None:
+def unsupported_reason(config: Any) -> str | None:
     """Why the Llama-family forward pass cannot run a model; None when it can."""
     if config.model_type not in FAMILIES:
         return f"it is of type {config.model_type!r}, not {', '.join(FAMILIES)}"

@@ -1,4 +1,4 @@
 """The C kernels of a whole forward pass: sources, layout, packing, and the loaded library.
 
-What a step computes, in what order, is told by `models/llama.py`, its twin in PyTorch.
+What a step computes, in what order, is described by `models/llama.py`, its twin in PyTorch.
 """

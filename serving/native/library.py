@@ -22,14 +22,14 @@ class KernelsMissing(Exception):
 @cache
 def load() -> Any:
     """The library with its functions declared; raises KernelsMissing."""
-    found = sorted(Path(__file__).parent.glob("_kernels*.so"))
-    if not found:
+    files = sorted(Path(__file__).parent.glob("_kernels*.so"))
+    if not files:
         raise KernelsMissing(
             "the native kernels were not built when hotswap was installed; install a C compiler "
             "(gcc) and install hotswap again"
         )
     try:
-        library = ctypes.CDLL(str(found[-1]), use_errno=True)
+        library = ctypes.CDLL(str(files[-1]), use_errno=True)
     except OSError as error:
         raise KernelsMissing(f"the native kernels cannot be loaded: {error}") from error
     _declare(library)

@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 class Deliveries:
     """Wakes a loop once a step, not once a token: to wake it is a system call that lets the loop's
-    thread in before the others' tokens are told. For the engine's thread alone."""
+    thread in before the others' tokens are delivered. For the engine's thread alone."""
 
     def __init__(self) -> None:
         self._waiting: dict[AbstractEventLoop, list[Callable[[], None]]] = {}

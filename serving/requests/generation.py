@@ -23,7 +23,7 @@ from hotswap.serving.requests.deliveries import Deliveries
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Text that choice `index` gains, the token that brought it, and why it ended if it did; the
-    stop token that ended it only where Delta tells it."""
+    stop token that ended it only where Delta gives it."""
 
     index: int
     text: str
@@ -72,9 +72,9 @@ class TextStream:
         if len(self._ids) < self._min_tokens:
             certain, self._held = self._held, ""
             return certain, False
-        found = [at for s in self._stop_strings if (at := self._held.find(s)) >= 0]
-        if found:
-            certain, self._held = self._held[: min(found)], ""
+        places = [at for s in self._stop_strings if (at := self._held.find(s)) >= 0]
+        if places:
+            certain, self._held = self._held[: min(places)], ""
             return certain, True
         num_held = max((_overlap(self._held, s) for s in self._stop_strings), default=0)
         cut = len(self._held) - num_held

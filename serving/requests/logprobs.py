@@ -25,8 +25,12 @@ class ChatLogprobs:
         }
 
     def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
-        found = self._words.bytes_of(token_id)
-        return {"token": _readable(found), "logprob": _finite(logprob), "bytes": list(found)}
+        token_bytes = self._words.bytes_of(token_id)
+        return {
+            "token": _readable(token_bytes),
+            "logprob": _finite(logprob),
+            "bytes": list(token_bytes),
+        }
 
 
 class TextLogprobs:
@@ -44,8 +48,8 @@ class TextLogprobs:
         A special token's text is in an echoed prompt, and counts for where the next ones start.
         """
         parts = [self._entry(token_ids[0], None, is_shown=True)]
-        for token_id, found in zip(token_ids[1:], logprobs, strict=True):
-            parts.append(self._entry(token_id, found, is_shown=True))
+        for token_id, chosen in zip(token_ids[1:], logprobs, strict=True):
+            parts.append(self._entry(token_id, chosen, is_shown=True))
         return joined(parts) or {}
 
     def of(self, token_id: int, logprobs: Logprobs) -> dict[str, Any]:
@@ -53,11 +57,11 @@ class TextLogprobs:
         return self._entry(token_id, logprobs, is_shown=not self._words.is_special(token_id))
 
     def _entry(self, token_id: int, logprobs: Logprobs | None, *, is_shown: bool) -> dict[str, Any]:
-        found = self._words.bytes_of(token_id) if is_shown else b""
-        if found and not 0x80 <= found[0] < 0xC0:  # it does not go on with a character
+        token_bytes = self._words.bytes_of(token_id) if is_shown else b""
+        if token_bytes and not 0x80 <= token_bytes[0] < 0xC0:  # it does not go on with a character
             self._offset += len(self._characters.decode(b"", final=True))
         start = self._offset
-        self._offset += len(self._characters.decode(found))
+        self._offset += len(self._characters.decode(token_bytes))
         return {
             "text_offset": [start],
             "token_logprobs": [logprobs and _finite(logprobs.chosen)],
@@ -67,12 +71,12 @@ class TextLogprobs:
 
     def _top(self, token_id: int, logprobs: Logprobs) -> dict[str, float]:
         pairs = [(token_id, logprobs.chosen), *logprobs.top]
-        return {self._name(found): _finite(logprob) for found, logprob in pairs}
+        return {self._name(token_id): _finite(logprob) for token_id, logprob in pairs}
 
     def _name(self, token_id: int) -> str:
         """Tokens that are no whole characters keep apart from one another by their bytes."""
-        found = self._words.bytes_of(token_id)
-        return found.decode() if _is_text(found) else f"bytes:{_readable(found)}"
+        token_bytes = self._words.bytes_of(token_id)
+        return token_bytes.decode() if _is_text(token_bytes) else f"bytes:{_readable(token_bytes)}"
 
 
 def joined(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -85,17 +89,21 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _is_text(found: bytes) -> bool:
+def _is_text(token_bytes: bytes) -> bool:
     try:
-        found.decode()
+        token_bytes.decode()
     except UnicodeDecodeError:
         return False
     return True
 
 
-def _readable(found: bytes) -> str:
+def _readable(token_bytes: bytes) -> str:
     """The text, or `\\xf0\\x9f` for bytes that are none."""
-    return found.decode() if _is_text(found) else "".join(f"\\x{byte:02x}" for byte in found)
+    return (
+        token_bytes.decode()
+        if _is_text(token_bytes)
+        else "".join(f"\\x{byte:02x}" for byte in token_bytes)
+    )
 
 
 def _finite(logprob: float) -> float:

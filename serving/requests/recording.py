@@ -18,7 +18,7 @@ from hotswap.serving.requests.schemas import ChatRequest, CompletionRequest, Sam
 class NoRecording:
     """Of a request that is not logged."""
 
-    def hear(self, piece: Piece) -> None: ...
+    def add(self, piece: Piece) -> None: ...
 
     def finish(self, generations: Sequence[Generation]) -> None: ...
 
@@ -39,7 +39,7 @@ class Recording(NoRecording):
         self._texts: dict[int, list[str]] = {}
         self._reasons: dict[int, str] = {}
 
-    def hear(self, piece: Piece) -> None:
+    def add(self, piece: Piece) -> None:
         """A piece of the answer whose number counts through all prompts."""
         self._texts.setdefault(piece.index, []).append(piece.text)
         if piece.finish_reason is not None:

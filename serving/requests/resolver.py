@@ -136,9 +136,9 @@ class Resolver:
         if model == self.servable.base_name:
             return Target(self._base_prompt)
         parts = parse_stack(model, self.servable.max_stacked)
-        found = [self._resolve_one(part.model) for part in parts]
-        prompts = [manifest.prompt or self._base_prompt for _, manifest in found]
-        for part, prompt, (version, manifest) in zip(parts, prompts, found, strict=True):
+        resolved = [self._resolve_one(part.model) for part in parts]
+        prompts = [manifest.prompt or self._base_prompt for _, manifest in resolved]
+        for part, prompt, (version, manifest) in zip(parts, prompts, resolved, strict=True):
             if manifest.lora.is_dora and (part.scale != 1 or len(parts) > 1):
                 raise NotServable(
                     f"{version.ref} is a DoRA adapter: it rescales the base, so it has no other "
@@ -147,12 +147,12 @@ class Resolver:
                 )
             if prompt != prompts[0]:
                 raise NotServable(
-                    f"{version.ref} has another prompt format than {found[0][0].ref}; only "
+                    f"{version.ref} has another prompt format than {resolved[0][0].ref}; only "
                     "adapters that were trained with one format can be stacked",
                     param="model",
                 )
         scales = [part.scale for part in parts]
-        applied = [Applied(v, scale) for (v, _), scale in zip(found, scales, strict=True)]
+        applied = [Applied(v, scale) for (v, _), scale in zip(resolved, scales, strict=True)]
         return Target(prompts[0], tuple(applied))
 
     def _resolve_one(self, model: str) -> tuple[AdapterVersion, Manifest]:

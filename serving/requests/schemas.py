@@ -98,7 +98,7 @@ class SamplingFields(ValueObject):
 
     @property
     def num_logprobs(self) -> int | None:
-        """Of how many of the likeliest tokens log probabilities are told; None for none at all."""
+        """How many of the likeliest tokens get log probabilities; None: not even the chosen one."""
         raise NotImplementedError
 
     @property
@@ -184,7 +184,7 @@ class Provenance(BaseModel):
     """Who answered: the field `hotswap` of every answer. Both are null when the base did.
 
     `version` can be sent as `model` to ask exactly these versions again. When several adapters
-    answered, `digest` is null and `adapters` tells each one's.
+    answered, `digest` is null and `adapters` gives each one's.
     """
 
     base: str

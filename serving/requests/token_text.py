@@ -28,8 +28,8 @@ class TokenText:
             return b""
         if self._is_byte_level:
             return bytes(_BYTE_OF[character] for character in token)
-        if found := _BYTE_TOKEN.fullmatch(token):
-            return bytes([int(found[1], 16)])
+        if match := _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(match[1], 16)])
         return token.replace(_SPACE, " ").encode()
 
     def is_special(self, token_id: int) -> bool:
@@ -44,10 +44,10 @@ class TokenText:
 
 def _types(decoder: dict[str, object]) -> set[object]:
     inner = decoder.get("decoders")
-    found = {decoder.get("type")}
+    types = {decoder.get("type")}
     for part in inner if isinstance(inner, list) else []:
-        found |= _types(part)
-    return found
+        types |= _types(part)
+    return types
 
 
 def _byte_characters() -> dict[str, int]:

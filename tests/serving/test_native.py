@@ -317,8 +317,8 @@ def test_a_steps_bound_counts_the_keys_that_layers_without_a_window_read(
         windows=(0,) * 30,
     )
     # 106 million weights, and for each of 30 layers 2 products with each of 576 features.
-    assert smollm2.weights_a_key == 106_168_320 / (30 * 2 * 576)
-    assert replace(smollm2, windows=(0, 512) * 15).weights_a_key == 2 * smollm2.weights_a_key
-    assert replace(smollm2, windows=(512,) * 30).weights_a_key == math.inf
+    assert smollm2.weights_per_key == 106_168_320 / (30 * 2 * 576)
+    assert replace(smollm2, windows=(0, 512) * 15).weights_per_key == 2 * smollm2.weights_per_key
+    assert replace(smollm2, windows=(512,) * 30).weights_per_key == math.inf
     model = serving._runner._model
-    assert serving.engine._scheduler.limits.keys_a_row == model.keys_a_row < math.inf
+    assert serving.engine._scheduler.limits.keys_per_row == model.keys_per_row < math.inf

@@ -172,7 +172,7 @@ def test_every_stream_decodes_in_every_step_while_a_long_prompt_runs() -> None:
 
 
 def test_a_prompts_late_rows_count_the_keys_they_read_while_streams_wait() -> None:
-    limits = Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=100)
+    limits = Limits(8, 60, 32, 600, is_cut_invariant=True, keys_per_row=100)
     server = Server(limits)
     server.scheduler.add(make_sequence([1], max_tokens=2000))
     server.step()
@@ -188,13 +188,13 @@ def test_a_prompts_late_rows_count_the_keys_they_read_while_streams_wait() -> No
 
 
 def test_late_rows_are_not_held_back_when_nobody_waits() -> None:
-    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=100))
+    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_per_row=100))
     server.run(make_sequence(list(range(2000)), max_tokens=1))
     assert server.num_steps == -(-2000 // 32)
 
 
 def test_every_prompt_ends_however_much_its_rows_cost() -> None:
-    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_a_row=1))
+    server = Server(Limits(8, 60, 32, 600, is_cut_invariant=True, keys_per_row=1))
     stream = make_sequence([1], max_tokens=2000)
     server.run(stream, make_sequence(list(range(500)), max_tokens=1))
     assert len(stream.output_ids) == 2000

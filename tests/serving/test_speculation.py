@@ -13,7 +13,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.engine.scheduler import MAX_GUESSING, Admission, Limits, Scheduler
 from hotswap.serving.engine.sequence import Delta, FinishReason, NextToken, Sequence
-from hotswap.serving.engine.speculation import FIRST_GUESS, MAX_PAUSE, Lookup, Tally
+from hotswap.serving.engine.speculation import FIRST_GUESS, MAX_PAUSE, GuessCounts, Lookup
 from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.settings import Kernels, Quantization
 from tests.serving.conftest import MakeRunner
@@ -36,7 +36,7 @@ def runner(make_runner: MakeRunner, request: pytest.FixtureRequest) -> ModelRunn
 
 
 def lookup(max_guess: int = 8) -> Lookup:
-    return Lookup(max_guess, Tally())
+    return Lookup(max_guess, GuessCounts())
 
 
 def test_what_followed_the_last_tokens_before_is_guessed() -> None:
@@ -140,7 +140,7 @@ class Foreseen(Lookup):
     """Guesses what the answer will be, and now and then something else."""
 
     def __init__(self, answer: list[int], rng: random.Random, error: float) -> None:
-        super().__init__(8, Tally())
+        super().__init__(8, GuessCounts())
         self._answer, self._rng, self._error = answer, rng, error
 
     def guess(self, prompt_ids: list[int], output_ids: list[int], most: int) -> tuple[int, ...]:

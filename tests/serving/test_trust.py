@@ -34,7 +34,7 @@ from hotswap.registry.storage.local import LocalStore
 from hotswap.registry.tomlfile import read_toml
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.trust import Trust, TrustPolicy, TrustRule
-from hotswap.serving.aliases.version_table import Pointer
+from hotswap.serving.aliases.version_table import ResolvedRef
 from hotswap.serving.errors import StalePointer
 from hotswap.serving.http.app import Serving
 from hotswap.serving.settings import ServingSettings
@@ -103,12 +103,12 @@ def resolve(trust: Trust, registry: Registry, ref: AdapterRef = PROD) -> Adapter
     return trust.verified(ref, pointer(registry, ref))
 
 
-def pointer(registry: AdapterRegistry, ref: AdapterRef) -> Pointer:
+def pointer(registry: AdapterRegistry, ref: AdapterRef) -> ResolvedRef:
     """What the version table of a server has."""
     if (alias := ref.effective_alias) is None:
-        return Pointer(registry.resolve(ref), 0)
+        return ResolvedRef(registry.resolve(ref), 0)
     target = registry.target(ref.name, alias)
-    return Pointer(target.version, target.move.sequence)
+    return ResolvedRef(target.version, target.move.sequence)
 
 
 def test_signed_version_and_move_are_served(
@@ -436,7 +436,7 @@ def test_alias_that_was_moved_after_it_was_resolved_gives_the_verified_target(
     signed: Registry, tmp_path: Path, key: SigningKey
 ) -> None:
     one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
-    assert trust(signed, tmp_path, rule(key)).verified(PROD, Pointer(one, 1)) == two
+    assert trust(signed, tmp_path, rule(key)).verified(PROD, ResolvedRef(one, 1)) == two
 
 
 def test_only_the_highest_move_is_kept_on_disk(tmp_path: Path) -> None:

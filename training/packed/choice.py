@@ -9,7 +9,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from hotswap.serving.models.weights import FUSED, not_lean, windows
+from hotswap.serving.models.weights import FUSED, unsupported_reason, windows
 from hotswap.training.packed.llama import PackedLlama
 from hotswap.training.packed.products import ADAPTER
 
@@ -29,7 +29,7 @@ def unsupported(model: nn.Module) -> str | None:
     if not isinstance(model, PeftModel):
         return "it is not adapted by PEFT"
     causal = _causal(model)
-    if reason := not_lean(causal.config):
+    if reason := unsupported_reason(causal.config):
         return reason
     layers = [
         layer.get_submodule(name)
