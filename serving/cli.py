@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +18,27 @@ from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.settings import RegistrySettings, read_home, read_section
 from hotswap.serving.settings import ServingHome, ServingSettings
 
+if TYPE_CHECKING:
+    from hotswap.registry.domain.protocol import AdapterRegistry
+    from hotswap.serving.http.app import Serving
+
 _Command = Callable[..., None]
+
+
+class StartReport:
+    """Tells a person at a terminal what a server is doing until it is ready; nothing in a pipe."""
+
+    def __init__(self) -> None:
+        self._began_at = time.monotonic()
+
+    def say(self, what: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"hotswap: {what} …", err=True)
+
+    def finish(self) -> None:
+        if sys.stderr.isatty():
+            elapsed_s = time.monotonic() - self._began_at
+            click.echo(f"hotswap: ready after {elapsed_s:.1f} s; Ctrl-C stops it", err=True)
 
 
 def _address_options(command: _Command) -> _Command:
@@ -36,16 +58,17 @@ def up(host: str, port: int, **options: object) -> None:
     from hotswap.registry.connect import configured_webhooks, open_registry
     from hotswap.registry.http.app import assemble, registry_plane, run
     from hotswap.registry.http.planes import further_planes
-    from hotswap.serving.http.app import Serving
 
     home, settings = read_home(ServingHome), read_section("serving", ServingSettings, options)
     registry_settings = read_section("registry", RegistrySettings)
     webhooks = configured_webhooks(registry_settings)
+    start = StartReport()
+    start.say(f"opening the store {registry_settings.store or home.store}")
     with open_registry(registry_settings, home) as registry:
-        serving = Serving(settings, registry, home)
+        serving = _start_serving(settings, registry, home, start)
         planes = [registry_plane(registry, webhooks), serving.plane()]
         planes += further_planes(serving.surroundings(home))
-        run(assemble(planes, registry.access), host, port)
+        run(assemble(planes, registry.access), host, port, start.finish)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap serve --registry http://127.0.0.1:8000 --port 8001")
@@ -57,13 +80,27 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
     from hotswap.registry.connect import connect
     from hotswap.registry.http.app import assemble, run
     from hotswap.registry.http.planes import further_planes
-    from hotswap.serving.http.app import Serving
 
     home, settings = read_home(ServingHome), read_section("serving", ServingSettings, options)
-    with connect(location, read_section("registry", RegistrySettings), home) as registry:
-        serving = Serving(settings, registry, home)
+    client_settings = read_section("registry", RegistrySettings)
+    start = StartReport()
+    start.say(f"following the registry at {location or client_settings.url}")
+    with connect(location, client_settings, home) as registry:
+        serving = _start_serving(settings, registry, home, start)
         planes = [serving.plane(), *further_planes(serving.surroundings(home))]
-        run(assemble(planes, registry.access), host, port)
+        run(assemble(planes, registry.access), host, port, start.finish)
+
+
+def _start_serving(
+    settings: ServingSettings, registry: AdapterRegistry, home: ServingHome, start: StartReport
+) -> Serving:
+    from hotswap.serving.base_model import provide_base
+    from hotswap.serving.http.app import Serving
+
+    start.say(f"looking for the base {settings.base}, which is fetched or converted if need be")
+    base = provide_base(settings.base, home.bases)
+    start.say(f"loading {base.model_id} from {base.path}")
+    return Serving(settings, registry, home, base=base)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap base smollm2-135m > fingerprint.json")

@@ -152,8 +152,8 @@ def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> Fa
     return app
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Serve until interrupted; prints one line when connections are accepted.
+def run(app: FastAPI, host: str, port: int, when_ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until interrupted; prints one line when connections are accepted, then `when_ready`.
 
     Port 0 takes a free one. Raises Unavailable when the address cannot be listened on, or must
     not be because the server is open.
@@ -163,7 +163,12 @@ def run(app: FastAPI, host: str, port: int) -> None:
         names = ", ".join(plane.name for plane in app.state.planes)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         line = f"hotswap: listening on {where} ({names}){how}"
-        Server(app, "warning", lambda: print(line, flush=True)).run(sockets=[listening])
+
+        def announce() -> None:
+            print(line, flush=True)
+            when_ready()
+
+        Server(app, "warning", announce).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

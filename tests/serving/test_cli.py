@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +119,26 @@ def test_chat_shows_its_token_and_says_when_one_is_needed(
         shell.environment["HOTSWAP_REGISTRY_TOKEN"] = json.loads(made.stdout)["token"]
         told = shell.run("chat", tiny_base.model_id, "hi", "--max-tokens", "2")
         assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_up_tells_a_terminal_what_it_does_and_when_it_is_ready(
+    shell: Shell, tiny_base: BaseDirectory
+) -> None:
+    ours, theirs = pty.openpty()
+    with (
+        os.fdopen(ours, encoding="utf-8", newline="") as terminal,
+        subprocess.Popen(
+            shell.command("up", "--base", str(tiny_base.path), *SMALL, "--port", "0"),
+            env=shell.environment, stdout=subprocess.DEVNULL, stderr=theirs,
+        ) as process,
+    ):  # fmt: skip
+        os.close(theirs)
+        told = [terminal.readline().strip() for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+    assert told[0].startswith("hotswap: opening the store ")
+    assert told[1].startswith(f"hotswap: looking for the base {tiny_base.path}")
+    assert told[2] == f"hotswap: loading {tiny_base.model_id} from {tiny_base.path} …"
+    assert re.fullmatch(r"hotswap: ready after [0-9.]+ s; Ctrl-C stops it", told[3])
 
 
 def test_a_base_that_is_not_there_is_one_line_and_a_status(shell: Shell) -> None:
