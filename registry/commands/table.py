@@ -100,6 +100,11 @@ TABLE = CommandTable(
             f"{_HERE}.release:new", "Make an Ed25519 key in the new FILE and print its public key."
         ),
         "key show": Lazy(f"{_HERE}.release:show", "Print the public key of the key in FILE."),
+        "whoami": Lazy(
+            f"{_HERE}.whoami:whoami",
+            "Print which token is used, what it may do, and until when.",
+            ACCESS,
+        ),
         "audit": Lazy(
             f"{_HERE}.access:audit",
             "Print who changed what, oldest first; with --json one entry a line, for export.",

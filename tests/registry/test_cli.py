@@ -461,6 +461,7 @@ def test_token_from_the_environment_opens_a_closed_server(
     shell.ok(*push)
     assert "'admin'" in shell.fails("token", "ls", "--registry", server)
     assert made["token"] not in shell.ok("token", "ls")
+    assert shell.ok("whoami", "--registry", server) == "ci: push:team/*\n"
     shell.ok("token", "revoke", "ci")
     assert re.search(r"^ci +revoked +never +ann", shell.ok("token", "ls"), re.MULTILINE)
     audit = [json.loads(line) for line in shell.ok("audit", "--json").splitlines()]
@@ -471,6 +472,11 @@ def test_token_from_the_environment_opens_a_closed_server(
     ]
     assert "token.revoke" in shell.ok("audit", "--since", "2026-01-01")
     assert "in the future" in shell.fails("audit", "--since", "2999-01-01")
+
+
+def test_whoami_says_that_an_open_registry_asks_nobody(shell: Shell) -> None:
+    assert shell.ok("whoami").startswith("nobody: ")
+    assert json.loads(shell.ok("whoami", "--json"))["name"] is None
 
 
 def test_open_server_refuses_other_addresses_than_loopback(shell: Shell) -> None:

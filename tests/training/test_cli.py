@@ -14,6 +14,7 @@ from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.settings import Home, RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training import run as run_module
+from hotswap.training.commands.runs import runs
 from hotswap.training.commands.train import train
 from hotswap.training.errors import InvalidData
 from hotswap.training.settings import TrainingHome
@@ -82,6 +83,27 @@ def test_a_trained_adapter_can_be_pushed_at_once(
         lineage = registry.manifest(registry.versions("demo/count")[0].manifest_digest).lineage
     assert lineage is not None
     assert (lineage.run, lineage.dataset_digest) == (run.name, hash_file(data).digest)
+
+
+def test_runs_lists_what_was_trained(
+    base: BaseDirectory,
+    home: Path,
+    write_rows: WriteRows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOTSWAP_HOME", str(home))
+    data = write_rows(counting(8))
+    options = ("--r", 2, "--epochs", 1, "--validation-fraction", 0, "--out", tmp_path / "out")
+    assert invoke(data, "--base", base.path, *options).exit_code == 0
+
+    done = CliRunner().invoke(runs, [])
+
+    (run,) = (home / "runs").iterdir()
+    line = done.stdout.splitlines()[1]
+    assert line.split()[:2] == [run.name, "finished"]
+    assert data.name in line
+    assert json.loads(CliRunner().invoke(runs, ["--json"]).stdout)[0]["id"] == run.name
 
 
 @pytest.mark.usefixtures("home")

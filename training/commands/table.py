@@ -28,6 +28,11 @@ TABLE = CommandTable(
             "Find out whether prompting is enough, or an adapter is worth it.",
             _TRAINING,
         ),
+        "runs": Lazy(
+            f"{_HERE}.runs:runs",
+            "List the training runs, newest last: what each was trained on and what came of it.",
+            _TRAINING,
+        ),
         "data check": Lazy(
             f"{_HERE}.check:check", "Look for what is wrong with rows before they are trained on."
         ),
