@@ -8,11 +8,14 @@ from hotswap.registry.domain.adapters import AdapterVersion, AliasMove
 from hotswap.registry.domain.errors import AliasConflict
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.retries import retried
 
 if TYPE_CHECKING:  # what does not sign need not load the cryptography
     from hotswap.registry.signing import SigningKey
 
 MAX_ATTEMPTS = 5
+# Somebody else was faster: the next sequence number is signed, without a pause.
+_AT_ONCE = (0.0,) * (MAX_ATTEMPTS - 1)
 
 
 def commit_signed(
@@ -28,25 +31,23 @@ def commit_signed(
     """As `commit`, the version and the alias's move signed; the version stays when the alias
     is moved by others faster than it can be signed for."""
     digest = manifest.digest
-    attempts, move = 0, None
-    while True:
+
+    def attempt() -> AdapterVersion:
+        move = None
         if alias is not None:
             plan = registry.plan_commit(name, manifest, by=by, alias=alias, why=why)
             move = key.sign_move(name, alias, plan.sequence, digest)
-        attempts += 1
-        try:
-            return registry.commit(
-                name,
-                manifest,
-                by=by,
-                alias=alias,
-                why=why,
-                signatures=(key.sign_version(name, digest),),
-                move_signature=move,
-            )
-        except AliasConflict:
-            if attempts == MAX_ATTEMPTS:
-                raise
+        return registry.commit(
+            name,
+            manifest,
+            by=by,
+            alias=alias,
+            why=why,
+            signatures=(key.sign_version(name, digest),),
+            move_signature=move,
+        )
+
+    return retried(attempt, AliasConflict, _AT_ONCE)
 
 
 def move_signed(
@@ -64,18 +65,15 @@ def move_signed(
 
     The registry is believed about which manifest version `to` has.
     """
-    attempts = 0
-    while True:
+
+    def attempt() -> AliasMove:
         plan = registry.plan_move(name, alias, to, by=by, why=why, expect=expect)
         signature = key.sign_move(name, alias, plan.sequence, plan.to_digest)
-        attempts += 1
-        try:
-            return registry.move_alias(
-                name, alias, to, by=by, why=why, expect=expect, signature=signature
-            )
-        except AliasConflict:
-            if expect is not None or attempts == MAX_ATTEMPTS:
-                raise
+        return registry.move_alias(
+            name, alias, to, by=by, why=why, expect=expect, signature=signature
+        )
+
+    return retried(attempt, AliasConflict, _AT_ONCE if expect is None else ())
 
 
 def rollback_signed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.policy import MovePlan
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.durable import is_free, new_directory
+from hotswap.registry.retries import retried
 
 if TYPE_CHECKING:
     from hotswap.registry.signing import SigningKey
@@ -54,22 +54,19 @@ def push(
     when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
     """
     _check_push(name, bundle, alias, allow_no_effect)
-    for pause_s in (*PAUSES_S, None):
-        try:
-            files = [(each, bundle.path(each)) for each in manifest.files]
-            if repair:
-                for descriptor, path in files:
-                    registry.put_blob(descriptor, read_chunks(path))
-            else:
-                registry.send_files(files)
-            if key is None:
-                return registry.commit(name, manifest, by=by, alias=alias, why=why)
-            return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
-        except (BlobNotFound, SweepInProgress, UploadInterrupted):
-            if pause_s is None:
-                raise
-            time.sleep(pause_s)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    files = [(each, bundle.path(each)) for each in manifest.files]
+
+    def attempt() -> AdapterVersion:
+        if repair:
+            for descriptor, path in files:
+                registry.put_blob(descriptor, read_chunks(path))
+        else:
+            registry.send_files(files)
+        if key is None:
+            return registry.commit(name, manifest, by=by, alias=alias, why=why)
+        return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
+
+    return retried(attempt, (BlobNotFound, SweepInProgress, UploadInterrupted), PAUSES_S)
 
 
 def plan_push(

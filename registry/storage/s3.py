@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.errors import StoreUnavailable
+from hotswap.registry.retries import retried
 from hotswap.registry.storage.direct import DirectAccess
 from hotswap.registry.storage.objects import (
     CHUNK_BYTES,
@@ -23,7 +23,6 @@ from hotswap.registry.storage.objects import (
     check_key,
 )
 from hotswap.registry.storage.s3_client import (
-    MAX_ATTEMPTS,
     S3Options,
     checksum,
     code_of,
@@ -36,6 +35,11 @@ from hotswap.registry.storage.s3_probe import measure
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _BEHIND_THE_END = 416
+_PAUSES_S = (0.05, 0.1, 0.2)
+
+
+class _WriteUnderWay(ClientError):  # type: ignore[misc]
+    """409: another conditional write of the key is not decided yet."""
 
 
 class S3Store:
@@ -60,20 +64,20 @@ class S3Store:
 
     def create(self, key: str, data: bytes) -> bool:
         request = {**self._place(key), "Body": data, "ChecksumSHA256": checksum(data)}
+
+        def attempt() -> bool:
+            try:
+                self._client.put_object(**request, IfNoneMatch="*")
+            except ClientError as error:
+                if status_of(error) == 412:
+                    return False
+                if status_of(error) == 409:
+                    raise _WriteUnderWay(error.response, error.operation_name) from error
+                raise
+            return True
+
         with self._explained(key):
-            for attempt in range(MAX_ATTEMPTS):
-                try:
-                    self._client.put_object(**request, IfNoneMatch="*")
-                except ClientError as error:
-                    if status_of(error) == 412:
-                        return False
-                    # 409: another conditional write of this key is under way; ask again.
-                    if status_of(error) != 409 or attempt == MAX_ATTEMPTS - 1:
-                        raise
-                    time.sleep(0.05 * 2**attempt)
-                else:
-                    return True
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return retried(attempt, _WriteUnderWay, _PAUSES_S)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         place = self._place(key)

@@ -12,7 +12,6 @@ Every rule that matches must hold; a name that no rule matches needs no signatur
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
@@ -26,6 +25,7 @@ from hotswap.registry.domain.errors import SignatureInvalid, Untrusted
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.signatures import PublicKey, Signature
 from hotswap.registry.domain.values import ValueObject
+from hotswap.registry.retries import retried
 from hotswap.registry.signing import check_move_signature, check_version_signature
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.version_table import ResolvedRef
@@ -116,19 +116,14 @@ class Trust:
         return pointer
 
     def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> ResolvedRef:
-        for pause_s in (*self._pauses_s, None):
+        def attempt() -> ResolvedRef:
             target = self._registry.target(name, alias)
             move, version = target.move, target.version
             _check_move(name, alias, move, version.manifest_digest, keys)
-            try:
-                self._seen.accept(name, alias, move.sequence, version.manifest_digest)
-            except StalePointer:
-                if pause_s is None:
-                    raise
-                time.sleep(pause_s)
-            else:
-                return ResolvedRef(version, move.sequence)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            self._seen.accept(name, alias, move.sequence, version.manifest_digest)
+            return ResolvedRef(version, move.sequence)
+
+        return retried(attempt, StalePointer, self._pauses_s)
 
     def _check_version(
         self, name: str, manifest: Digest, rules: tuple[frozenset[str], ...]
