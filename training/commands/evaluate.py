@@ -20,6 +20,7 @@ from hotswap.training.commands.reports import (
     print_report,
     report_options,
     require_met,
+    say,
     write_report,
 )
 from hotswap.training.evaluation.gate import Requirement
@@ -113,7 +114,15 @@ def evaluate(
         engine = stack.enter_context(fresh_engine(base, read_section("serving", ServingSettings)))
         target = target_of(engine, adapter, registry)
         report, verdict = measure(
-            engine, base, asked, (adapter or BASE, target), names, registry, requirement, seed
+            engine,
+            base,
+            asked,
+            (adapter or BASE, target),
+            names,
+            registry,
+            requirement,
+            seed,
+            hear=say,
         )
     if not as_json:
         print_report(report)

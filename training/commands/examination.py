@@ -11,7 +11,7 @@ import click
 
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_section
-from hotswap.training.commands.reports import print_report, write_report
+from hotswap.training.commands.reports import print_report, say, write_report
 from hotswap.training.evaluation.gate import Requirement
 from hotswap.training.evaluation.session import OpenedRegistry, measure, sources_of
 
@@ -61,7 +61,14 @@ class Examination:
             engine = stack.enter_context(fresh_engine(self.base, settings))
             evaluated = ("the adapter", engine.load(run.adapter))
             report, verdict = measure(
-                engine, self.base, self.asked, evaluated, self.names, registry, self.requirement
+                engine,
+                self.base,
+                self.asked,
+                evaluated,
+                self.names,
+                registry,
+                self.requirement,
+                hear=say,
             )
         run.state_metrics(report.values())
         print_report(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from hotswap.registry.domain.errors import AliasNotFound, InvalidRequest, NotFou
 from hotswap.registry.domain.policy import Condition
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
-from hotswap.training.commands.reports import say
 from hotswap.training.evaluation.gate import OWN, Requirement, Values
 
 if TYPE_CHECKING:  # torch comes with these; help is printed without it
@@ -51,6 +51,8 @@ def measure(
     registry: OpenedRegistry,
     requirement: Requirement | None,
     seed: int = 0,
+    *,
+    hear: Callable[[str], None],
 ) -> tuple[EvalReport, Condition | None]:
     """The report, beside everybody in `names` (source in a requirement → base or reference), and
     what a requirement comes to. An alias of `names` that points nowhere is left out; what else
@@ -64,7 +66,7 @@ def measure(
         at[source] = None if target is None else len(others)
         if target is not None:
             others.append((name, target))
-    report = evaluate_set(engine, base, asked, evaluated, others, seed=seed, hear=say)
+    report = evaluate_set(engine, base, asked, evaluated, others, seed=seed, hear=hear)
     values: dict[str, dict[str, float] | None] = {OWN: report.values()}
     for source, index in at.items():
         found = None if index is None else report.comparisons[index].metrics
