@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -222,17 +221,18 @@ def _lines() -> Iterator[str]:
 def _stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Iterator[Iterator[str]]:
     """The answer's text piece by piece; raises the server's error or RegistryUnavailable."""
     import httpx
+    import httpx_sse
 
     from hotswap.registry.domain.errors import HotswapError, RegistryUnavailable
 
     def pieces(response: httpx.Response) -> Iterator[str]:
-        for line in response.iter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise HotswapError.from_body(response.status_code, event)
-            for choice in event["choices"]:
+        for event in httpx_sse.EventSource(response).iter_sse():
+            if event.data == "[DONE]":
+                return
+            chunk = event.json()
+            if "error" in chunk:
+                raise HotswapError.from_body(response.status_code, chunk)
+            for choice in chunk["choices"]:
                 yield choice["delta"].get("content") or ""
 
     try:

@@ -13,7 +13,7 @@ import httpx
 
 from hotswap.registry.domain.access import AuditEntry, NewToken, Principal, TokenInfo
 from hotswap.registry.domain.errors import Unauthenticated
-from hotswap.registry.http.transport import Bearer, HttpTransport
+from hotswap.registry.http.transport import Bearer, HttpTransport, lines_of
 
 FRESHNESS_S = 1.0
 MAX_KNOWN = 4096
@@ -66,7 +66,7 @@ class RemoteAccess:
     def entries(self, since: datetime | None = None) -> Iterator[AuditEntry]:
         params = {} if since is None else {"since": since.isoformat()}
         with self._http.stream("/v1/audit", params) as response:
-            for line in response.iter_lines():
+            for line in lines_of(response):
                 with self._http.understood(response):
                     entry = AuditEntry.model_validate_json(line)
                 yield entry

@@ -142,6 +142,16 @@ class HttpTransport:
             ) from error
 
 
+def lines_of(response: httpx.Response) -> Iterator[str]:
+    """The lines of a body of JSON lines. httpx's own end at U+2028 too, which JSON may hold."""
+    rest = ""
+    for text in response.iter_text():
+        *lines, rest = f"{rest}{text}".split("\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
 class Bearer(httpx.Auth):
     """Sends the token with every request of its client."""
 

@@ -434,6 +434,14 @@ def test_audit_log_tells_every_change_with_its_request(
     assert list(admin.access.entries(rolled.at)) == entries[entries.index(rolled) :]
 
 
+def test_audit_log_over_http_keeps_a_reason_with_any_line_ends(
+    opened: Registry, login: Login, tmp_path: Path
+) -> None:
+    push_one(opened, tmp_path)
+    opened.move_alias(NAME, "prod", 1, by="ann", why="one\u2028two\x85three")
+    assert list(login("admin").access.entries()) == list(opened.access.entries())
+
+
 def test_what_changes_nothing_is_not_in_the_audit_log(opened: Registry, tmp_path: Path) -> None:
     push_one(opened, tmp_path, alias="prod")
     before = list(opened.access.entries())

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Response
 
 from hotswap.registry.domain.manifest import BaseFingerprint
+from hotswap.registry.http.app import assemble
 from hotswap.serving.base_model import BaseDirectory
 from tests.peft_adapters import make_adapter
+from tests.servers import serving_app
 
 SMALL = ("--max-num-seqs", "4", "--kv-cache-tokens", "512", "--max-loras", "2")
 
@@ -152,6 +155,22 @@ def test_settings_that_do_not_fit_each_other_are_one_line(shell: Shell) -> None:
     done = shell.run("up", "--max-num-batched-tokens", "8")
     assert done.returncode == 1
     assert "max_num_seqs + prefill_chunk" in done.stderr
+
+
+def test_chat_shows_text_with_any_line_ends(shell: Shell) -> None:
+    text = "one\u2028two\x85three"
+    chunk = {"choices": [{"delta": {"content": text}}]}
+    body = f": ping\n\ndata: {json.dumps(chunk, ensure_ascii=False)}\n\ndata: [DONE]\n\n"
+
+    app = assemble([])
+
+    @app.post("/v1/chat/completions")
+    def answer() -> Response:
+        return Response(body, media_type="text/event-stream")
+
+    with serving_app(app) as url:
+        told = shell.run("chat", "team/a", "hi", "--url", url)
+    assert (told.returncode, told.stdout) == (0, f"{text}\n")
 
 
 def test_chat_without_a_server_says_how_to_start_one(shell: Shell) -> None:
