@@ -40,6 +40,7 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.layout import TOKENS, parse_token_key, revocation_key, token_key
 from hotswap.registry.domain.values import ValueObject, first_problem
+from hotswap.registry.recent import Recent
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -79,7 +80,7 @@ class Tokens:
         self._freshness_s = freshness_s
         self._lock = threading.Lock()
         self._records: dict[str, TokenRecord] = {}  # by name; a record never changes
-        self._checked: dict[str, float] = {}  # when it was last seen not to be revoked
+        self._not_revoked: Recent[str, bool] = Recent(freshness_s)
         self._revoked: set[str] = set()
         self._closed = False
         self._seen_open = float("-inf")
@@ -166,15 +167,14 @@ class Tokens:
         return Principal(name=record.name, scopes=record.scopes, expires_at=record.expires_at)
 
     def _refuse_revoked(self, name: str) -> None:
-        now = time.monotonic()
         with self._lock:
-            revoked, checked = name in self._revoked, self._checked.get(name)
-        if not revoked and checked is not None and now - checked < self._freshness_s:
+            revoked = name in self._revoked
+        if not revoked and self._not_revoked.get(name):
             return
+        mark = self._not_revoked.mark()
         if revoked or self._read(revocation_key(name)) is not None:
             raise Unauthenticated(f"token {name!r} was revoked; ask an admin for a new one")
-        with self._lock:
-            self._checked[name] = now
+        self._not_revoked.keep(name, True, mark)
 
     def _known(self, name: str) -> TokenRecord | None:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -14,6 +12,7 @@ import httpx
 from hotswap.registry.domain.access import AuditEntry, NewToken, Principal, TokenInfo
 from hotswap.registry.domain.errors import Unauthenticated
 from hotswap.registry.http.transport import Bearer, HttpTransport, lines_of
+from hotswap.registry.recent import Recent
 
 FRESHNESS_S = 1.0
 MAX_KNOWN = 4096
@@ -28,20 +27,16 @@ class RemoteAccess:
 
     def __init__(self, http: HttpTransport) -> None:
         self._http = http
-        self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, Principal]] = {}  # by hash: no secret stays here
+        # By hash: no secret stays here.
+        self._known: Recent[str, Principal] = Recent(FRESHNESS_S, MAX_KNOWN)
 
     def principal(self, token: str | None) -> Principal:
         key = hashlib.sha256((token or "").encode()).hexdigest()
-        now = time.monotonic()
-        with self._lock:
-            asked_at, known = self._known.get(key, (float("-inf"), None))
-        if known is None or now - asked_at > FRESHNESS_S or _expired(known):
+        known = self._known.get(key)
+        if known is None or _expired(known):
+            mark = self._known.mark()
             known = self._whoami(token)
-            with self._lock:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[key] = (now, known)
+            self._known.keep(key, known, mark)
         return known
 
     def is_open(self) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AliasMove, check_alias, check_name
-from hotswap.registry.ledger.recent import Recent
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.recent import Recent
 
 
 class Aliases:

@@ -16,8 +16,8 @@ from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AliasMove, StateVerb, VersionState
 from hotswap.registry.domain.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
 from hotswap.registry.ledger.log import EventLog
-from hotswap.registry.ledger.recent import Recent
 from hotswap.registry.ledger.records import Records
+from hotswap.registry.recent import Recent
 
 State = Literal["active", "yanked", "deleted", "purged"]
 

@@ -15,8 +15,8 @@ from hotswap.registry.domain.errors import (
     there_is,
 )
 from hotswap.registry.ledger.reading import FactReader
-from hotswap.registry.ledger.recent import Recent
 from hotswap.registry.ledger.records import Records
+from hotswap.registry.recent import Recent
 
 
 class Versions:

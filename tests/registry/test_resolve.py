@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+from hotswap.registry import recent
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.errors import AdapterNotFound, VersionDeleted
 from hotswap.registry.domain.layout import ALIASES, VERSIONS
-from hotswap.registry.ledger import recent
-from hotswap.registry.ledger.recent import Recent
+from hotswap.registry.recent import Recent
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
 from hotswap.registry.tasks import OneByOne
