@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,17 +188,19 @@ def chat(
 
     One TEXT is one question; without it each line is one, until end of file.
     """
+    from hotswap.serving.http.chat import stream_answer
+
     messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    request: dict[str, Any] = {"model": model, "temperature": temperature, "stream": True}
+    request: dict[str, Any] = {"model": model, "temperature": temperature}
     if max_tokens is not None:
         request["max_tokens"] = max_tokens
     client_settings = read_section("registry", RegistrySettings)
-    url, token = url or client_settings.url, client_settings.token
-    headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+    secret = client_settings.token
+    token = None if secret is None else secret.get_secret_value()
     for line in [text] if text is not None else _lines():
         messages.append({"role": "user", "content": line})
-        answer = ""
-        with _stream(url, {**request, "messages": messages}, headers) as pieces:
+        body, answer = {**request, "messages": messages}, ""
+        with stream_answer(url or client_settings.url, body, token) as pieces:
             for piece in pieces:
                 answer += piece
                 click.echo(piece, nl=False)
@@ -215,43 +216,3 @@ def _lines() -> Iterator[str]:
             return
         if line:
             yield line
-
-
-@contextmanager
-def _stream(url: str, request: dict[str, Any], headers: dict[str, str]) -> Iterator[Iterator[str]]:
-    """The answer's text piece by piece; raises the server's error or RegistryUnavailable."""
-    import httpx
-    import httpx_sse
-
-    from hotswap.registry.domain.errors import HotswapError, RegistryUnavailable
-
-    def pieces(response: httpx.Response) -> Iterator[str]:
-        for event in httpx_sse.EventSource(response).iter_sse():
-            if event.data == "[DONE]":
-                return
-            chunk = event.json()
-            if "error" in chunk:
-                raise HotswapError.from_body(response.status_code, chunk)
-            for choice in chunk["choices"]:
-                yield choice["delta"].get("content") or ""
-
-    try:
-        with httpx.stream(
-            "POST",
-            f"{url}/v1/chat/completions",
-            json=request,
-            headers=headers,
-            timeout=httpx.Timeout(10, read=None),
-        ) as response:
-            if response.status_code != 200:
-                response.read()
-                try:
-                    body = response.json()
-                except ValueError:
-                    body = response.text
-                raise HotswapError.from_body(response.status_code, body)
-            yield pieces(response)
-    except httpx.TransportError as error:
-        raise RegistryUnavailable(
-            f"no server at {url} ({error}); start it with `hotswap up`, or give another --url"
-        ) from error

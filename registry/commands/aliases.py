@@ -65,7 +65,7 @@ def set_alias(
     as_json: bool,
 ) -> None:
     """Point the alias REF (team/sql@prod) to version NUMBER."""
-    name, alias_name = _alias_of(ref)
+    name, alias_name = AdapterRef.parse_alias(ref)
     by = read_user()
     with open_registry_at(location) as registry:
         if dry_run:
@@ -147,7 +147,7 @@ def rollback(
     as_json: bool,
 ) -> None:
     """Move the alias REF (team/sql@prod) back to an earlier version."""
-    name, alias_name = _alias_of(ref)
+    name, alias_name = AdapterRef.parse_alias(ref)
     by = read_user()
     with open_registry_at(location) as registry:
         if dry_run:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import click
 
@@ -18,10 +17,8 @@ from hotswap.registry.commands.tables import (
 )
 from hotswap.registry.domain.adapters import AdapterRef, AdapterSummary, AdapterVersion, check_name
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.search.paging import read_pages
 from hotswap.registry.search.parser import parse_filter
-
-_PAGE = 500
-ItemT = TypeVar("ItemT", AdapterSummary, AdapterVersion)
 
 
 @click.command(
@@ -74,7 +71,7 @@ Listing = tuple[Row, list[Row], Sequence[AdapterSummary | AdapterVersion]]
 
 
 def _adapters(registry: AdapterRegistry, after: str, limit: int | None) -> Listing:
-    found = _pages(
+    found = read_pages(
         lambda last, size: registry.adapters(after=last.name if last else after, limit=size), limit
     )
     return *summary_rows(found), found
@@ -89,7 +86,7 @@ def _search(
     registry: AdapterRegistry, expression: str, after: str | None, limit: int | None
 ) -> Listing:
     start = None if after is None else AdapterRef.parse(after)
-    found = _pages(
+    found = read_pages(
         lambda last, size: registry.search(
             expression, after=last.ref if last else start, limit=size
         ),
@@ -101,17 +98,3 @@ def _search(
 def _joined(name: str | None, expression: str | None) -> str:
     parts = [] if expression is None else [f"({expression})"]
     return " and ".join([*parts, *([] if name is None else [f"name = '{name}'"])])
-
-
-def _pages(
-    page_behind: Callable[[ItemT | None, int], list[ItemT]], limit: int | None
-) -> list[ItemT]:
-    """The pages of a listing one after the other, up to `limit` items."""
-    found: list[ItemT] = []
-    while limit is None or len(found) < limit:
-        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-        page = page_behind(found[-1] if found else None, size)
-        found += page
-        if len(page) < size:
-            break
-    return found

@@ -91,6 +91,21 @@ class AdapterRef:
             )
         return cls(name, number=int(number))
 
+    @classmethod
+    def parse_alias(cls, text: str) -> tuple[str, str]:
+        """Name and alias of `team/sql@prod`, to move it; raises InvalidReference for all else.
+
+        A bare name is refused: who forgets the alias must not release to the default one.
+        """
+        ref = cls.parse(text)
+        if ref.alias is None:
+            what = "names no alias" if str(ref) == ref.name else "names a version"
+            raise InvalidReference(
+                f"{text!r} {what}; name the alias that is moved (example: "
+                f"'{ref.name}@{DEFAULT_ALIAS}')"
+            )
+        return ref.name, ref.alias
+
     @property
     def effective_alias(self) -> str | None:
         """The alias to look up; None when the reference names a number or a digest."""

@@ -233,6 +233,8 @@ def test_same_push_twice_prints_the_same(shell: Shell) -> None:
         (("pull", "a:1", "out"), "no adapter 'a'"),
         (("alias", "set", "a:1", "1"), "names a version"),
         (("alias", "set", "a@prod", "0"), "0"),
+        (("alias", "set", "a", "1"), "'a' names no alias"),
+        (("rollback", "a"), "example: 'a@prod'"),
         (("rollback", "a@prod"), "no adapter 'a'"),
         (("show", "a", "--registry", "http://127.0.0.1:1"), "cannot reach"),
         (("ls", "--registry", "ftp://x"), "not a store"),
