@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 
-from hotswap.registry.bundles.bundle import CHUNK_BYTES
 from hotswap.registry.certificates import certificates
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import InvalidBundle, StoreUnavailable
 from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest, UploadOffer
+from hotswap.registry.storage.objects import CHUNK_BYTES
 
 _TIMEOUT = httpx.Timeout(60, connect=5)
 PRECONDITION_FAILED = 412

@@ -12,14 +12,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, NoReturn
-
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hotswap.registry.domain.errors import InvalidPrompt
 from hotswap.registry.domain.values import ValueObject
+
+if TYPE_CHECKING:
+    import jinja2
 
 Message = Mapping[str, str]  # {"role": …, "content": …}
 
@@ -73,6 +72,8 @@ class PromptFormat(ValueObject):
         ]
         if self.system_prompt is not None and prepared[0]["role"] != "system":
             prepared.insert(0, {"role": "system", "content": self.system_prompt})
+        import jinja2  # who only reads manifests need not wait for it
+
         try:
             return _compiled(self.chat_template).render(
                 messages=prepared,
@@ -89,6 +90,9 @@ class PromptFormat(ValueObject):
 @lru_cache(maxsize=256)
 def _compiled(chat_template: str) -> jinja2.Template:
     """Compile like transformers does, so that a template from the hub renders the same here."""
+    import jinja2
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def raise_exception(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)

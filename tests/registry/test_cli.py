@@ -367,6 +367,16 @@ def test_server_and_commands_share_a_store(shell: Shell, server: str) -> None:
     assert shell.ok("ls", "--registry", server) == shell.ok("ls")
 
 
+def test_list_over_http_imports_neither_database_nor_what_else_is_slow(
+    shell: Shell, server: str
+) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql", "--registry", server)
+    heavy = {"sqlalchemy", "sqlmodel", "boto3", "botocore", "cryptography", "jinja2", "numpy"}
+    heavy |= {"torch", "fastapi", "hotswap.serving", "hotswap.training"}
+    assert imported_by(["ls", "--registry", server]).isdisjoint(heavy)
+
+
 def test_port_in_use_is_one_line(shell: Shell, server: str) -> None:
     message = shell.fails("store", "serve", "--port", server.rpartition(":")[2])
     assert "in use" in message
