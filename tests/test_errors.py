@@ -45,6 +45,7 @@ def test_drawing_shows_every_error_of_the_layer(name: str) -> None:
     [
         ("hotswap.registry.domain.errors", "Conflict"),
         ("hotswap.serving.errors", "BaseMismatch"),
+        ("hotswap.serving.http.chat", "BaseMismatch"),
     ],
 )
 def test_client_that_imports_serving_gets_its_errors(imported: str, kind: str) -> None:

@@ -97,7 +97,7 @@ class HotswapError(Exception):
             error["message"], **(fields if isinstance(fields, dict) else {})
         )
         if kind is None:
-            rebuilt.status = status
+            rebuilt.status = status if status >= 400 else rebuilt.status  # 200: amid a stream
             rebuilt.code = code if isinstance(code, str) else rebuilt.code
         return rebuilt
 

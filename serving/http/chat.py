@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import httpx_sse
 
+import hotswap.serving.errors  # noqa: F401 (a server's errors come back with their own classes)
 from hotswap.registry.domain.errors import HotswapError, RegistryUnavailable
 
 

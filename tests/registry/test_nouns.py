@@ -212,6 +212,11 @@ def test_error_of_a_layer_that_is_not_imported_is_the_nearest(
     assert rebuilt.body()["error"]["code"] == "of_another_layer"
 
 
+def test_error_amid_a_stream_has_the_status_of_an_error() -> None:
+    rebuilt = HotswapError.from_body(200, {"error": {"message": "no", "code": "of_another_layer"}})
+    assert (rebuilt.code, rebuilt.status) == ("of_another_layer", 500)
+
+
 def test_two_errors_cannot_have_one_code() -> None:
     with pytest.raises(TypeError, match="alias_conflict"):
         type("Again", (HotswapError,), {"code": "alias_conflict"})
