@@ -26,7 +26,7 @@ def chromium() -> Iterator[Browser]:
     """Skips the test where there is no Chromium; in CI it fails."""
     found = shutil.which("chromium")
     if found is None:
-        give_up("Chromium is not installed (Debian package chromium)")
+        give_up("needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(_FLAGS))
         try:

@@ -22,6 +22,7 @@ from hotswap.registry.settings import RegistrySettings
 from hotswap.registry.storage import open_store
 from hotswap.registry.storage.objects import ObjectStore
 from tests.radosgw import PACKAGES, has_radosgw, radosgw
+from tests.registry.stores import FailingStore
 from tests.servers import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -48,7 +49,9 @@ def s3_credentials() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def moto_url(s3_credentials: None) -> Iterator[str]:
     """moto: fast, but checks neither signatures nor checksums."""
-    server_module = pytest.importorskip("moto.server")
+    server_module = pytest.importorskip(
+        "moto.server", reason="needs moto[server]: pip install moto[server]"
+    )
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -88,7 +91,7 @@ def make_bucket(endpoint: str) -> None:
 ON_RADOSGW = pytest.param("radosgw", marks=pytest.mark.radosgw)
 
 
-@pytest.fixture(params=["local", "moto", "seaweedfs", ON_RADOSGW])
+@pytest.fixture(params=["local", "failing", "moto", "seaweedfs", ON_RADOSGW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store of each kind."""
     with store_at(request.param, request, tmp_path) as opened:
@@ -100,8 +103,9 @@ def store_at(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, **settings: Any
 ) -> Iterator[ObjectStore]:
     """An empty store of a kind, closed at the end."""
-    if kind == "local":
+    if kind in ("local", "failing"):
         opened = open_store(str(tmp_path / "store"), RegistrySettings())
+        opened = FailingStore(opened) if kind == "failing" else opened
     else:
         endpoint = request.getfixturevalue(f"{kind}_url")
         location = f"s3://{BUCKET}/{uuid.uuid4().hex}"

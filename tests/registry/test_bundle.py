@@ -113,7 +113,7 @@ def test_targets_are_matched_as_peft_matches_them(tmp_path: Path, targets: objec
 
 def test_schema_has_every_field_of_pefts() -> None:
     """What peft itself writes is accepted, and nothing of it is called unknown."""
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="needs peft: pip install peft")
     written = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
     config = json.loads(json.dumps(written.to_dict(), default=sorted))
     assert PeftConfig.check(config).unknown_fields == []

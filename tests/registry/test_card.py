@@ -87,7 +87,9 @@ def one_line(text: str) -> str:
 
 
 def test_front_matter_is_what_the_hub_reads(registry: Registry, tmp_path: Path) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    hub = pytest.importorskip(
+        "huggingface_hub", reason="needs huggingface_hub: pip install huggingface_hub"
+    )
     lineage = Lineage(dataset_digest=Digest.of(b"rows"))
     known = {"metrics": {"em": 0.83, "f1": 0.9}, "tags": {"team": "x"}, "lineage": lineage}
     data = hub.ModelCard(make_card(registry, push_one(registry, tmp_path / "a", **known))).data

@@ -26,7 +26,7 @@ from hotswap.registry.tasks import OneByOne
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stepping import Actor, MemoryStore, SteppedStore
-from tests.registry.test_recovery import FailingStore
+from tests.registry.stores import FailingStore
 from tests.servers import serving_app
 
 TIMEOUT_S = 30

@@ -35,8 +35,12 @@ def make(template: str = CHATML, **fields: object) -> PromptFormat:
 @pytest.mark.parametrize("template", [CHATML, STRICT])
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
 def test_rendering_equals_transformers(template: str, add_generation_prompt: bool) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="needs tokenizers: pip install tokenizers"
+    )
+    transformers = pytest.importorskip(
+        "transformers", reason="needs transformers: pip install transformers"
+    )
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(tokenizers.models.BPE()),
         bos_token="<s>",

@@ -120,7 +120,7 @@ def test_what_cannot_be_applied_cannot_be_exported(
 def test_llama_cpp_gives_the_exported_adapter_the_same_next_tokens(
     tmp_path: Path, config: dict[str, object]
 ) -> None:
-    llama_cpp = pytest.importorskip("xllamacpp")
+    llama_cpp = pytest.importorskip("xllamacpp", reason="needs xllamacpp: pip install xllamacpp")
     base = provide_base("smollm2-135m", read_home(ServingHome).bases)
     directory = make_adapter(base, tmp_path / "adapter", strength=0.2, **config)
     export_gguf(directory, Bundle.read(directory).lora, base, tmp_path / "adapter.gguf")

@@ -62,7 +62,7 @@ def run(url: str, base: BaseDirectory, work: Path) -> dict[str, Any]:
     """Results by task, and the samples' likelihoods."""
     command = shutil.which("lm_eval")
     if command is None:
-        pytest.skip("the command lm_eval is not on the path: pip install 'lm-eval[api]'")
+        pytest.skip("needs lm_eval: pip install 'lm-eval[api]'")
     model = {
         "model": "tiny",
         "base_url": f"{url}/v1/completions",

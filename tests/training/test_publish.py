@@ -242,7 +242,7 @@ def test_the_lineage_names_the_training_file_and_the_code(
 
 def test_the_revision_is_the_commit_and_says_when_files_differ_from_it(tmp_path: Path) -> None:
     if (git := shutil.which("git")) is None:
-        pytest.skip("needs git")
+        pytest.skip("needs git: apt-get install git")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
 
     def run_git(*arguments: str) -> str:

@@ -50,7 +50,10 @@ def play(tracker: Tracker, directory: Path, how: Ending = Ending.FINISHED) -> He
 
 
 def test_tensorboard_can_read_what_a_run_wrote(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs tensorboard: pip install tensorboard",
+    )
 
     heard = play(Tracker.TENSORBOARD, tmp_path)
 
@@ -65,7 +68,7 @@ def test_tensorboard_can_read_what_a_run_wrote(tmp_path: Path) -> None:
 @pytest.fixture
 def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The package, with a store in the test's directory."""
-    package = pytest.importorskip("mlflow")
+    package = pytest.importorskip("mlflow", reason="needs mlflow-skinny: pip install mlflow-skinny")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     package.set_tracking_uri((tmp_path / "store").as_uri())
@@ -128,7 +131,7 @@ def test_mlflow_is_told_how_a_run_ended(
 def test_weights_and_biases_is_told_how_a_run_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Ending, exit_code: int
 ) -> None:
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="needs wandb: pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
 
@@ -162,7 +165,7 @@ def wandb_records(path: Path) -> list[Any]:
 def test_weights_and_biases_keeps_a_run_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="needs wandb: pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
 
@@ -179,7 +182,10 @@ def test_weights_and_biases_keeps_a_run_offline(
 def test_train_sends_its_figures_where_it_is_told(
     base: BaseDirectory, write_rows: WriteRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs tensorboard: pip install tensorboard",
+    )
     monkeypatch.setattr(
         "hotswap.training.commands.train.read_home", lambda _: TrainingHome(tmp_path)
     )

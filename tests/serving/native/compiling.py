@@ -15,7 +15,7 @@ def compiled(source: Path, to: Path, *options: str) -> Path:
     """Warnings are errors. Skips the test where there is no compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        pytest.skip("needs a C compiler: install gcc")
+        pytest.skip("needs a C compiler: apt-get install gcc")
     command = [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
     done = subprocess.run(
         [*command, str(source), "-o", str(to), *options], capture_output=True, text=True
