@@ -82,9 +82,9 @@ def climb(task: Task, home: Path, arguments: argparse.Namespace) -> None:
         "--max-tokens", str(task.max_tokens),
     )  # fmt: skip
     found = json.loads((made / "ladder.json").read_text())
-    timing = Run.find(home / "runs", made.name).record["timing"]
-    print(f"\n{task.name}: {len(rows)} rows, {arguments.epochs} epochs in {timing['train_s']:.0f} s"
-          f" ({timing['tokens_per_s']:.0f} tokens/s)\n")  # fmt: skip
+    timing = Run.find(home / "runs", made.name).record.timing
+    print(f"\n{task.name}: {len(rows)} rows, {arguments.epochs} epochs in {timing.train_s:.0f} s"
+          f" ({timing.tokens_per_s:.0f} tokens/s)\n")  # fmt: skip
     print("\n".join(_table(task, found)))
     print(f"\nVerdict: {found['verdict']['text']}\n", flush=True)
 

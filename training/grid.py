@@ -21,6 +21,7 @@ from hotswap.training.outcome import Outcome
 from hotswap.training.prepare import Prepared
 from hotswap.training.progress import Progress
 from hotswap.training.run import Run
+from hotswap.training.run_record import RECORD_FILE
 from hotswap.training.spec import TrainingSpec
 
 
@@ -120,9 +121,9 @@ class Grid:
     def _run_of(self, pair: tuple[float, int]) -> Run:
         """The run of this pair that was interrupted, or a new one, noted before it starts."""
         known = self._read("running.json", {})
-        if known.get("pair") == [*pair] and (self.runs / known["run"] / "run.json").exists():
+        if known.get("pair") == [*pair] and (self.runs / known["run"] / RECORD_FILE).exists():
             run = Run.find(self.runs, known["run"])
-            if run.record["state"] != "finished":
+            if run.record.state != "finished":
                 return run
         run = Run.create(self.runs)
         self._write("running.json", {"pair": pair, "run": run.id})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import platform
 import secrets
@@ -27,7 +26,6 @@ import torch
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.domain.errors import Conflict, InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
-from hotswap.registry.durable import write_file
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.checkpoints import CheckpointFile, difference
 from hotswap.training.curves import write_csv, write_png
@@ -38,6 +36,7 @@ from hotswap.training.prepare import Prepared
 from hotswap.training.processes import ALONE, Processes
 from hotswap.training.progress import Ending, Progress, Silence
 from hotswap.training.publish import library_versions, publish, state_metrics
+from hotswap.training.run_record import RECORD_FILE, RunRecord, RunTiming, stamp
 from hotswap.training.spec import TrainingSpec
 from hotswap.training.state import State
 
@@ -64,8 +63,8 @@ class Run:
     def find(cls, runs: Path, name: str) -> Run:
         """The run with this id below `runs`, or in the directory of this name."""
         for directory in (runs / name, Path(name)):
-            if (directory / "run.json").is_file():
-                return cls(directory, _read_record(directory)["started_at"])
+            if (directory / RECORD_FILE).is_file():
+                return cls(directory, RunRecord.read(directory).started_at)
         raise InvalidRequest(f"there is no run {name!r}, neither below {runs} nor at this path")
 
     @property
@@ -77,8 +76,8 @@ class Run:
         return self.directory / "adapter"
 
     @property
-    def record(self) -> dict[str, Any]:
-        return _read_record(self.directory)
+    def record(self) -> RunRecord:
+        return RunRecord.read(self.directory)
 
     @property
     def lineage(self) -> Lineage:
@@ -89,16 +88,16 @@ class Run:
         """The spec of a run that is not finished. Raises ResumeRefused for `changes` that would
         change it."""
         record = self.record
-        if record["state"] == "finished":
+        if record.state == "finished":
             raise InvalidRequest(f"run {self.id} is finished; its adapter is {self.adapter}")
-        spec = TrainingSpec.parse({**record["spec"], **changes})
-        _refuse(self.id, _settings(record["spec"]), _settings(spec.model_dump(mode="json")))
+        spec = TrainingSpec.parse({**record.spec, **changes})
+        _refuse(self.id, _settings(record.spec), _settings(spec.model_dump(mode="json")))
         return spec
 
     def changes_of_environment(self) -> list[str]:
         """Where the last attempt's libraries, machine and threads differ from this process's: the
         last bits of the weights may then differ from those of an uninterrupted run."""
-        found = difference(self.record["environment"], _environment())
+        found = difference(self.record.environment, _environment())
         return [f"{name}: {before} before, {now} now" for name, (before, now) in found.items()]
 
     def state_metrics(
@@ -109,8 +108,8 @@ class Run:
         bundle = state_metrics(self.adapter, metrics, provenance)
         known = self.record
         digest = str(bundle.manifest(lineage=self.lineage).digest)
-        stated = {"metrics": {**known["metrics"], **metrics}, "manifest_digest": digest}
-        self._write_record({**known, **stated})
+        all_metrics = {**known.metrics, **metrics}
+        known.with_changes(metrics=all_metrics, manifest_digest=digest).write(self.directory)
         return bundle
 
     def carry_out(
@@ -128,24 +127,24 @@ class Run:
         `stop` says so, ResumeRefused when spec, data, base or the number of processes are not those
         it was started with. Only process 0 calls this, the others `take_part`.
         """
-        with _told_of_the_end(progress), self._alone():
+        with _ending_reported(progress), self._alone():
             about = self._about(spec, base, prepared, processes)
             identity = _identity(about)
-            if (self.directory / "run.json").exists():
+            if (self.directory / RECORD_FILE).exists():
                 _refuse(self.id, _identity(self.record), identity)
                 shutil.rmtree(self.adapter, ignore_errors=True)  # published, but never recorded
-            self._write_record({**about, "state": "running"})
+            about.write(self.directory)
             try:
                 outcome = self._train(spec, base, prepared, progress, identity, stop, processes)
                 bundle = publish(self.adapter, outcome, spec, base, prepared)
             except TrainingInterrupted as error:
-                self._write_record({**about, "state": "interrupted", "error": error.message})
+                about.with_changes(state="interrupted", error=error.message).write(self.directory)
                 raise TrainingInterrupted(
                     f"{error.message}; go on with: hotswap train --resume {self.id}"
                 ) from None
             except BaseException as error:
-                ended = {"state": "failed", "ended_at": _now(), "error": str(error)}
-                self._write_record({**about, **ended})
+                ended = about.with_changes(state="failed", ended_at=_now(), error=str(error))
+                ended.write(self.directory)
                 raise
             self._finish(about, outcome, bundle)
         return outcome, bundle
@@ -156,22 +155,24 @@ class Run:
         base: BaseDirectory,
         prepared: Prepared,
         processes: Processes,
-    ) -> dict[str, Any]:
+    ) -> RunRecord:
         values = spec.model_dump(mode="json")
         for name in _PATHS:
             if values[name] is not None:
                 values[name] = str(Path(values[name]).absolute())
-        return {
-            "id": self.id,
-            "started_at": self.started_at,
-            "spec": values,
-            "data": [file.provenance() for file in prepared.files],
-            "num_processes": processes.num,
-            "base": base.fingerprint().model_dump(mode="json"),
-            "fixes": list(prepared.fixes),
-            "findings": [str(finding) for finding in prepared.findings],
-            "environment": _environment(),
-        }
+        return RunRecord(
+            **stamp(),
+            id=self.id,
+            started_at=self.started_at,
+            spec=values,
+            data=tuple(file.provenance() for file in prepared.files),
+            num_processes=processes.num,
+            base=base.fingerprint().model_dump(mode="json"),
+            fixes=tuple(prepared.fixes),
+            findings=tuple(str(finding) for finding in prepared.findings),
+            environment=_environment(),
+            state="running",
+        )
 
     def _train(
         self,
@@ -195,7 +196,7 @@ class Run:
             processes,
         )
 
-    def _finish(self, about: Mapping[str, Any], outcome: Outcome, bundle: Bundle) -> None:
+    def _finish(self, about: RunRecord, outcome: Outcome, bundle: Bundle) -> None:
         write_csv(self.directory / "curve.csv", outcome.curve)
         write_png(
             self.directory / "curve.png",
@@ -204,7 +205,8 @@ class Run:
             outcome.best.step,
         )
         result = self._result(outcome, bundle)
-        self._write_record({**about, "state": "finished", "ended_at": _now(), **result})
+        finished = about.with_changes(state="finished", ended_at=_now(), **result)
+        finished.write(self.directory)
         _checkpoint_path(self.directory).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -223,11 +225,6 @@ class Run:
         except BlockingIOError:
             raise Conflict(f"another process is working on run {self.id}") from None
 
-    def _write_record(self, value: dict[str, Any]) -> None:
-        """Whole or not at all: what is left of a killed run must be readable to go on with it."""
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        write_file(self.directory / "run.json", f"{text}\n".encode())
-
     def _result(self, outcome: Outcome, bundle: Bundle) -> dict[str, Any]:
         timing = outcome.timing
         return {
@@ -235,12 +232,12 @@ class Run:
             "verdict": outcome.verdict(),
             "num_trainable": outcome.num_trainable,
             "manifest_digest": str(bundle.manifest(lineage=self.lineage).digest),
-            "timing": {
-                "num_tokens": timing.num_tokens,
-                "train_s": round(timing.train_s, 3),
-                "validation_s": round(timing.validation_s, 3),
-                "tokens_per_s": round(timing.tokens_per_s, 1),
-            },
+            "timing": RunTiming(
+                num_tokens=timing.num_tokens,
+                train_s=round(timing.train_s, 3),
+                validation_s=round(timing.validation_s, 3),
+                tokens_per_s=round(timing.tokens_per_s, 1),
+            ),
         }
 
 
@@ -290,7 +287,7 @@ class _KeptStates:
 
 
 @contextlib.contextmanager
-def _told_of_the_end(progress: Progress) -> Iterator[None]:
+def _ending_reported(progress: Progress) -> Iterator[None]:
     how = Ending.FAILED
     try:
         yield
@@ -306,18 +303,13 @@ def _checkpoint_path(directory: Path) -> Path:
     return directory / "checkpoint.safetensors"
 
 
-def _read_record(directory: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    return record
-
-
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(record: RunRecord) -> dict[str, Any]:
     """What must be the same when a run goes on."""
     return {
-        "spec": _settings(record["spec"]),
-        "data": {file["role"]: file["digest"] for file in record["data"]},
-        "base": record["base"],
-        "num_processes": record.get("num_processes", 1),
+        "spec": _settings(record.spec),
+        "data": {file["role"]: file["digest"] for file in record.data},
+        "base": record.base,
+        "num_processes": record.num_processes,
     }
 
 

@@ -53,7 +53,7 @@ def test_two_processes_make_the_steps_of_one(
     assert done.returncode == 0, done.stderr
     (together,) = (tmp_path / "home" / "runs").iterdir()  # process 1 has written nothing
     record = Run(together).record
-    assert (record["num_processes"], record["state"]) == (2, "finished")
+    assert (record.num_processes, record.state) == (2, "finished")
     expected, found = curve_of(alone.directory), curve_of(together)
     assert len(found) == len(expected) == 10
     for ours, theirs in zip(found, expected, strict=True):

@@ -184,7 +184,7 @@ def interrupted(spec: TrainingSpec, base: BaseDirectory, runs: Path) -> Run:
     asked = iter([False, False, True])
     with pytest.raises(TrainingInterrupted, match=f"hotswap train --resume {run.id}"):
         carry_out(spec, base, run, lambda: next(asked))
-    assert run.record["state"] == "interrupted"
+    assert run.record.state == "interrupted"
     return run
 
 
@@ -222,8 +222,7 @@ def test_an_edited_record_does_not_fit_the_checkpoint(
 ) -> None:
     run = interrupted(task, base, tmp_path / "runs")
     record = run.record
-    record["spec"]["learning_rate"] = 0.3
-    (run.directory / "run.json").write_text(json.dumps(record))
+    record.with_changes(spec={**record.spec, "learning_rate": 0.3}).write(run.directory)
 
     with pytest.raises(ResumeRefused, match=r"checkpoint\.safetensors .*learning_rate"):
         carry_out(run.resumed_spec({}), base, run)

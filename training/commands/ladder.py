@@ -19,6 +19,7 @@ from hotswap.registry.settings import read_home, read_section
 from hotswap.training.commands.reports import give_report, report_options, say
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
+from hotswap.training.run_record import RECORD_FILE
 from hotswap.training.settings import TrainingHome
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def ladder(
         from hotswap.training.ladder.rows import LadderRows
         from hotswap.training.ladder.rungs import climb, make_rungs
 
-        trained_on = None if run is None else run.record["spec"]["base"]
+        trained_on = None if run is None else run.record.spec["base"]
         base = provide_base(base_name or trained_on or base_of(adapter, registry), home.bases)
         rows = LadderRows.read(data, train, run, columns=columns, num_rows=max_rows, seed=seed)
         if rows.num_left_out:
@@ -269,7 +270,7 @@ def _adapter(
         run = Run.find(runs, run_name)
         if not run.adapter.is_dir():
             raise InvalidRequest(
-                f"run {run.id} has no adapter, it is {run.record['state']}; go on with it:"
+                f"run {run.id} has no adapter, it is {run.record.state}; go on with it:"
                 f" hotswap train --resume {run.id}"
             )
         return run, str(run.adapter)
@@ -280,5 +281,5 @@ def _adapter(
             "--adapter needs --train FILE, the rows it was trained on, so that none of them is"
             " asked; or name its run with --run"
         )
-    is_run = (Path(adapter) / "run.json").is_file()
+    is_run = (Path(adapter) / RECORD_FILE).is_file()
     return None, str(Path(adapter) / "adapter") if is_run else adapter

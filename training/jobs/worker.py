@@ -6,7 +6,6 @@ does the rest. It works under a `guard`. Started as `python -m hotswap.training.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -29,6 +28,7 @@ from hotswap.training.jobs.reports import (
     Stepped,
     Validated,
 )
+from hotswap.training.run_record import RECORD_FILE, RunRecord
 
 if TYPE_CHECKING:
     from hotswap.training.model import Tally
@@ -148,15 +148,13 @@ def _base_mismatch_named() -> Iterator[None]:
 
 def _is_finished(run: Path) -> bool:
     """A server may have ended between the end of a run and what it does with it."""
-    record = run / "run.json"
-    return record.exists() and json.loads(record.read_bytes())["state"] == "finished"
+    return (run / RECORD_FILE).exists() and RunRecord.read(run).state == "finished"
 
 
 def _done(run: Path) -> Done:
-    record = json.loads((run / "run.json").read_bytes())
-    return Done(
-        best_step=int(record["metrics"]["best_step"]), num_tokens=record["timing"]["num_tokens"]
-    )
+    record = RunRecord.read(run)
+    assert record.timing is not None, "the run is finished"
+    return Done(best_step=int(record.metrics["best_step"]), num_tokens=record.timing.num_tokens)
 
 
 def _checked(prepared: Prepared) -> Checked:

@@ -70,7 +70,7 @@ def rows_of(run: Run) -> Sequence[Example]:
     """What the run was trained on, read and fixed again. Raises InvalidRequest when the files are
     gone, InvalidData when they have changed."""
     record = run.record
-    spec = TrainingSpec.parse(record["spec"])
+    spec = TrainingSpec.parse(record.spec)
     for path in (spec.data, spec.validation):
         if path is not None and not path.is_file():
             raise InvalidRequest(
@@ -78,7 +78,7 @@ def rows_of(run: Run) -> Sequence[Example]:
                 " training rows with --train FILE"
             )
     rows, _, files, _ = gather(spec)
-    before = {file["role"]: file["digest"] for file in record["data"]}
+    before = {file["role"]: file["digest"] for file in record.data}
     for file in files:
         if before[file.role] != str(file.digest):
             raise InvalidData(

@@ -289,7 +289,7 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
         (version,) = registry.versions("team/x")
         manifest = registry.manifest(version.manifest_digest)
     assert version.manifest_digest == first  # the same ladder is the same version
-    assert kept["manifest_digest"] == run.record["manifest_digest"] == str(first)
+    assert kept["manifest_digest"] == run.record.manifest_digest == str(first)
     assert kept["num_train_rows"] == manifest.provenance["num_train_rows"] < 25  # not validation
     assert kept["verdict"]["text"] in unescape((run.directory / "ladder.html").read_text())
     stated = manifest.provenance["ladder"]
