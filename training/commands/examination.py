@@ -16,13 +16,11 @@ from hotswap.training.evaluation.gate import Requirement
 from hotswap.training.evaluation.session import OpenedRegistry, measure, sources_of
 
 if TYPE_CHECKING:
+    from hotswap.registry.bundles.bundle import Bundle
     from hotswap.registry.domain.policy import Condition
     from hotswap.serving.base_model import BaseDirectory
     from hotswap.training.evaluation.evaluate import EvalSet
     from hotswap.training.run import Run
-
-CANDIDATE = "candidate"
-"""The alias that a requirement guards when none is named."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,10 @@ class Examination:
             requirement.require_known(asked.metric_names)
         return cls(base, asked, requirement, names)
 
-    def hold(self, run: Run, location: str | None) -> Condition | None:
+    def hold(self, run: Run, location: str | None) -> tuple[Bundle, Condition | None]:
         """Ask the run's adapter in a fresh engine; let adapter and record state the metrics, and
-        write the report beside them. What the requirement comes to, when there is one."""
+        write the report beside them. The adapter with its metrics, and whether it meets the
+        requirement."""
         from hotswap.serving.settings import ServingSettings
         from hotswap.training.evaluation.engine import fresh_engine
 
@@ -70,7 +69,7 @@ class Examination:
                 self.requirement,
                 hear=say,
             )
-        run.state_metrics(report.values())
+        bundle = run.state_metrics(report.values())
         print_report(report)
         page = run.directory / "evaluation.html"
         write_report(
@@ -82,7 +81,7 @@ class Examination:
             curve=run.directory / "curve.csv",
         )
         click.echo(f"report   {page}")
-        return verdict
+        return bundle, verdict
 
 
 def read_requirement(text: str | None, evaluated: Path | None) -> Requirement | None:

@@ -1,11 +1,10 @@
-"""`hotswap train`: options to a TrainingSpec, findings and figures to the terminal.
+"""`hotswap train`: options to a training, its figures to the terminal.
 
 Torch is imported only when a training starts, so that help is quick.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +14,21 @@ import click
 
 from hotswap.registry.commands.options import model_options
 from hotswap.registry.commands.parts import registry_option
-from hotswap.registry.domain.adapters import check_name
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section, read_user
-from hotswap.training.commands.examination import CANDIDATE, Examination, read_requirement
+from hotswap.registry.settings import read_home
+from hotswap.training.commands.destination import Destination
+from hotswap.training.commands.examination import Examination, read_requirement
 from hotswap.training.commands.preview import show_masks, show_plan
 from hotswap.training.commands.reports import require_met
+from hotswap.training.commands.setup import Setup, spec_values
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from hotswap.registry.bundles.bundle import Bundle
-    from hotswap.registry.domain.manifest import Manifest
-    from hotswap.training.data.findings import Finding
     from hotswap.training.outcome import Outcome
-
-_LISTED = 5
+    from hotswap.training.run import Run
+    from hotswap.training.trackers import Tracker
 
 
 @click.command(
@@ -114,121 +112,88 @@ def train(
     Ctrl-C ends the run after the step it is in; --resume goes on to the same weights.
     `torchrun --nproc-per-node N -m -- hotswap.training DATA …` shares it out.
     """
-    if name is not None:
-        check_name(name)
-    elif alias is not None or location is not None:
-        raise InvalidRequest("--alias and --registry need --push NAME")
+    destination = Destination.read(out, name, alias, location)
     if data is None and resume is None:
         raise InvalidRequest("give DATA, or --resume RUN to go on with a run")
     requirement = read_requirement(required, evaluated)
-    given = _given(data, options)
+    given = spec_values(data, options)
     spec = TrainingSpec.parse(given) if resume is None else None
 
-    from hotswap.serving.base_model import provide_base, quiet_libraries
+    from hotswap.serving.base_model import quiet_libraries
 
     quiet_libraries()
-    from hotswap.registry.bundles.bundle import Bundle
-    from hotswap.training.data.findings import refuse
-    from hotswap.training.interruption import StopSignals
-    from hotswap.training.prepare import prepare
-    from hotswap.training.processes import joined
-    from hotswap.training.progress import progress_for
-    from hotswap.training.publish import require_absent
-    from hotswap.training.run import Run, take_part
-    from hotswap.training.trackers import Tracker, require_packages, tracked
-
-    chosen = [Tracker(name) for name in trackers]
-    require_packages(chosen)
-    if out is not None:
-        require_absent(out)
+    chosen = _installed(trackers)
+    destination.require_absent()
     home = read_home(TrainingHome)
-    known = None if resume is None else Run.find(home.runs, resume)
-    if known is not None:
-        spec = known.resumed_spec(given)
-        for change in known.changes_of_environment():
-            click.echo(f"warning: {change}; the last bits of the weights may differ", err=True)
+    known = None
+    if resume is not None:
+        known, spec = _resumed(resume, home.runs, given)
     assert spec is not None, "made from the options or from the run"
-    base = provide_base(spec.base, home.bases)
-    prepared = prepare(spec, base)
-    print_findings(prepared.findings)
+    setup = Setup.make(spec, home)
     shows_masks = num_masks is not None or mask_file is not None
     if shows_masks:
-        show_masks(prepared.train, base, num_masks, mask_file)
-    refuse(prepared.findings)
-    examination = (
-        None if evaluated is None else Examination.prepare(evaluated, requirement, name, base)
-    )
-    click.echo(f"{len(prepared.train)} rows to train on, {len(prepared.validation)} to validate")
+        show_masks(setup.prepared.train, setup.base, num_masks, mask_file)
+    setup.require_usable_rows()
+    examination = None
+    if evaluated is not None:
+        examination = Examination.prepare(evaluated, requirement, name, setup.base)
+    num_train, num_validation = len(setup.prepared.train), len(setup.prepared.validation)
+    click.echo(f"{num_train} rows to train on, {num_validation} to validate")
     if plan:
-        show_plan(spec, base, prepared)
+        show_plan(spec, setup.base, setup.prepared)
     if plan or shows_masks:
         return
-    with StopSignals() as stop, joined() as processes:
-        if processes.rank:
-            take_part(known, spec, base, prepared, stop, processes)
-            return
-        run = known or Run.create(home.runs)
-        progress = tracked(progress_for(sys.stderr), chosen, run.directory, spec.portable())
-        outcome, bundle = run.carry_out(spec, base, prepared, progress, stop, processes)
+    trained = _carry_out(setup, known, home, chosen)
+    if trained is None:  # process 0 of torchrun's has the adapter
+        return
+    run, outcome, bundle = trained
     verdict = None
     if examination is not None:
-        verdict = examination.hold(run, location)
-        bundle = Bundle.read(run.adapter)
-    if out is not None:
-        shutil.copytree(bundle.directory, out, dirs_exist_ok=True)
-        bundle = Bundle.read(out)
+        bundle, verdict = examination.hold(run, location)
+    bundle = destination.place(bundle)
     _print_outcome(outcome, bundle, run.directory)
-    if name is None:
-        click.echo(
-            f"push it with: hotswap push {bundle.directory} NAME --alias prod --run {run.id}"
-        )
-    else:
-        manifest = bundle.manifest(lineage=run.lineage)
-        if verdict is not None:
-            alias = (alias or CANDIDATE) if verdict.holds else None
-        _push(bundle, manifest, name, alias, location, why=f"hotswap train {spec.data.name}")
+    destination.push(bundle, run, verdict, why=f"hotswap train {spec.data.name}", home=home)
     if verdict is not None:
         require_met(verdict)
 
 
-def read_spec(data: Path, options: dict[str, Any]) -> TrainingSpec:
-    return TrainingSpec.parse(_given(data, options))
+def _installed(names: Sequence[str]) -> list[Tracker]:
+    """Raises InvalidRequest for a tracker whose package is missing."""
+    from hotswap.training.trackers import Tracker, require_packages
+
+    trackers = [Tracker(name) for name in names]
+    require_packages(trackers)
+    return trackers
 
 
-def _given(data: Path | None, options: dict[str, Any]) -> dict[str, Any]:
-    modules = options.get("target_modules")
-    if modules not in (None, "all-linear"):
-        options["target_modules"] = tuple(modules.split(","))
-    values = {"data": data, **options}
-    return {name: value for name, value in values.items() if value is not None}
+def _resumed(name: str, runs: Path, given: dict[str, Any]) -> tuple[Run, TrainingSpec]:
+    from hotswap.training.run import Run
+
+    run = Run.find(runs, name)
+    spec = run.resumed_spec(given)
+    for change in run.changes_of_environment():
+        click.echo(f"warning: {change}; the last bits of the weights may differ", err=True)
+    return run, spec
 
 
-def _push(
-    bundle: Bundle,
-    manifest: Manifest,
-    name: str,
-    alias: str | None,
-    location: str | None,
-    why: str,
-) -> None:
-    from hotswap.registry.bundles.transfer import push
-    from hotswap.registry.connect import connect
+def _carry_out(
+    setup: Setup, known: Run | None, home: TrainingHome, trackers: Sequence[Tracker]
+) -> tuple[Run, Outcome, Bundle] | None:
+    """The run, what came of it and its adapter; None in a process that only takes part."""
+    from hotswap.training.interruption import StopSignals
+    from hotswap.training.processes import joined
+    from hotswap.training.progress import progress_for
+    from hotswap.training.run import Run, take_part
+    from hotswap.training.trackers import tracked
 
-    settings = read_section("registry", RegistrySettings)
-    with connect(location, settings, read_home(Home)) as registry:
-        version = push(registry, name, bundle, manifest, by=read_user(), alias=alias, why=why)
-    click.echo(f"pushed {version.ref} {version.manifest_digest}")
-    if alias is not None:
-        click.echo(f"{name}@{alias} points to version {version.number}")
-
-
-def print_findings(findings: Sequence[Finding]) -> None:
-    for code in dict.fromkeys(finding.code for finding in findings):
-        alike = [finding for finding in findings if finding.code == code]
-        for finding in alike[:_LISTED]:
-            click.echo(str(finding), err=True)
-        if len(alike) > _LISTED:
-            click.echo(f"{alike[0].severity}: {len(alike) - _LISTED} more [{code}]", err=True)
+    spec, base, prepared = setup.spec, setup.base, setup.prepared
+    with StopSignals() as stop, joined() as processes:
+        if processes.rank:
+            take_part(known, spec, base, prepared, stop, processes)
+            return None
+        run = known or Run.create(home.runs)
+        progress = tracked(progress_for(sys.stderr), trackers, run.directory, spec.portable())
+        return run, *run.carry_out(spec, base, prepared, progress, stop, processes)
 
 
 def _print_outcome(outcome: Outcome, bundle: Bundle, run: Path) -> None:

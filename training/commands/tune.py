@@ -12,7 +12,7 @@ import click
 from hotswap.registry.commands.options import model_options
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.settings import read_home
-from hotswap.training.commands.train import print_findings, read_spec
+from hotswap.training.commands.setup import Setup, spec_values
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
@@ -37,31 +37,24 @@ def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     loss wins; its adapter is in its run's directory. The same command again goes on with the runs
     that are missing; with other rates or ranks it makes only the new ones.
     """
-    spec = read_spec(data, options)
+    spec = TrainingSpec.parse(spec_values(data, options))
     chosen = (_numbers("rates", rates, float), _numbers("ranks", ranks, int))
 
-    from hotswap.serving.base_model import provide_base, quiet_libraries
-
-    quiet_libraries()
-    from hotswap.training.data.findings import refuse
     from hotswap.training.grid import Grid
     from hotswap.training.interruption import StopSignals
-    from hotswap.training.prepare import prepare
     from hotswap.training.progress import Progress, progress_for
 
     home = read_home(TrainingHome)
-    base = provide_base(spec.base, home.bases)
-    prepared = prepare(spec, base)
-    print_findings(prepared.findings)
-    refuse(prepared.findings)
-    grid = Grid.of(home.runs, spec, prepared, *chosen)
+    setup = Setup.make(spec, home)
+    setup.require_usable_rows()
+    grid = Grid.of(home.runs, spec, setup.prepared, *chosen)
 
     def announce(trial: TrainingSpec) -> Progress:
         click.echo(f"rate {trial.learning_rate:g}, rank {trial.r}", err=True)
         return progress_for(sys.stderr)
 
     with StopSignals() as stop:
-        trials = grid.carry_out(base, prepared, announce, stop)
+        trials = grid.carry_out(setup.base, setup.prepared, announce, stop)
     _print_table(trials)
     click.echo(f"best spec  {grid.directory / 'best.json'}")
     click.echo(f"adapter    {home.runs / trials[0].run / 'adapter'}")
