@@ -26,6 +26,7 @@ from benchmarks.server import server
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.event import Event
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.http.client import RegistryClient
 from hotswap.serving.aliases.follower import Follower
 from hotswap.serving.aliases.version_table import VersionTable
@@ -105,21 +106,21 @@ def _followers(url: str, num_servers: int) -> Iterator[_Arrivals]:
             follower.start()
             stack.callback(follower.stop)
         watcher = stack.enter_context(RegistryClient(url))
-        while len(watcher.servers()) < num_servers:
+        while len(watcher.events.servers()) < num_servers:
             time.sleep(0.05)
         yield arrivals
 
 
 def _move(mover: RegistryClient, arrivals: _Arrivals, to: int) -> tuple[float, float, float]:
     applied: list[float] = []
-    sequence = mover.history(NAME, "prod")[-1].sequence + 1
+    sequence = mover.aliases.history(NAME, "prod")[-1].sequence + 1
     watcher = threading.Thread(target=lambda: applied.append(arrivals.wait(sequence)))
     watcher.start()
     start = time.perf_counter()
-    mover.move_alias(NAME, "prod", to, by="benchmark")
+    mover.aliases.move(MoveRequest(NAME, "prod", to, by="benchmark"))
     answered = time.perf_counter()
-    end = mover.events().cursor
-    while any(server.cursor < end for server in mover.servers()):
+    end = mover.events.read().cursor
+    while any(server.cursor < end for server in mover.events.servers()):
         pass
     acknowledged = time.perf_counter()
     watcher.join()

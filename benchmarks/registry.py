@@ -177,10 +177,12 @@ def lookups(url: str, root: Path, num_names: int, num_versions: int) -> Times:
     times: Times = {}
     for name in random.Random(1).sample(names, min(1000, num_names)):
         ref = AdapterRef.parse(f"{name}@prod")
-        timed(times, "resolve an alias, first", registry.resolve, ref)
-        timed(times, "resolve an alias, again", registry.resolve, ref)
+        timed(times, "resolve an alias, first", registry.versions.resolve, ref)
+        timed(times, "resolve an alias, again", registry.versions.resolve, ref)
     for _ in range(20):
-        timed(times, f"list the first {NUM_LISTED}", lambda: registry.adapters(limit=NUM_LISTED))
+        timed(
+            times, f"list the first {NUM_LISTED}", lambda: registry.adapters.all(limit=NUM_LISTED)
+        )
     registry.close()
     return times
 
@@ -233,8 +235,8 @@ def over_http(root: Path, rounds: int) -> Times:
             directory = adapter(root / f"http-{seed}", 20_000 + seed)
             timed(times, "register", push_directory, registry, "sql", directory)
             ref = AdapterRef.parse("sql@prod")
-            timed(times, "resolve an alias", registry.resolve, ref)
-            timed(times, f"list {NUM_LISTED}", lambda: registry.adapters(limit=NUM_LISTED))
+            timed(times, "resolve an alias", registry.versions.resolve, ref)
+            timed(times, f"list {NUM_LISTED}", lambda: registry.adapters.all(limit=NUM_LISTED))
     return times
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hotswap.registry.bundles.comparison import Comparison
     from hotswap.registry.domain.manifest import BaseFingerprint
     from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest
 
 
 def connect(where: str | None = None, *, token: str | None = None) -> Client:
@@ -123,7 +124,7 @@ class Client:
         >>> str(client.resolve("team/sql@prod").ref)
         'team/sql:2'
         """
-        return self.registry.resolve(AdapterRef.parse(ref))
+        return self.registry.versions.resolve(AdapterRef.parse(ref))
 
     def versions(self, name: str) -> list[AdapterVersion]:
         """All versions of `name` that are not deleted, in order of number.
@@ -131,7 +132,7 @@ class Client:
         >>> [version.number for version in client.versions("team/sql")]
         [1, 2]
         """
-        return self.registry.versions(name)
+        return self.registry.adapters.versions(name)
 
     def alias(
         self, ref: str, number: int, *, why: str = "", expect: int | None = None
@@ -145,7 +146,8 @@ class Client:
         (2, 1)
         """
         name, alias = AdapterRef.parse_alias(ref)
-        return self.registry.move_alias(name, alias, number, by=read_user(), why=why, expect=expect)
+        request = MoveRequest(name, alias, number, by=read_user(), why=why, expect=expect)
+        return self.registry.aliases.move(request)
 
     def rollback(
         self, ref: str, *, to: int | None = None, why: str = "", expect: int | None = None
@@ -156,7 +158,8 @@ class Client:
         1
         """
         name, alias = AdapterRef.parse_alias(ref)
-        return self.registry.rollback(name, alias, by=read_user(), why=why, expect=expect, to=to)
+        request = MoveRequest(name, alias, to, by=read_user(), why=why, expect=expect)
+        return self.registry.aliases.rollback(request)
 
     def history(self, ref: str) -> list[AliasMove]:
         """Every move of the alias, oldest first.
@@ -167,7 +170,7 @@ class Client:
         wanted = AdapterRef.parse(ref)
         if (alias := wanted.effective_alias) is None:
             raise InvalidRequest(f"{ref!r} names a version, which has no history; name an alias")
-        return self.registry.history(wanted.name, alias)
+        return self.registry.aliases.history(wanted.name, alias)
 
     def search(self, expression: str, *, limit: int | None = None) -> list[AdapterVersion]:
         """The versions for which the filter holds, in order of name and number.
@@ -178,7 +181,7 @@ class Client:
         from hotswap.registry.search.paging import read_pages
 
         return read_pages(
-            lambda last, size: self.registry.search(
+            lambda last, size: self.registry.adapters.search(
                 expression, after=last.ref if last else None, limit=size
             ),
             limit,

@@ -12,7 +12,7 @@ from hotswap.registry.domain.policy import ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.events.webhooks import WebhookSettings
 from hotswap.registry.http.client import RegistryClient
-from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.settings import Home, RegistrySettings, read_section
 from hotswap.registry.storage import open_store
 from hotswap.registry.tomlfile import read_toml
 
@@ -56,6 +56,18 @@ def open_registry(
             object_store.close()
     finally:
         catalog.close()
+
+
+def signing(registry: AdapterRegistry, key: Path | None = None) -> AdapterRegistry:
+    """The registry, whose pushes and moves are signed by the key in the
+    file, or in that of the settings, if either is named."""
+    path = key or read_section("registry", RegistrySettings).sign_key
+    if path is None:
+        return registry
+    from hotswap.registry.bundles.signed import SignedRegistry
+    from hotswap.registry.signing import SigningKey  # takes 40 ms
+
+    return SignedRegistry(registry, SigningKey.load(path.expanduser()))
 
 
 def configured_webhooks(settings: RegistrySettings) -> WebhookSettings | None:

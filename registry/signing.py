@@ -30,7 +30,6 @@ from hotswap.registry.domain.signatures import (
     version_statement,
 )
 from hotswap.registry.durable import new_file
-from hotswap.registry.settings import RegistrySettings, read_section
 
 _MODE = 0o600
 
@@ -146,13 +145,3 @@ def _invalid(signature: Signature, what: str) -> SignatureInvalid:
         "one of them was changed; sign again, or find out who changed it",
         key=signature.key,
     )
-
-
-def read_signing_key(path: Path | None) -> SigningKey | None:
-    """The key of the option, else of the settings; None when neither names one."""
-    path = path or read_section("registry", RegistrySettings).sign_key
-    if path is None:
-        return None
-    from hotswap.registry.signing import SigningKey  # takes 40 ms
-
-    return SigningKey.load(path.expanduser())

@@ -151,7 +151,7 @@ def export(ref: str, out: Path, merged: bool, base_name: str | None, location: s
         directory = Path(work) / "adapter"
         with connect(location, read_section("registry", RegistrySettings), home) as registry:
             version = pull(registry, AdapterRef.parse(ref), directory)
-            manifest = registry.manifest(version.manifest_digest)
+            manifest = registry.versions.manifest(version.manifest_digest)
         base = provide_base(base_name or manifest.base.model_id, home.bases)
         check_exportable(manifest, base)
         if merged:

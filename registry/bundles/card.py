@@ -26,10 +26,10 @@ _WIDE = 1 << 30  # no line of the front matter is folded
 
 def make_card(registry: AdapterRegistry, ref: AdapterRef) -> str:
     """The card of the version `ref` means now; raises as AdapterRegistry.resolve."""
-    version = registry.resolve(ref)
-    states = [s for s in registry.states(version.name) if s.number == version.number]
-    moves = [m for m in registry.aliases(version.name) if m.to_number == version.number]
-    manifest = registry.manifest(version.manifest_digest)
+    version = registry.versions.resolve(ref)
+    states = [s for s in registry.adapters.states(version.name) if s.number == version.number]
+    moves = [m for m in registry.aliases.all(version.name) if m.to_number == version.number]
+    manifest = registry.versions.manifest(version.manifest_digest)
     return render_card(version, manifest, moves, states[0] if states else None)
 
 

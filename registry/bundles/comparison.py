@@ -57,8 +57,8 @@ class Comparison(ValueObject):
 
 def compare(registry: AdapterRegistry, a: AdapterRef, b: AdapterRef) -> Comparison:
     """Compare what two references mean now. Reads both weights files through the registry."""
-    versions = [registry.resolve(ref) for ref in (a, b)]
-    one, other = (registry.manifest(version.manifest_digest) for version in versions)
+    versions = [registry.versions.resolve(ref) for ref in (a, b)]
+    one, other = (registry.versions.manifest(version.manifest_digest) for version in versions)
     layers, notes = _weights(registry, one, other)
     fields = [_fields(manifest) for manifest in (one, other)]
     return Comparison(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hotswap.registry.bundles.bundle import Bundle
-from hotswap.registry.bundles.direct import read_chunks
-from hotswap.registry.bundles.signed import commit_signed
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, check_alias, check_name
 from hotswap.registry.domain.digests import Descriptor
 from hotswap.registry.domain.errors import (
@@ -21,11 +18,10 @@ from hotswap.registry.domain.errors import (
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.policy import MovePlan
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import PushRequest
 from hotswap.registry.durable import is_free, new_directory
 from hotswap.registry.retries import retried
-
-if TYPE_CHECKING:
-    from hotswap.registry.signing import SigningKey
+from hotswap.registry.storage.blobs import read_chunks
 
 # How long a push waits before it looks again when a sweep was deleting what it needs.
 PAUSES_S = (0.1, 0.5, 2.0, 5.0)
@@ -42,29 +38,27 @@ def push(
     why: str = "",
     allow_no_effect: bool = False,
     repair: bool = False,
-    key: SigningKey | None = None,
 ) -> AdapterVersion:
     """Upload the blobs that are missing, then make the manifest a version.
 
-    With a `key` the version is signed, and the alias's move too. With `repair` every blob is
-    uploaded, also in place of one that is stored but damaged. When a sweep deletes an old blob
-    between the look and the commit, or someone else ends the same upload, both are repeated.
+    With `repair` every blob is uploaded, also in place of one that is stored but damaged. When a
+    sweep deletes an old blob between the look and the commit, or someone else ends the same
+    upload, both are repeated.
 
     Raises InvalidBundle when the adapter has no effect and that is not allowed, DigestMismatch
-    when a file changed since the bundle was read, and what AdapterRegistry.commit raises.
+    when a file changed since the bundle was read, and what Versions.commit raises.
     """
     _check_push(name, bundle, alias, allow_no_effect)
+    request = PushRequest(name, manifest, by=by, alias=alias, why=why)
     files = [(each, bundle.path(each)) for each in manifest.files]
 
     def attempt() -> AdapterVersion:
         if repair:
             for descriptor, path in files:
-                registry.put_blob(descriptor, read_chunks(path))
+                registry.blobs.put(descriptor, read_chunks(path))
         else:
-            registry.send_files(files)
-        if key is None:
-            return registry.commit(name, manifest, by=by, alias=alias, why=why)
-        return commit_signed(registry, key, name, manifest, by=by, alias=alias, why=why)
+            registry.blobs.send(files)
+        return registry.versions.commit(request)
 
     return retried(attempt, (BlobNotFound, SweepInProgress, UploadInterrupted), PAUSES_S)
 
@@ -82,7 +76,7 @@ def plan_push(
 ) -> MovePlan:
     """What `push` would do to the alias. Uploads and writes nothing; raises as `push`."""
     _check_push(name, bundle, alias, allow_no_effect)
-    return registry.plan_commit(name, manifest, by=by, alias=alias, why=why)
+    return registry.versions.plan(PushRequest(name, manifest, by=by, alias=alias, why=why))
 
 
 def _check_push(name: str, bundle: Bundle, alias: str | None, allow_no_effect: bool) -> None:
@@ -103,8 +97,8 @@ def pull(registry: AdapterRegistry, ref: AdapterRef, directory: Path) -> Adapter
     """
     if not is_free(directory):
         raise _not_free(directory)
-    version = registry.resolve(ref)
-    fetch_files(registry, registry.manifest(version.manifest_digest), directory)
+    version = registry.versions.resolve(ref)
+    fetch_files(registry, registry.versions.manifest(version.manifest_digest), directory)
     return version
 
 
@@ -129,7 +123,7 @@ def fetch_file(registry: AdapterRegistry, descriptor: Descriptor, path: Path) ->
     """Write one new file, verified; raises BlobNotFound or BlobCorrupted."""
     size_bytes = 0
     with path.open("xb") as file:
-        for chunk in registry.open_blob(descriptor.digest):
+        for chunk in registry.blobs.open(descriptor.digest):
             size_bytes += len(chunk)
             if size_bytes > descriptor.size_bytes:
                 break

@@ -53,10 +53,10 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
 
             click.echo(make_card(registry, wanted), nl=False)
             return
-        version = registry.resolve(wanted)
-        manifest = registry.manifest(version.manifest_digest)
-        moves = registry.aliases(version.name)
-        signatures = registry.signatures(version.name, version.manifest_digest)
+        version = registry.versions.resolve(wanted)
+        manifest = registry.versions.manifest(version.manifest_digest)
+        moves = registry.aliases.all(version.name)
+        signatures = registry.versions.signatures(version.name, version.manifest_digest)
     if as_json:
         print_json(
             {

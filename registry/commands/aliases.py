@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from hotswap.registry.bundles.signed import move_signed, rollback_signed
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.servers import wait_options
 from hotswap.registry.commands.tables import print_json, print_table
 from hotswap.registry.commands.times import time_parameter, time_text
+from hotswap.registry.connect import signing
 from hotswap.registry.domain.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
 from hotswap.registry.domain.errors import InvalidReference
 from hotswap.registry.domain.moves import served_at
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.http.acknowledgement import require_waitable, wait_for_servers
 from hotswap.registry.settings import read_user
-from hotswap.registry.signing import read_signing_key
 
 
 def _alias_of(text: str) -> tuple[str, str]:
@@ -66,21 +66,14 @@ def set_alias(
 ) -> None:
     """Point the alias REF (team/sql@prod) to version NUMBER."""
     name, alias_name = AdapterRef.parse_alias(ref)
-    by = read_user()
+    request = MoveRequest(name, alias_name, number, by=read_user(), why=why, expect=expect)
     with open_registry_at(location) as registry:
         if dry_run:
-            plan = registry.plan_move(name, alias_name, number, by=by, why=why, expect=expect)
-            finish_with_plan(ctx, plan, as_json=as_json)
+            finish_with_plan(ctx, registry.aliases.plan_move(request), as_json=as_json)
             return
         if wait:
             require_waitable(registry)
-        key = read_signing_key(sign_key)
-        if key is None:
-            move = registry.move_alias(name, alias_name, number, by=by, why=why, expect=expect)
-        else:
-            move = move_signed(
-                registry, key, name, alias_name, number, by=by, why=why, expect=expect
-            )
+        move = signing(registry, sign_key).aliases.move(request)
         _finish(
             registry, move, f"points to version {move.to_number}", wait, timeout_s, as_json=as_json
         )
@@ -94,7 +87,7 @@ def history(ref: str, location: str | None, as_json: bool) -> None:
     """List every move of the alias REF (team/sql@prod), oldest first."""
     name, alias_name = _alias_of(ref)
     with open_registry_at(location) as registry:
-        moves = registry.history(name, alias_name)
+        moves = registry.aliases.history(name, alias_name)
     if as_json:
         print_json([move.model_dump(mode="json") for move in moves])
         return
@@ -148,21 +141,14 @@ def rollback(
 ) -> None:
     """Move the alias REF (team/sql@prod) back to an earlier version."""
     name, alias_name = AdapterRef.parse_alias(ref)
-    by = read_user()
+    request = MoveRequest(name, alias_name, to, by=read_user(), why=why, expect=expect)
     with open_registry_at(location) as registry:
         if dry_run:
-            plan = registry.plan_rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
-            finish_with_plan(ctx, plan, as_json=as_json)
+            finish_with_plan(ctx, registry.aliases.plan_rollback(request), as_json=as_json)
             return
         if wait:
             require_waitable(registry)
-        key = read_signing_key(sign_key)
-        if key is None:
-            move = registry.rollback(name, alias_name, by=by, why=why, expect=expect, to=to)
-        else:
-            move = rollback_signed(
-                registry, key, name, alias_name, by=by, why=why, expect=expect, to=to
-            )
+        move = signing(registry, sign_key).aliases.rollback(request)
         text = f"points to version {move.to_number} again (was {move.from_number})"
         _finish(registry, move, text, wait, timeout_s, as_json=as_json)
 
@@ -208,7 +194,7 @@ def at(ref: str, time: datetime, location: str | None, as_json: bool) -> None:
     """
     name, alias_name = _alias_of(ref)
     with open_registry_at(location) as registry:
-        move = served_at(registry.history(name, alias_name), _end_of_second(time))
+        move = served_at(registry.aliases.history(name, alias_name), _end_of_second(time))
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:

@@ -24,7 +24,7 @@ def events(after: int | None, follow: bool, location: str | None, as_json: bool)
     with open_registry_at(location) as registry:
         cursor = after if after is not None or follow else 0
         while True:
-            page = registry.events(cursor, wait_s=MAX_WAIT_S if follow else 0)
+            page = registry.events.read(cursor, wait_s=MAX_WAIT_S if follow else 0)
             for event in page.events:
                 click.echo(_json(event) if as_json else _line(event))
             if not follow and page.cursor == cursor:
@@ -59,7 +59,7 @@ def _what(event: Event) -> str:
 def webhooks(location: str | None, as_json: bool) -> None:
     """List the webhooks: how far each has come, and how its last attempt ended."""
     with open_registry_at(location) as registry:
-        found = registry.webhooks()
+        found = registry.events.webhooks()
     if as_json:
         print_json([webhook.model_dump(mode="json") for webhook in found])
         return

@@ -72,14 +72,17 @@ Listing = tuple[Row, list[Row], Sequence[AdapterSummary | AdapterVersion]]
 
 def _adapters(registry: AdapterRegistry, after: str, limit: int | None) -> Listing:
     found = read_pages(
-        lambda last, size: registry.adapters(after=last.name if last else after, limit=size), limit
+        lambda last, size: registry.adapters.all(after=last.name if last else after, limit=size),
+        limit,
     )
     return *summary_rows(found), found
 
 
 def _versions(registry: AdapterRegistry, name: str) -> Listing:
-    versions = registry.versions(name)
-    return *version_rows(versions, registry.aliases(name), registry.states(name)), versions
+    versions = registry.adapters.versions(name)
+    return *version_rows(
+        versions, registry.aliases.all(name), registry.adapters.states(name)
+    ), versions
 
 
 def _search(
@@ -87,7 +90,7 @@ def _search(
 ) -> Listing:
     start = None if after is None else AdapterRef.parse(after)
     found = read_pages(
-        lambda last, size: registry.search(
+        lambda last, size: registry.adapters.search(
             expression, after=last.ref if last else start, limit=size
         ),
         limit,

@@ -13,6 +13,7 @@ from hotswap.registry.commands.parts import example, json_option, open_registry_
 from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.tables import print_json
+from hotswap.registry.connect import signing
 from hotswap.registry.domain.adapters import AdapterRef, check_name
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import InvalidRequest
@@ -20,7 +21,6 @@ from hotswap.registry.domain.manifest import BaseFingerprint, Lineage
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.values import first_problem
 from hotswap.registry.settings import read_user
-from hotswap.registry.signing import read_signing_key
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -131,8 +131,8 @@ def push(
                 plan = plan_push(registry, name, bundle, manifest, **said)
                 finish_with_plan(ctx, plan, as_json=as_json)
                 return
-            key = read_signing_key(sign_key)
-            version = push_bundle(registry, name, bundle, manifest, repair=repair, key=key, **said)
+            to = signing(registry, sign_key)
+            version = push_bundle(to, name, bundle, manifest, repair=repair, **said)
     if as_json:
         print_json(version.model_dump(mode="json"))
         return
@@ -159,5 +159,5 @@ def _lineage(dataset_digest: str | None, run: str | None, revision: str | None) 
 def _parent(registry: AdapterRegistry, name: str, parent: str) -> Lineage:
     """The version that `parent` means now: a number of `name`, or a reference."""
     ref = AdapterRef.parse(f"{name}:{parent}" if parent.isdecimal() else parent)
-    version = registry.resolve(ref)
+    version = registry.versions.resolve(ref)
     return Lineage(parent=str(version.ref), parent_digest=version.manifest_digest)

@@ -20,8 +20,8 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 def ls(location: str | None, as_json: bool) -> None:
     """List the servers that follow the registry, and which event each has applied."""
     with open_registry_at(location) as registry:
-        found = registry.servers()
-        end = registry.events().cursor
+        found = registry.events.servers()
+        end = registry.events.read().cursor
     if as_json:
         print_json([server.model_dump(mode="json") for server in found])
         return

@@ -8,6 +8,7 @@ from hotswap.registry.commands.parts import example, json_option, open_registry_
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.domain.adapters import AdapterRef, StateVerb, VersionState
 from hotswap.registry.domain.errors import InvalidReference
+from hotswap.registry.domain.requests import StateRequest
 from hotswap.registry.settings import read_user
 
 
@@ -24,7 +25,9 @@ def _state_command(verb: StateVerb, done: str, text: str) -> click.Command:
         if wanted.number is None:
             raise InvalidReference(f"{ref!r} names no number; name one (example: 'team/sql:7')")
         with open_registry_at(location) as registry:
-            state = registry.change_state(wanted.name, wanted.number, verb, by=read_user(), why=why)
+            state = registry.versions.change(
+                StateRequest(wanted.name, wanted.number, verb, by=read_user(), why=why)
+            )
         _show_state(state, done, as_json=as_json)
 
     return command

@@ -29,7 +29,7 @@ def verify(
         raise click.UsageError("give either REF or --all")
     wanted = None if ref is None else AdapterRef.parse(ref)
     with open_registry_at(location) as registry:
-        report = registry.verify(wanted)
+        report = registry.versions.verify(wanted)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

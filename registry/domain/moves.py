@@ -12,7 +12,7 @@ from hotswap.registry.domain.errors import (
     InvalidRequest,
     NothingToRollBack,
 )
-from hotswap.registry.domain.signatures import MoveSignature, Signature
+from hotswap.registry.domain.requests import MoveRequest
 
 MAX_ACTOR_LENGTH = 128
 MAX_WHY_LENGTH = 2000
@@ -27,10 +27,18 @@ def check_actor(by: str, why: str) -> None:
             )
 
 
-def check_expected(name: str, alias: str, current: AliasMove | None, expect: int | None) -> None:
-    """Raises AliasConflict unless the alias points to `expect`; None expects nothing."""
+def stated_target(request: MoveRequest) -> int:
+    """The version that a move names; raises InvalidRequest when it names none."""
+    if request.to is None:
+        raise InvalidRequest(f"a move of {request.where} needs the version to move to", param="to")
+    return request.to
+
+
+def check_expected(request: MoveRequest, current: AliasMove | None) -> None:
+    """Raises AliasConflict unless the alias points to what the request expects, if anything."""
+    expect = request.expect
     if expect is not None and (current is None or current.to_number != expect):
-        raise conflict(current, f"{name}@{alias} was expected to point to version {expect}")
+        raise conflict(current, f"{request.where} was expected to point to version {expect}")
 
 
 def conflict(current: AliasMove | None, what: str) -> AliasConflict:
@@ -49,53 +57,43 @@ def next_sequence(current: AliasMove | None) -> int:
     return current.sequence + 1 if current else 1
 
 
-def next_move(
-    name: str,
-    alias: str,
-    current: AliasMove | None,
-    to: int,
-    by: str,
-    why: str,
-    signature: Signature | None = None,
-) -> AliasMove:
-    """The move that follows `current`. Its time is never before the one it follows, whatever
-    this machine's clock says: `served_at` needs times in the order of the history."""
+def next_move(request: MoveRequest, current: AliasMove | None, to: int) -> AliasMove:
+    """The move to `to` that follows `current`. Its time is never before the one it follows,
+    whatever this machine's clock says: `served_at` needs times in the order of the history."""
     now = datetime.now(UTC)
     return AliasMove(
-        name=name,
-        alias=alias,
+        name=request.name,
+        alias=request.alias,
         sequence=next_sequence(current),
         from_number=current.to_number if current else None,
         to_number=to,
-        moved_by=by,
+        moved_by=request.by,
         moved_at=max(now, current.moved_at) if current else now,
-        why=why,
-        signature=signature,
+        why=request.why,
+        signature=None if request.signature is None else request.signature.signature,
     )
 
 
-def check_sequence(
-    name: str, alias: str, current: AliasMove | None, signed: MoveSignature | None
-) -> None:
+def check_sequence(request: MoveRequest, current: AliasMove | None) -> None:
     """A signed move is made as the number it was signed for or not at all: raises AliasConflict."""
-    following = next_sequence(current)
+    signed, following = request.signature, next_sequence(current)
     if signed is not None and signed.sequence != following:
         raise conflict(
             current,
-            f"{name}@{alias}: the signature is for move {signed.sequence}, the next one is "
+            f"{request.where}: the signature is for move {signed.sequence}, the next one is "
             f"{following}",
         )
 
 
-def is_done(current: AliasMove | None, to: int, signature: Signature | None) -> bool:
-    """Whether there is nothing to do: the alias points to `to`, signed by this key if by any.
+def is_done(request: MoveRequest, current: AliasMove | None) -> bool:
+    """Whether there is nothing to do: the alias points there, signed by this key if by any.
 
     A move to where the alias points is made when it brings another key's signature.
     """
-    if current is None or current.to_number != to:
+    if current is None or current.to_number != request.to:
         return False
     signed_by = None if current.signature is None else current.signature.key
-    return signature is None or signature.key == signed_by
+    return request.signature is None or request.signature.signature.key == signed_by
 
 
 def rollback_target(

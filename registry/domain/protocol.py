@@ -1,5 +1,5 @@
-"""The registry's verbs as an interface. `Registry` (in process) and `RegistryClient` (HTTP) both
-implement it with the same errors; one contract suite runs on both."""
+"""The registry's verbs as six small interfaces. A registry in process, one over HTTP and one that
+signs implement each, with the same errors; one contract suite an interface runs on all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hotswap.registry.domain.adapters import (
     AdapterVersion,
     AliasMove,
     AliasTarget,
-    StateVerb,
     VersionState,
 )
 from hotswap.registry.domain.capabilities import Capabilities
@@ -23,50 +22,39 @@ from hotswap.registry.domain.event import EventPage
 from hotswap.registry.domain.integrity import IntegrityReport
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.policy import MovePlan, ReleasePolicy
+from hotswap.registry.domain.requests import MoveRequest, PushRequest, StateRequest
 from hotswap.registry.domain.servers import ServerInfo, ServerReport
-from hotswap.registry.domain.signatures import MoveSignature, Signature
+from hotswap.registry.domain.signatures import Signature
 from hotswap.registry.domain.uploads import SentPart, UploadOffer
 from hotswap.registry.domain.webhooks import WebhookState
 
 
-class AdapterRegistry(Protocol):
-    """Every version of every adapter, and the aliases that point to them.
-
-    No write returns before it is durable. All methods are synchronous and safe to call from
-    several threads. Any of them may raise StoreUnavailable or RegistryUnavailable.
-    """
-
-    @property
-    def access(self) -> AccessControl:
-        """Who may do what here, and the log of who did."""
-        ...
+class Blobs(Protocol):
+    """Bytes by digest. What is read to its end has the digest that was asked for."""
 
     @property
     def capabilities(self) -> Capabilities:
         """What the store below was measured to do."""
         ...
 
-    def has_blob(self, digest: Digest) -> bool:
+    def has(self, digest: Digest) -> bool:
         """Whether the bytes are stored, so that a push can leave them out."""
         ...
 
-    def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+    def put(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         """Store bytes under their digest; raises DigestMismatch when they are other bytes."""
         ...
 
-    def send_file(self, descriptor: Descriptor, path: Path) -> None:
-        """Store a file's bytes under their digest by the shortest way, unless they are stored;
-        raises as `put_blob`, and InvalidBundle when the file cannot be read."""
+    def send(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
+        """Store each file's bytes under their digest by the shortest way, unless they are stored.
+
+        They may be sent at the same time; after an error some are stored. Raises as `put`, and
+        InvalidBundle when a file cannot be read.
+        """
         ...
 
-    def send_files(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
-        """`send_file` for each, perhaps at the same time; after an error some are stored."""
-        ...
-
-    def offer_upload(
-        self, descriptor: Descriptor, parts: Sequence[Digest] = ()
-    ) -> UploadOffer | None:
-        """Signed requests with which the blob can be sent straight to the store; None: `put_blob`.
+    def offer(self, descriptor: Descriptor, parts: Sequence[Digest] = ()) -> UploadOffer | None:
+        """Signed requests with which the blob can be sent straight to the store; None: `put`.
 
         A blob that is stored and right needs none, which the offer says, and a sweep that has
         condemned it lets it be. An offer that only has `part_bytes` wants to be asked again with
@@ -74,41 +62,47 @@ class AdapterRegistry(Protocol):
         """
         ...
 
-    def finish_upload(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
+    def finish(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
         """Make the parts that were sent the blob; raises DigestMismatch when they are other bytes,
         UploadInterrupted when the upload has ended meanwhile."""
         ...
 
-    def blob_url(self, digest: Digest) -> str | None:
-        """Where the bytes can be read, not verified, until the URL expires; None: `open_blob`.
+    def url(self, digest: Digest) -> str | None:
+        """Where the bytes can be read, not verified, until the URL expires; None: `open`.
 
         Raises BlobNotFound.
         """
         ...
 
-    def open_blob(self, digest: Digest) -> Iterator[bytes]:
+    def open(self, digest: Digest) -> Iterator[bytes]:
         """The bytes in chunks, verified: raises BlobNotFound, or BlobCorrupted at the latest
         after the last chunk, so a reader must not use them before the end."""
         ...
 
-    def commit(
-        self,
-        name: str,
-        manifest: Manifest,
-        *,
-        by: str,
-        alias: str | None = None,
-        why: str = "",
-        signatures: Sequence[Signature] = (),
-        move_signature: MoveSignature | None = None,
-    ) -> AdapterVersion:
-        """Make the manifest a version of `name` and, if given, move `alias` to it.
+
+class Versions(Protocol):
+    """One version at a time. A version's number, name and manifest never change."""
+
+    def commit(self, request: PushRequest) -> AdapterVersion:
+        """Make the manifest a version of the name and, if given, move the alias to it.
 
         The same manifest again gives the same version. Raises BlobNotFound when a file of the
         manifest is not stored, AliasConflict when the alias was moved meanwhile, PolicyViolation
         when the alias is protected and may not move to it: no version is made then. Signatures
         are stored before the version is made; raises SignatureInvalid when one does not fit.
         """
+        ...
+
+    def plan(self, request: PushRequest) -> MovePlan:
+        """What `commit` would do to the alias, and why not. Writes nothing; needs no blobs.
+
+        Raises InvalidRequest when the request names no alias.
+        """
+        ...
+
+    def resolve(self, ref: AdapterRef) -> AdapterVersion:
+        """The version a reference means now; raises AdapterNotFound, VersionNotFound,
+        VersionDeleted or AliasNotFound, naming what there is instead."""
         ...
 
     def manifest(self, digest: Digest) -> Manifest:
@@ -119,16 +113,30 @@ class AdapterRegistry(Protocol):
         """The manifest's canonical JSON exactly as stored and verified; raises as `manifest`."""
         ...
 
-    def resolve(self, ref: AdapterRef) -> AdapterVersion:
-        """The version a reference means now; raises AdapterNotFound, VersionNotFound,
-        VersionDeleted or AliasNotFound, naming what there is instead."""
+    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
+        """The signatures of the version of `name` with this manifest; none when there is none.
+
+        They fitted when they were stored. Whoever relies on them checks them himself."""
         ...
 
-    def target(self, name: str, alias: str) -> AliasTarget:
-        """Where the alias points now, and the move that says so; raises AliasNotFound."""
+    def change(self, request: StateRequest) -> VersionState:
+        """Delete, undelete, yank or unyank a version; what is done already stays as it is.
+
+        Raises VersionNotFound, VersionInUse when an alias points to what is to be deleted,
+        VersionDeleted when a sweep has made a deletion final, Conflict when it does not fit.
+        """
         ...
 
-    def adapters(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
+    def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
+        """Re-hash the files of one version, or everything stored. Damage is in the report;
+        raises BlobCorrupted only for a damaged record, without which nothing can be listed."""
+        ...
+
+
+class Adapters(Protocol):
+    """What there is, in lists."""
+
+    def all(self, *, after: str = "", limit: int = 100) -> list[AdapterSummary]:
         """Up to `limit` adapters in order of name, starting behind the name `after`; those whose
         versions are all deleted are left out."""
         ...
@@ -153,77 +161,66 @@ class AdapterRegistry(Protocol):
         """The current state of each version that ever had one, in order of number."""
         ...
 
-    def change_state(
-        self, name: str, number: int, verb: StateVerb, *, by: str, why: str = ""
-    ) -> VersionState:
-        """Delete, undelete, yank or unyank a version; what is done already stays as it is.
 
-        Raises VersionNotFound, VersionInUse when an alias points to what is to be deleted,
-        VersionDeleted when a sweep has made a deletion final, Conflict when it does not fit.
-        """
-        ...
+class Aliases(Protocol):
+    """Pointers to versions, each with its whole history. Only these verbs and a push move them."""
 
-    def verify(self, ref: AdapterRef | None = None) -> IntegrityReport:
-        """Re-hash the files of one version, or everything stored. Damage is in the report;
-        raises BlobCorrupted only for a damaged record, without which nothing can be listed."""
-        ...
-
-    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
-        """The signatures of the version of `name` with this manifest; none when there is none.
-
-        They fitted when they were stored. Whoever relies on them checks them himself."""
-        ...
-
-    def aliases(self, name: str) -> list[AliasMove]:
+    def all(self, name: str) -> list[AliasMove]:
         """The current move of every alias of `name`, in order of alias."""
         ...
 
-    def move_alias(
-        self,
-        name: str,
-        alias: str,
-        to: int,
-        *,
-        by: str,
-        why: str = "",
-        expect: int | None = None,
-        signature: MoveSignature | None = None,
-    ) -> AliasMove:
-        """Point the alias to version number `to`.
-
-        With `expect`, only if it points there now, else AliasConflict. A move to where the alias
-        already points returns the current move and writes nothing. Raises VersionYanked or
-        VersionDeleted when no alias may move there, PolicyViolation when the alias is protected
-        and the version it would replace, the new one or the reason do not meet its conditions.
-        A signed move is made at the sequence number it was signed for, else AliasConflict; it is
-        also made to where the alias points when the current move is not signed by that key.
-        """
-        ...
-
-    def rollback(
-        self,
-        name: str,
-        alias: str,
-        *,
-        by: str,
-        why: str = "",
-        expect: int | None = None,
-        to: int | None = None,
-        signature: MoveSignature | None = None,
-    ) -> AliasMove:
-        """Move the alias to the last different target of its own history that is active, or to its
-        earlier target `to`.
-
-        Raises AliasNotFound, NothingToRollBack, or AliasConflict when it was moved meanwhile or
-        does not point to `expect`.
-        """
+    def target(self, name: str, alias: str) -> AliasTarget:
+        """Where the alias points now, and the move that says so; raises AliasNotFound."""
         ...
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
         """Every move of the alias, oldest first; raises AliasNotFound."""
         ...
 
-    def events(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
+    def move(self, request: MoveRequest) -> AliasMove:
+        """Point the alias to version number `to`.
+
+        Raises AliasConflict when it does not point to what the request expects. A move to where
+        the alias already points returns the current move and writes nothing. Raises VersionYanked
+        or VersionDeleted when no alias may move there, PolicyViolation when the alias is protected
+        and the version it would replace, the new one or the reason do not meet its conditions.
+        A signed move is made at the sequence number it was signed for, else AliasConflict; it is
+        also made to where the alias points when the current move is not signed by that key.
+        """
+        ...
+
+    def rollback(self, request: MoveRequest) -> AliasMove:
+        """Move the alias to the last different target of its own history that is active, or to its
+        earlier target `to`.
+
+        Raises AliasNotFound, NothingToRollBack, or AliasConflict when it was moved meanwhile or
+        does not point to what the request expects.
+        """
+        ...
+
+    def plan_move(self, request: MoveRequest) -> MovePlan:
+        """What `move` would do, and why not. Writes nothing."""
+        ...
+
+    def plan_rollback(self, request: MoveRequest) -> MovePlan:
+        """What `rollback` would do, and why not. Writes nothing; raises NothingToRollBack."""
+        ...
+
+    def policy(self) -> ReleasePolicy:
+        """The rules of protected aliases."""
+        ...
+
+
+class Events(Protocol):
+    """What happened, in one order, and who follows it: servers and webhooks."""
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether servers follow this registry, and report to it; one that a command opens over
+        the store by itself is followed by none."""
+        ...
+
+    def read(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         """Up to `limit` events behind the cursor `after`, in order; waits up to `wait_s` seconds
         when there is none, and may return early without any.
 
@@ -233,7 +230,7 @@ class AdapterRegistry(Protocol):
         ...
 
     def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:
-        """Tell which events a server has applied and what it holds; a server does so every
+        """Keep which events a server has applied and what it holds; a server reports every
         HEARTBEAT_S. Raises Forbidden when the id is another token's."""
         ...
 
@@ -242,45 +239,37 @@ class AdapterRegistry(Protocol):
         ...
 
     def servers(self) -> list[ServerInfo]:
-        """The servers that were heard of just now, in order of id."""
+        """The servers that have reported just now, in order of id."""
         ...
 
     def webhooks(self) -> list[WebhookState]:
         """How far each webhook has come, with its last attempts, in order of name."""
         ...
 
-    def policy(self) -> ReleasePolicy:
-        """The rules of protected aliases."""
-        ...
 
-    def plan_commit(
-        self, name: str, manifest: Manifest, *, by: str, alias: str, why: str = ""
-    ) -> MovePlan:
-        """What `commit` would do to the alias, and why not. Writes nothing; needs no blobs."""
-        ...
+class AdapterRegistry(Protocol):
+    """Every version of every adapter, and the aliases that point to them.
 
-    def plan_move(
-        self,
-        name: str,
-        alias: str,
-        to: int,
-        *,
-        by: str,
-        why: str = "",
-        expect: int | None = None,
-    ) -> MovePlan:
-        """What `move_alias` would do, and why not. Writes nothing."""
-        ...
+    No write returns before it is durable. All methods are synchronous and safe to call from
+    several threads. Any of them may raise StoreUnavailable or RegistryUnavailable.
+    """
 
-    def plan_rollback(
-        self,
-        name: str,
-        alias: str,
-        *,
-        by: str,
-        why: str = "",
-        expect: int | None = None,
-        to: int | None = None,
-    ) -> MovePlan:
-        """What `rollback` would do, and why not. Writes nothing; raises NothingToRollBack."""
+    @property
+    def blobs(self) -> Blobs: ...
+
+    @property
+    def versions(self) -> Versions: ...
+
+    @property
+    def adapters(self) -> Adapters: ...
+
+    @property
+    def aliases(self) -> Aliases: ...
+
+    @property
+    def events(self) -> Events: ...
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may do what here, and the log of who did."""
         ...

@@ -39,7 +39,7 @@ class Servers:
         self._known: dict[str, ServerInfo] = {}
         self._noted: dict[str, ServerInfo] = {}  # as last written to the store
 
-    def report(self, server_id: str, report: ServerReport, by: str) -> ServerInfo:
+    def report(self, server_id: str, report: ServerReport, *, by: str = "") -> ServerInfo:
         """Keep what the server says; raises Forbidden when the id is another token's."""
         info = ServerInfo(
             **report.model_dump(), server_id=check_server_id(server_id), by=by, seen_at=self._now()
@@ -53,7 +53,7 @@ class Servers:
         self._note(info)
         return info
 
-    def forget(self, server_id: str, by: str) -> None:
+    def forget(self, server_id: str, *, by: str = "") -> None:
         """The server stops; one that is not known is no error."""
         self._refuse_other(check_server_id(server_id), by)
         with self._lock:

@@ -11,10 +11,8 @@ PAUSE_S = 0.02
 
 
 def require_waitable(registry: AdapterRegistry) -> None:
-    """Raises InvalidRequest for a registry in this process: servers report to another one."""
-    from hotswap.registry.http.client import RegistryClient
-
-    if not isinstance(registry, RegistryClient):
+    """Raises InvalidRequest for a registry that no server follows, so none would ever answer."""
+    if not registry.events.is_followed:
         raise InvalidRequest(
             "--wait needs the registry that the servers report to, not its store; give its URL "
             "with --registry or HOTSWAP_REGISTRY_URL"
@@ -28,9 +26,9 @@ def wait_for_servers(registry: AdapterRegistry, ref: str, timeout_s: float) -> s
     of the move and refuse its target.
     """
     deadline = time.monotonic() + timeout_s
-    end = registry.events().cursor
+    end = registry.events.read().cursor
     while True:
-        live = registry.servers()
+        live = registry.events.servers()
         behind = [server for server in live if server.cursor < end]
         refusing = [s for s in live if s.cursor >= end and ref in s.refused]
         if refusing:

@@ -109,7 +109,7 @@ def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) 
         router=registry_router(registry, leaving),
         rules=REGISTRY_RULES,
         lifespan=lifespan,
-        health=lambda: {"store": asdict(registry.capabilities)},
+        health=lambda: {"store": asdict(registry.blobs.capabilities)},
         leave=leave,
     )
 

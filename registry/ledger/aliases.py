@@ -5,16 +5,16 @@ from __future__ import annotations
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AliasMove, check_alias, check_name
 from hotswap.registry.ledger.records import Records
-from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.ledger.versions import VersionIndex
 from hotswap.registry.recent import Recent
 
 
-class Aliases:
+class AliasIndex:
     """Current moves and histories. Invariant: what is older than `freshness_s` is compared with
     the store again before it is handed out."""
 
     def __init__(
-        self, records: Records, catalog: Catalog, versions: Versions, freshness_s: float
+        self, records: Records, catalog: Catalog, versions: VersionIndex, freshness_s: float
     ) -> None:
         self._records = records
         self._catalog = catalog

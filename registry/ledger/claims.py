@@ -14,12 +14,13 @@ from hotswap.registry.domain.adapters import AdapterVersion
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.layout import blob_key, manifest_key
 from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.requests import PushRequest
 from hotswap.registry.domain.signatures import VersionSignature
 from hotswap.registry.ledger.log import EventLog
 from hotswap.registry.ledger.pins import pinned
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.states import GONE, VersionStates
-from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.ledger.versions import VersionIndex
 from hotswap.registry.search.facts import facts_of
 from hotswap.registry.storage.blobs import BlobStore, ManifestStore
 from hotswap.registry.storage.objects import ObjectStore
@@ -37,7 +38,7 @@ class VersionClaims:
         catalog: Catalog,
         blobs: BlobStore,
         manifests: ManifestStore,
-        versions: Versions,
+        versions: VersionIndex,
         states: VersionStates,
         events: EventLog,
         audit: AuditLog,
@@ -57,9 +58,7 @@ class VersionClaims:
 
     def commit(
         self,
-        name: str,
-        manifest: Manifest,
-        by: str,
+        request: PushRequest,
         signed: Sequence[VersionSignature],
         then: Callable[[AdapterVersion], object],
     ) -> AdapterVersion:
@@ -71,6 +70,7 @@ class VersionClaims:
         Raises BlobNotFound and InvalidManifest when the stored files are not what the manifest
         says, NameTaken for a look-alike of another name.
         """
+        name, manifest, by = request.name, request.manifest, request.by
         data = manifest.canonical_json()
         digest = Digest.of(data)
         version = self._catalog.version_by_digest(name, digest)

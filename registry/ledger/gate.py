@@ -12,13 +12,20 @@ from hotswap.registry.domain.adapters import (
     check_name,
 )
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import HotswapError, NotFound
+from hotswap.registry.domain.errors import HotswapError, InvalidRequest, NotFound
 from hotswap.registry.domain.manifest import Manifest
-from hotswap.registry.domain.moves import check_expected, next_sequence, rollback_target
+from hotswap.registry.domain.moves import (
+    check_expected,
+    next_sequence,
+    rollback_target,
+    stated_target,
+)
 from hotswap.registry.domain.policy import Condition, MovePlan, ReleasePolicy, require_all
-from hotswap.registry.ledger.aliases import Aliases
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
+from hotswap.registry.ledger.aliases import AliasIndex
 from hotswap.registry.ledger.states import VersionStates
-from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.ledger.versions import VersionIndex
+from hotswap.registry.storage.blobs import ManifestStore
 
 
 class ReleaseGate:
@@ -28,19 +35,19 @@ class ReleaseGate:
     def __init__(
         self,
         policy: ReleasePolicy,
-        aliases: Aliases,
-        versions: Versions,
+        aliases: AliasIndex,
+        versions: VersionIndex,
         states: VersionStates,
-        manifest: Callable[[Digest], Manifest],
+        manifests: ManifestStore,
     ) -> None:
         self.policy = policy
         self._aliases = aliases
         self._versions = versions
         self._states = states
-        self._manifest = manifest
+        self._manifests = manifests
 
     def require(
-        self, version: AdapterVersion, alias: str, current: AliasMove | None, why: str
+        self, request: MoveRequest, version: AdapterVersion, current: AliasMove | None
     ) -> None:
         """Raises PolicyViolation unless the alias may move from `current` to the version.
 
@@ -48,18 +55,22 @@ class ReleaseGate:
         """
         if current is not None and current.to_number == version.number:
             return
-        conditions = self._judge_version(version, alias, current, why)
-        require_all(_refusal(version.name, alias, version.number), conditions)
+        conditions = self._judge_version(version, request.alias, current, request.why)
+        require_all(_refusal(version.name, request.alias, version.number), conditions)
 
-    def require_commit(self, name: str, alias: str, manifest: Manifest, why: str) -> None:
+    def require_commit(self, request: PushRequest) -> None:
         """As `require`, for a manifest that may not be a version yet: a refused alias leaves
         no version that nobody expected."""
-        if self.policy.protects(name, alias):
-            plan = self.plan_commit(name, alias, manifest, why)
+        name, alias = request.name, request.alias
+        if alias is not None and self.policy.protects(name, alias):
+            plan = self.plan_commit(request)
             policy = tuple(c for c in plan.conditions if c.rule is not None)
             require_all(_refusal(name, alias, plan.to_number), policy)
 
-    def plan_commit(self, name: str, alias: str, manifest: Manifest, why: str) -> MovePlan:
+    def plan_commit(self, request: PushRequest) -> MovePlan:
+        name, alias, manifest = request.name, request.alias, request.manifest
+        if alias is None:
+            raise InvalidRequest("a plan says what an alias would do; name one", param="alias")
         current = self._aliases.newest(check_name(name), check_alias(alias))
         digest = manifest.digest
         try:
@@ -71,7 +82,7 @@ class ReleaseGate:
                 "it does not",
                 lambda: self._versions.require_free_name(name),
             )
-            conditions = (free, *self._judge(name, alias, manifest, current, why))
+            conditions = (free, *self._judge(name, alias, manifest, current, request.why))
             return _plan(name, alias, current, number, digest, conditions, is_new=True)
         if current is not None and current.to_number == version.number:
             return _plan(name, alias, current, version.number, digest, ())
@@ -82,24 +93,26 @@ class ReleaseGate:
             holds=not yanked,
             to_do=f"take it back with `hotswap adapter unyank {version.ref}`" if yanked else "",
         )
-        conditions = (state, *self._judge_version(version, alias, current, why))
+        conditions = (state, *self._judge_version(version, alias, current, request.why))
         return _plan(name, alias, current, version.number, digest, conditions)
 
-    def plan_move(self, name: str, alias: str, to: int, why: str, expect: int | None) -> MovePlan:
+    def plan_move(self, request: MoveRequest) -> MovePlan:
+        name, alias, to = request.name, request.alias, stated_target(request)
         current = self._aliases.current(name, alias)
         version = self._versions.find(AdapterRef(name, number=to))
-        conditions = self._expected(version, alias, current, expect)
+        conditions = _expected(request, current)
         if current is None or current.to_number != to:
-            policy = self._judge_version(version, alias, current, why)
+            policy = self._judge_version(version, alias, current, request.why)
             conditions += (self._movable(version), *policy)
         return _plan(name, alias, current, to, version.manifest_digest, conditions)
 
-    def plan_rollback(self, name: str, alias: str, to: int | None, expect: int | None) -> MovePlan:
+    def plan_rollback(self, request: MoveRequest) -> MovePlan:
+        name, alias = request.name, request.alias
         current = self._aliases.current(name, alias)
         history = self._aliases.history(name, alias)
-        target = rollback_target(history, to, lambda n: self._states.is_movable(name, n))
+        target = rollback_target(history, request.to, lambda n: self._states.is_movable(name, n))
         version = self._versions.get(name, target)
-        conditions = (*self._expected(version, alias, current, expect), self._movable(version))
+        conditions = (*_expected(request, current), self._movable(version))
         return _plan(name, alias, current, target, version.manifest_digest, conditions)
 
     def _judge_version(
@@ -107,7 +120,7 @@ class ReleaseGate:
     ) -> tuple[Condition, ...]:
         if not self.policy.protects(version.name, alias):
             return ()
-        manifest = self._manifest(version.manifest_digest)
+        manifest = self._manifests.get(version.manifest_digest)
         return self._judge(version.name, alias, manifest, current, why)
 
     def _judge(
@@ -116,22 +129,8 @@ class ReleaseGate:
         replaced = None
         if current is not None and self.policy.compares(name, alias):
             before = self._versions.get(name, current.to_number)
-            replaced = (before.number, self._manifest(before.manifest_digest))
+            replaced = (before.number, self._manifests.get(before.manifest_digest))
         return self.policy.judge(name, alias, manifest, replaced, why)
-
-    def _expected(
-        self, version: AdapterVersion, alias: str, current: AliasMove | None, expect: int | None
-    ) -> tuple[Condition, ...]:
-        if expect is None:
-            return ()
-        points_to = "nothing" if current is None else f"version {current.to_number}"
-        return (
-            _condition(
-                f"an alias that points to version {expect}",
-                f"it points to {points_to}",
-                lambda: check_expected(version.name, alias, current, expect),
-            ),
-        )
 
     def _movable(self, version: AdapterVersion) -> Condition:
         return _condition(
@@ -139,6 +138,19 @@ class ReleaseGate:
             "it is active",
             lambda: self._states.require_movable(version.name, version.number),
         )
+
+
+def _expected(request: MoveRequest, current: AliasMove | None) -> tuple[Condition, ...]:
+    if request.expect is None:
+        return ()
+    points_to = "nothing" if current is None else f"version {current.to_number}"
+    return (
+        _condition(
+            f"an alias that points to version {request.expect}",
+            f"it points to {points_to}",
+            lambda: check_expected(request, current),
+        ),
+    )
 
 
 def _condition(asked: str, found: str, check: Callable[[], None]) -> Condition:

@@ -114,7 +114,7 @@ class EventLog:
                 self._end = 0
             self._remember(events)
 
-    def events(self, after: int | None, limit: int, wait_s: float) -> EventPage:
+    def read(self, after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         """Up to `limit` events behind `after`; waits up to `wait_s` for the first one.
 
         None stands for the end of the log: nothing but the cursor. `wake` ends the wait early.

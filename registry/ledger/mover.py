@@ -14,14 +14,15 @@ from hotswap.registry.domain.moves import (
     is_done,
     next_move,
     rollback_target,
+    stated_target,
 )
-from hotswap.registry.domain.signatures import MoveSignature
-from hotswap.registry.ledger.aliases import Aliases
+from hotswap.registry.domain.requests import MoveRequest
+from hotswap.registry.ledger.aliases import AliasIndex
 from hotswap.registry.ledger.gate import ReleaseGate
 from hotswap.registry.ledger.log import EventLog
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.states import VersionStates
-from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.ledger.versions import VersionIndex
 from hotswap.registry.signing import check_move
 from hotswap.registry.tasks import Tasks
 
@@ -34,8 +35,8 @@ class AliasMover:
         self,
         records: Records,
         catalog: Catalog,
-        aliases: Aliases,
-        versions: Versions,
+        aliases: AliasIndex,
+        versions: VersionIndex,
         states: VersionStates,
         gate: ReleaseGate,
         events: EventLog,
@@ -52,61 +53,43 @@ class AliasMover:
         self._audit = audit
         self._tasks = tasks
 
-    def move(
-        self,
-        name: str,
-        alias: str,
-        to: int,
-        by: str,
-        why: str,
-        expect: int | None,
-        signed: MoveSignature | None,
-    ) -> AliasMove:
+    def move(self, request: MoveRequest) -> AliasMove:
         """Judges again, against the new current move, until the claim is won or refused."""
-        signature = None if signed is None else signed.signature
+        to = stated_target(request)
         while True:
-            current = self._aliases.current(name, alias)
-            version = self._versions.find(AdapterRef(name, number=to))
-            check_expected(name, alias, current, expect)
-            if current is not None and is_done(current, to, signature):
+            current = self._aliases.current(request.name, request.alias)
+            version = self._versions.find(AdapterRef(request.name, number=to))
+            check_expected(request, current)
+            if current is not None and is_done(request, current):
                 return current
-            self._states.require_movable(name, to)
-            self._gate.require(version, alias, current, why)
-            check_sequence(name, alias, current, signed)
-            move = next_move(name, alias, current, to, by, why, signature)
+            self._states.require_movable(request.name, to)
+            self._gate.require(request, version, current)
+            check_sequence(request, current)
+            move = next_move(request, current, to)
             check_move(move, version.manifest_digest)
             if self._claim(move, "move"):
                 return move
 
-    def rollback(
-        self,
-        name: str,
-        alias: str,
-        by: str,
-        why: str,
-        expect: int | None,
-        to: int | None,
-        signed: MoveSignature | None,
-    ) -> AliasMove:
+    def rollback(self, request: MoveRequest) -> AliasMove:
         """Claims once: rolling back what another one did would be a second rollback that nobody
         asked for."""
+        name, alias = request.name, request.alias
         current = self._aliases.current(name, alias)
         if current is None:
             raise self._versions.no_alias(name, alias)
-        check_expected(name, alias, current, expect)
-        check_sequence(name, alias, current, signed)
+        check_expected(request, current)
+        check_sequence(request, current)
         target = rollback_target(
             self._catalog.history(name, alias),
-            to,
+            request.to,
             lambda number: self._states.is_movable(name, number),
         )
         self._states.require_movable(name, target)
-        signature = None if signed is None else signed.signature
-        move = next_move(name, alias, current, target, by, why, signature)
+        move = next_move(request, current, target)
         check_move(move, self._versions.get(name, target).manifest_digest)
         if not self._claim(move, "rollback"):
             raise conflict(
-                self._aliases.current(name, alias), f"{name}@{alias} was moved meanwhile"
+                self._aliases.current(name, alias), f"{request.where} was moved meanwhile"
             )
         return move
 

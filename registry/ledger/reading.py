@@ -24,6 +24,6 @@ class FactReader:
 
     def _manifest(self, version: AdapterVersion) -> Manifest | None:
         try:
-            return Manifest.parse(self._manifests.read(version.manifest_digest))
+            return self._manifests.get(version.manifest_digest)
         except (BlobNotFound, BlobCorrupted, InvalidManifest):
             return None

@@ -9,13 +9,13 @@ from typing import NamedTuple
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.errors import BlobCorrupted
 from hotswap.registry.domain.layout import move_key, state_key, version_key
-from hotswap.registry.ledger.aliases import Aliases
+from hotswap.registry.ledger.aliases import AliasIndex
 from hotswap.registry.ledger.log import EventLog
 from hotswap.registry.ledger.news import News, Subject
 from hotswap.registry.ledger.reading import FactReader
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.states import VersionStates
-from hotswap.registry.ledger.versions import Versions
+from hotswap.registry.ledger.versions import VersionIndex
 
 
 class Rebuilt(NamedTuple):
@@ -39,8 +39,8 @@ class Reconciliation:
         catalog: Catalog,
         events: EventLog,
         facts: FactReader,
-        versions: Versions,
-        aliases: Aliases,
+        versions: VersionIndex,
+        aliases: AliasIndex,
         states: VersionStates,
         news: News,
         freshness_s: float,

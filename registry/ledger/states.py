@@ -15,6 +15,7 @@ from hotswap.registry.access.audit import AuditLog
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AliasMove, StateVerb, VersionState
 from hotswap.registry.domain.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
+from hotswap.registry.domain.requests import StateRequest
 from hotswap.registry.ledger.log import EventLog
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.recent import Recent
@@ -101,12 +102,13 @@ class VersionStates:
         while (state := self.look(name, number)) is not None and state.state in GONE:
             self._claim(state, name, number, "active", by, why, "revive")
 
-    def change(self, name: str, number: int, verb: StateVerb, by: str, why: str) -> VersionState:
+    def change(self, request: StateRequest) -> VersionState:
         """Apply the verb; one that is done already gives the record that did it.
 
         Raises VersionInUse when an alias points to a version that is to be deleted,
         VersionDeleted when it was purged, Conflict when the verb does not fit its state.
         """
+        name, number, verb = request.name, request.number, request.verb
         while True:
             current = self.look(name, number)
             allowed, to = _CHANGES[verb]
@@ -116,7 +118,7 @@ class VersionStates:
             if verb == "delete":
                 self._refuse_in_use(name, number)
             target = self._before_deletion(current) if verb == "undelete" and current else to
-            claimed = self._claim(current, name, number, target, by, why, verb)
+            claimed = self._claim(current, name, number, target, request.by, request.why, verb)
             if claimed is None:
                 continue
             if verb == "delete":

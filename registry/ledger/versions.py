@@ -19,7 +19,7 @@ from hotswap.registry.ledger.records import Records
 from hotswap.registry.recent import Recent
 
 
-class Versions:
+class VersionIndex:
     """Finds versions by number or digest; errors name what there is instead.
 
     What the catalog said within `freshness_s` is not asked again.

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.digests import Descriptor, Digest, Hasher
-from hotswap.registry.domain.errors import BlobCorrupted, BlobNotFound, DigestMismatch
+from hotswap.registry.domain.errors import (
+    BlobCorrupted,
+    BlobNotFound,
+    DigestMismatch,
+    InvalidBundle,
+)
 from hotswap.registry.domain.layout import blob_key, manifest_key, unverified_key, unverified_prefix
-from hotswap.registry.storage.objects import ObjectMissing, ObjectStat, ObjectStore
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.storage.objects import CHUNK_BYTES, ObjectMissing, ObjectStat, ObjectStore
 
 
 class BlobStore:
@@ -118,6 +125,10 @@ class ManifestStore:
             )
         return data
 
+    def get(self, digest: Digest) -> Manifest:
+        """Raises as `read`, and InvalidManifest."""
+        return Manifest.parse(self.read(digest))
+
     def keep(self, digest: Digest, data: bytes) -> None:
         """As `heal`, for a manifest that is probably new: one request then."""
         if not self._store.create(manifest_key(digest), data):
@@ -132,6 +143,16 @@ class ManifestStore:
             self._store.put(manifest_key(digest), [data])
             return True
         return False
+
+
+def read_chunks(path: Path, size_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The file in pieces of a size; raises InvalidBundle when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(size_bytes):
+                yield chunk
+    except OSError as error:
+        raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from error
 
 
 def as_announced(descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ in stores that ignore checksums, and objects made of parts, whose own digest no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hotswap.registry.domain.capabilities import Capabilities
 from hotswap.registry.domain.digests import Descriptor, Digest
@@ -21,7 +22,7 @@ from hotswap.registry.domain.errors import (
 from hotswap.registry.domain.layout import blob_key, condemned_key
 from hotswap.registry.domain.manifest import MAX_FILE_BYTES
 from hotswap.registry.domain.uploads import SentPart, UploadOffer
-from hotswap.registry.storage.blobs import BlobStore
+from hotswap.registry.storage.blobs import BlobStore, read_chunks
 from hotswap.registry.storage.direct import DirectAccess
 from hotswap.registry.storage.objects import ObjectStore
 
@@ -30,15 +31,22 @@ MIN_DIRECT_BYTES = 1 << 20
 MAX_PUT_BYTES = 5 << 30  # S3's own limit for one request
 
 
-class Uploads:
-    """Offers and ends direct uploads to one store. Invariant: an unmarked blob is verified."""
+class StoredBlobs:
+    """Implements Blobs over one store. Invariant: an unmarked blob is verified."""
 
     def __init__(self, store: ObjectStore, blobs: BlobStore, capabilities: Capabilities) -> None:
         self._store = store
         self._blobs = blobs
-        self._capabilities = capabilities
+        self.capabilities = capabilities
+        self.put = blobs.put
+        self.open = blobs.open
 
-    def is_needless(self, digest: Digest) -> bool:
+    def send(self, files: Sequence[tuple[Descriptor, Path]]) -> None:
+        for descriptor, path in files:
+            if not self.has(descriptor.digest):
+                self.put(descriptor, read_chunks(path))
+
+    def has(self, digest: Digest) -> bool:
         """Whether the blob is stored and right; then a push is about to reference it, and the mark
         of a sweep that has condemned it goes."""
         return self._blobs.stat(digest) is not None and self._is_kept(digest)
@@ -52,7 +60,6 @@ class Uploads:
         return True
 
     def offer(self, descriptor: Descriptor, parts: Sequence[Digest] = ()) -> UploadOffer | None:
-        """See AdapterRegistry.offer_upload."""
         if descriptor.size_bytes > MAX_FILE_BYTES:
             raise RequestTooLarge(
                 f"{descriptor.file_name}: {descriptor.size_bytes} bytes; at most {MAX_FILE_BYTES}"
@@ -71,12 +78,11 @@ class Uploads:
             return UploadOffer(part_bytes=direct.part_bytes, parts=signed)
         if descriptor.size_bytes > MAX_PUT_BYTES:
             return None
-        if not self._capabilities.enforces_checksums:
+        if not self.capabilities.enforces_checksums:
             self._blobs.mark(descriptor.digest)
         return UploadOffer(put=direct.sign_put(key, descriptor.size_bytes, descriptor.digest))
 
     def finish(self, descriptor: Descriptor, parts: Sequence[SentPart]) -> None:
-        """See AdapterRegistry.finish_upload."""
         direct = self._store.direct
         if direct is None or not self._goes_in_parts(direct, descriptor):
             raise InvalidRequest(f"{descriptor.file_name} is not uploaded in parts here")
@@ -90,7 +96,6 @@ class Uploads:
             )
 
     def url(self, digest: Digest) -> str | None:
-        """See AdapterRegistry.blob_url."""
         if self._store.direct is None:
             return None
         stat = self._blobs.stat(digest)
@@ -103,7 +108,7 @@ class Uploads:
     def _goes_in_parts(self, direct: DirectAccess, descriptor: Descriptor) -> bool:
         """Not where a completion could put other bytes in the place of a blob that is relied on."""
         return (
-            self._capabilities.create_once_multipart
+            self.capabilities.create_once_multipart
             and descriptor.size_bytes >= direct.multipart_bytes
         )
 

@@ -199,7 +199,7 @@ class AdapterCache(Generic[AdapterT]):
         )
 
     def _load(self, adapter: Digest) -> AdapterT:
-        manifest = self._registry.manifest(adapter)
+        manifest = self._registry.versions.manifest(adapter)
         directory = self._root / adapter.hex
         if directory.exists() and not _is_intact(directory, manifest):
             _log.warning("cached adapter %s is damaged on disk; fetching it again", adapter)

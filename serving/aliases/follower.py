@@ -77,7 +77,7 @@ class Follower:
 
     def _deregister(self) -> bool:
         try:
-            self._registry.forget(self.server_id)
+            self._registry.events.forget(self.server_id)
         except HotswapError as error:
             _log.info("this server stops, and the registry did not answer: %s", error)
             return False
@@ -105,7 +105,7 @@ class Follower:
     def _step(self) -> None:
         """Read the next events, waiting for them once the feed is known to work; report."""
         wait_s = HEARTBEAT_S if self._is_following and self._cursor is not None else 0.0
-        page = self._registry.events(self._cursor, limit=PAGE, wait_s=wait_s)
+        page = self._registry.events.read(self._cursor, limit=PAGE, wait_s=wait_s)
         for event in page.events:
             self._table.apply(event)
         has_moved = page.cursor != self._cursor
@@ -131,7 +131,7 @@ class Follower:
         )
         self._reported_at = time.monotonic()
         try:
-            self._registry.report(self.server_id, report)
+            self._registry.events.report(self.server_id, report)
         except Unavailable:
             raise
         except HotswapError as error:  # events may be followed all the same

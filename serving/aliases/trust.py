@@ -117,7 +117,7 @@ class Trust:
 
     def _ask(self, name: str, alias: str, keys: list[frozenset[str]]) -> ResolvedRef:
         def attempt() -> ResolvedRef:
-            target = self._registry.target(name, alias)
+            target = self._registry.aliases.target(name, alias)
             move, version = target.move, target.version
             _check_move(name, alias, move, version.manifest_digest, keys)
             self._seen.accept(name, alias, move.sequence, version.manifest_digest)
@@ -128,7 +128,7 @@ class Trust:
     def _check_version(
         self, name: str, manifest: Digest, rules: tuple[frozenset[str], ...]
     ) -> None:
-        signatures = self._registry.signatures(name, manifest)
+        signatures = self._registry.versions.signatures(name, manifest)
         for trusted in rules:
             _require_one(
                 f"{name} with manifest {manifest}",

@@ -135,8 +135,8 @@ class VersionTable:
 
     def _ask(self, ref: AdapterRef) -> ResolvedRef:
         if ref.alias is None:
-            return ResolvedRef(self._registry.resolve(ref), 0)
-        target = self._registry.target(ref.name, ref.alias)
+            return ResolvedRef(self._registry.versions.resolve(ref), 0)
+        target = self._registry.aliases.target(ref.name, ref.alias)
         return ResolvedRef(target.version, target.move.sequence)
 
     def _store(self, ref: AdapterRef, pointer: ResolvedRef, *, is_used: bool) -> ResolvedRef:

@@ -90,7 +90,7 @@ def _model(name: str, created: int, owner: str) -> dict[str, Any]:
 def _adapter_models(registry: AdapterRegistry) -> Iterable[dict[str, Any]]:
     """Every alias as `name@alias`, and the bare name where the default alias exists."""
     after = ""
-    while page := registry.adapters(after=after, limit=_PAGE):
+    while page := registry.adapters.all(after=after, limit=_PAGE):
         for adapter in page:
             created = int(adapter.updated_at.timestamp())
             names = [f"{adapter.name}@{alias}" for alias in sorted(adapter.aliases)]

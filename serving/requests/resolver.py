@@ -116,7 +116,7 @@ class Resolver:
         self._trust = trust
         self.servable = servable
         self._base_prompt = base_prompt
-        self._manifest = lru_cache(_MAX_MANIFESTS)(registry.manifest)
+        self._manifest = lru_cache(_MAX_MANIFESTS)(registry.versions.manifest)
 
     def require_allowed(self, model: str, principal: Principal) -> None:
         """Raises Forbidden, before anything is looked up, when `infer` does not cover each adapter

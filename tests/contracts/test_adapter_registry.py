@@ -28,6 +28,7 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.manifest import Lineage, Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.domain.uploads import UploadOffer
 from tests.registry.bundles import MODULE, file_bytes, make_bundle, read_bundle
 
@@ -65,45 +66,45 @@ def test_name_that_looks_like_another_ones_is_refused(
     push(registry, "team/my_sql", first, manifest, by="ann")
     with pytest.raises(NameTaken, match="looks like the adapter 'team/my_sql'"):
         push(registry, twin, first, manifest, by="eve", alias="prod")
-    assert [a.name for a in registry.adapters()] == ["team/my_sql"]
+    assert [a.name for a in registry.adapters.all()] == ["team/my_sql"]
     assert push(registry, "team/my_sql", first, manifest, by="ann").number == 1
 
 
 def test_blob_of_several_megabytes_comes_back(registry: AdapterRegistry) -> None:
     chunks = [bytes([i]) * 700_001 for i in range(9)]
     descriptor = descriptor_of(b"".join(chunks))
-    registry.put_blob(descriptor, iter(chunks))
-    assert registry.has_blob(descriptor.digest)
-    assert b"".join(registry.open_blob(descriptor.digest)) == b"".join(chunks)
+    registry.blobs.put(descriptor, iter(chunks))
+    assert registry.blobs.has(descriptor.digest)
+    assert b"".join(registry.blobs.open(descriptor.digest)) == b"".join(chunks)
 
 
 def test_empty_blob_comes_back(registry: AdapterRegistry) -> None:
-    registry.put_blob(descriptor_of(b""), [])
-    assert b"".join(registry.open_blob(Digest.of(b""))) == b""
+    registry.blobs.put(descriptor_of(b""), [])
+    assert b"".join(registry.blobs.open(Digest.of(b""))) == b""
 
 
 def test_blob_of_other_bytes_is_refused_and_not_kept(registry: AdapterRegistry) -> None:
     descriptor = descriptor_of(b"announced")
     for other in (b"different", b"announc", b"announced and more"):
         with pytest.raises(DigestMismatch):
-            registry.put_blob(descriptor, [other])
-    assert not registry.has_blob(descriptor.digest)
+            registry.blobs.put(descriptor, [other])
+    assert not registry.blobs.has(descriptor.digest)
 
 
 def test_missing_blob_is_not_found(registry: AdapterRegistry) -> None:
     with pytest.raises(BlobNotFound):
-        b"".join(registry.open_blob(Digest.of(b"never stored")))
+        b"".join(registry.blobs.open(Digest.of(b"never stored")))
 
 
 def test_missing_manifest_is_not_found(registry: AdapterRegistry) -> None:
     with pytest.raises(BlobNotFound):
-        registry.manifest(Digest.of(b"never stored"))
+        registry.versions.manifest(Digest.of(b"never stored"))
 
 
 def test_versions_count_from_one(registry: AdapterRegistry, tmp_path: Path) -> None:
     pushed = [push_version(registry, tmp_path, seed) for seed in (1, 2, 3)]
     assert [version.number for version in pushed] == [1, 2, 3]
-    assert registry.versions(NAME) == pushed
+    assert registry.adapters.versions(NAME) == pushed
 
 
 def test_same_manifest_again_is_the_same_version(registry: AdapterRegistry, tmp_path: Path) -> None:
@@ -123,9 +124,9 @@ def test_same_manifest_under_another_name_is_another_version(
 
 def test_manifest_comes_back_canonical(registry: AdapterRegistry, tmp_path: Path) -> None:
     version = push_version(registry, tmp_path, 1)
-    data = registry.manifest_bytes(version.manifest_digest)
+    data = registry.versions.manifest_bytes(version.manifest_digest)
     assert Digest.of(data) == version.manifest_digest
-    assert registry.manifest(version.manifest_digest) == Manifest.parse(data)
+    assert registry.versions.manifest(version.manifest_digest) == Manifest.parse(data)
 
 
 def test_lineage_comes_back(registry: AdapterRegistry, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_lineage_comes_back(registry: AdapterRegistry, tmp_path: Path) -> None:
         revision="3f2c9d1",
     )
     version = push(registry, NAME, bundle, bundle.manifest(lineage=lineage), by="ann")
-    assert registry.manifest(version.manifest_digest).lineage == lineage
+    assert registry.versions.manifest(version.manifest_digest).lineage == lineage
 
 
 def test_file_that_is_stored_is_offered_no_upload(
@@ -147,12 +148,12 @@ def test_file_that_is_stored_is_offered_no_upload(
 ) -> None:
     bundle, manifest = read_bundle(tmp_path / "a")
     files = [(file, bundle.path(file)) for file in manifest.files]
-    registry.send_files(files)
-    assert all(registry.has_blob(file.digest) for file in manifest.files)
-    assert [registry.offer_upload(file) for file in manifest.files] == [
+    registry.blobs.send(files)
+    assert all(registry.blobs.has(file.digest) for file in manifest.files)
+    assert [registry.blobs.offer(file) for file in manifest.files] == [
         UploadOffer(is_stored=True)
     ] * len(files)
-    registry.send_files(files)
+    registry.blobs.send(files)
 
 
 def test_error_of_one_file_of_several_is_raised(registry: AdapterRegistry, tmp_path: Path) -> None:
@@ -160,15 +161,15 @@ def test_error_of_one_file_of_several_is_raised(registry: AdapterRegistry, tmp_p
     files = [(file, bundle.path(file)) for file in manifest.files]
     bundle.path(manifest.file("adapter_config.json")).unlink()
     with pytest.raises(InvalidBundle, match=r"adapter_config.json cannot be read"):
-        registry.send_files(files)
+        registry.blobs.send(files)
 
 
 def test_commit_without_the_blobs_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
     _, manifest = read_bundle(tmp_path / "a")
     with pytest.raises(BlobNotFound, match=r"adapter_config[.]json|README[.]md"):
-        registry.commit(NAME, manifest, by="ann")
+        registry.versions.commit(PushRequest(NAME, manifest, by="ann"))
     with pytest.raises(AdapterNotFound):
-        registry.versions(NAME)
+        registry.adapters.versions(NAME)
 
 
 def upload(registry: AdapterRegistry, directory: Path) -> Manifest:
@@ -183,7 +184,7 @@ def test_manifest_that_lies_about_the_rank_is_refused(
     manifest = upload(registry, tmp_path / "a")
     lie = manifest.model_copy(update={"lora": manifest.lora.model_copy(update={"r": 64})})
     with pytest.raises(InvalidManifest, match=r"lora[.]r is 64, but"):
-        registry.commit(NAME, lie, by="ann")
+        registry.versions.commit(PushRequest(NAME, lie, by="ann"))
 
 
 def test_manifest_that_hides_that_it_cannot_be_served_is_refused(
@@ -193,7 +194,9 @@ def test_manifest_that_hides_that_it_cannot_be_served_is_refused(
     push(registry, "uploaded", bundle, manifest, by="ann")
     lora = manifest.lora.model_copy(update={"not_servable": ()})
     with pytest.raises(InvalidManifest, match="modules_to_save"):
-        registry.commit(NAME, manifest.model_copy(update={"lora": lora}), by="ann")
+        registry.versions.commit(
+            PushRequest(NAME, manifest.model_copy(update={"lora": lora}), by="ann")
+        )
 
 
 def test_manifest_that_lies_about_a_size_is_refused(
@@ -203,15 +206,17 @@ def test_manifest_that_lies_about_a_size_is_refused(
     first = manifest.files[0].model_copy(update={"size_bytes": 1})
     lie = manifest.model_copy(update={"files": (first, *manifest.files[1:])})
     with pytest.raises(InvalidManifest, match="has 1 bytes"):
-        registry.commit(NAME, lie, by="ann")
+        registry.versions.commit(PushRequest(NAME, lie, by="ann"))
 
 
 def test_manifest_that_names_a_pickle_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
     manifest = upload(registry, tmp_path / "a")
     extra = manifest.files[0].model_copy(update={"file_name": "adapter_model.bin"})
     with pytest.raises(UnsafeFile, match=r"adapter_model[.]bin"):
-        registry.commit(
-            NAME, manifest.model_copy(update={"files": (*manifest.files, extra)}), by="ann"
+        registry.versions.commit(
+            PushRequest(
+                NAME, manifest.model_copy(update={"files": (*manifest.files, extra)}), by="ann"
+            )
         )
 
 
@@ -219,7 +224,9 @@ def test_manifest_without_weights_is_refused(registry: AdapterRegistry, tmp_path
     manifest = upload(registry, tmp_path / "a")
     files = tuple(f for f in manifest.files if f.file_name == "README.md")
     with pytest.raises(InvalidManifest, match=r"adapter_config[.]json"):
-        registry.commit(NAME, manifest.model_copy(update={"files": files}), by="ann")
+        registry.versions.commit(
+            PushRequest(NAME, manifest.model_copy(update={"files": files}), by="ann")
+        )
 
 
 def test_references_resolve_by_number_alias_digest_and_default(
@@ -233,7 +240,7 @@ def test_references_resolve_by_number_alias_digest_and_default(
         f"{NAME}@candidate": second,
         f"{NAME}@{second.manifest_digest}": second,
     }.items():
-        assert registry.resolve(AdapterRef.parse(text)) == version
+        assert registry.versions.resolve(AdapterRef.parse(text)) == version
 
 
 def test_unknown_alias_error_names_the_aliases_there_are(
@@ -242,7 +249,7 @@ def test_unknown_alias_error_names_the_aliases_there_are(
     push_version(registry, tmp_path, 1, alias="prod")
     push_version(registry, tmp_path, 2, alias="candidate")
     with pytest.raises(AliasNotFound, match="no alias 'prd'; it has candidate, prod"):
-        registry.resolve(AdapterRef.parse(f"{NAME}@prd"))
+        registry.versions.resolve(AdapterRef.parse(f"{NAME}@prd"))
 
 
 def test_unknown_version_error_names_the_versions_there_are(
@@ -251,7 +258,7 @@ def test_unknown_version_error_names_the_versions_there_are(
     push_version(registry, tmp_path, 1)
     push_version(registry, tmp_path, 2)
     with pytest.raises(VersionNotFound, match="no version 9; it has versions 1 to 2"):
-        registry.resolve(AdapterRef.parse(f"{NAME}:9"))
+        registry.versions.resolve(AdapterRef.parse(f"{NAME}:9"))
 
 
 def test_highest_number_a_reference_may_have_is_only_unknown(
@@ -259,7 +266,7 @@ def test_highest_number_a_reference_may_have_is_only_unknown(
 ) -> None:
     push_version(registry, tmp_path, 1)
     with pytest.raises(VersionNotFound, match="no version 9999999999"):
-        registry.resolve(AdapterRef.parse(f"{NAME}:9999999999"))
+        registry.versions.resolve(AdapterRef.parse(f"{NAME}:9999999999"))
 
 
 def test_unknown_adapter_error_names_adapters_there_are(
@@ -267,17 +274,17 @@ def test_unknown_adapter_error_names_adapters_there_are(
 ) -> None:
     push_version(registry, tmp_path, 1)
     with pytest.raises(AdapterNotFound, match="no adapter 'team/sqk'; there is team/sql"):
-        registry.resolve(AdapterRef.parse("team/sqk:1"))
+        registry.versions.resolve(AdapterRef.parse("team/sqk:1"))
 
 
 def test_every_verb_on_an_unknown_adapter_says_so(registry: AdapterRegistry) -> None:
     for verb in (
-        lambda: registry.versions("no/such"),
-        lambda: registry.aliases("no/such"),
-        lambda: registry.history("no/such", "prod"),
-        lambda: registry.move_alias("no/such", "prod", 1, by="ann"),
-        lambda: registry.rollback("no/such", "prod", by="ann"),
-        lambda: registry.resolve(AdapterRef.parse("no/such")),
+        lambda: registry.adapters.versions("no/such"),
+        lambda: registry.aliases.all("no/such"),
+        lambda: registry.aliases.history("no/such", "prod"),
+        lambda: registry.aliases.move(MoveRequest("no/such", "prod", 1, by="ann")),
+        lambda: registry.aliases.rollback(MoveRequest("no/such", "prod", by="ann")),
+        lambda: registry.versions.resolve(AdapterRef.parse("no/such")),
     ):
         with pytest.raises(AdapterNotFound, match="no/such"):
             verb()
@@ -287,23 +294,23 @@ def test_invalid_name_is_an_invalid_reference(registry: AdapterRegistry, tmp_pat
     _, manifest = read_bundle(tmp_path / "a")
     for name in ("Team/SQL", "../x", "a/versions"):
         with pytest.raises(InvalidReference):
-            registry.commit(name, manifest, by="ann")
+            registry.versions.commit(PushRequest(name, manifest, by="ann"))
 
 
 def test_nameless_actor_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
     push_version(registry, tmp_path, 1)
     with pytest.raises(InvalidRequest, match="'by'"):
-        registry.move_alias(NAME, "prod", 1, by=" ")
+        registry.aliases.move(MoveRequest(NAME, "prod", 1, by=" "))
 
 
 def test_adapters_are_listed_in_pages_by_name(registry: AdapterRegistry, tmp_path: Path) -> None:
     for name in ("b", "a/x", "c"):
         push_version(registry, tmp_path, 1, name=name, alias="prod")
     push_version(registry, tmp_path, 2, name="b")
-    page = registry.adapters(limit=2)
+    page = registry.adapters.all(limit=2)
     assert [summary.name for summary in page] == ["a/x", "b"]
     assert (page[1].num_versions, page[1].latest_number, page[1].aliases) == (2, 2, {"prod": 1})
-    assert [summary.name for summary in registry.adapters(after="b", limit=2)] == ["c"]
+    assert [summary.name for summary in registry.adapters.all(after="b", limit=2)] == ["c"]
 
 
 def test_adapter_named_like_anothers_folder_has_its_own_records(
@@ -312,28 +319,28 @@ def test_adapter_named_like_anothers_folder_has_its_own_records(
     push_version(registry, tmp_path, 1, name="team", alias="prod")
     push_version(registry, tmp_path, 2, name="team/sql", alias="prod")
     push_version(registry, tmp_path, 3, name="team/sql", alias="prod")
-    assert [version.number for version in registry.versions("team")] == [1]
-    assert [move.to_number for move in registry.aliases("team")] == [1]
+    assert [version.number for version in registry.adapters.versions("team")] == [1]
+    assert [move.to_number for move in registry.aliases.all("team")] == [1]
 
 
 def test_alias_history_is_ordered_and_complete(registry: AdapterRegistry, tmp_path: Path) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
     push_version(registry, tmp_path, 2)
-    registry.move_alias(NAME, "prod", 2, by="bob", why="better")
-    moves = registry.history(NAME, "prod")
+    registry.aliases.move(MoveRequest(NAME, "prod", 2, by="bob", why="better"))
+    moves = registry.aliases.history(NAME, "prod")
     assert [(m.sequence, m.from_number, m.to_number, m.moved_by, m.why) for m in moves] == [
         (1, None, 1, "ann", "seed 1"),
         (2, 1, 2, "bob", "better"),
     ]
-    assert registry.aliases(NAME) == [moves[-1]]
+    assert registry.aliases.all(NAME) == [moves[-1]]
 
 
 def test_move_to_where_the_alias_points_writes_nothing(
     registry: AdapterRegistry, tmp_path: Path
 ) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
-    move = registry.move_alias(NAME, "prod", 1, by="bob", why="again")
-    assert registry.history(NAME, "prod") == [move]
+    move = registry.aliases.move(MoveRequest(NAME, "prod", 1, by="bob", why="again"))
+    assert registry.aliases.history(NAME, "prod") == [move]
     assert move.moved_by == "ann"
 
 
@@ -342,7 +349,7 @@ def test_move_to_a_version_that_does_not_exist_is_refused(
 ) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
     with pytest.raises(VersionNotFound):
-        registry.move_alias(NAME, "prod", 2, by="ann")
+        registry.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
 
 
 def test_move_with_a_wrong_expectation_names_who_moved_it(
@@ -354,8 +361,8 @@ def test_move_with_a_wrong_expectation_names_who_moved_it(
     with pytest.raises(
         AliasConflict, match=r"expected .* version 1, but ann moved it to version 2"
     ):
-        registry.move_alias(NAME, "prod", 3, by="bob", expect=1)
-    assert registry.move_alias(NAME, "prod", 3, by="bob", expect=2).to_number == 3
+        registry.aliases.move(MoveRequest(NAME, "prod", 3, by="bob", expect=1))
+    assert registry.aliases.move(MoveRequest(NAME, "prod", 3, by="bob", expect=2)).to_number == 3
 
 
 def test_of_racing_moves_with_an_expectation_one_wins(
@@ -366,13 +373,15 @@ def test_of_racing_moves_with_an_expectation_one_wins(
 
     def attempt(number: int) -> int:
         try:
-            return registry.move_alias(NAME, "prod", number, by="bob", expect=1).to_number
+            return registry.aliases.move(
+                MoveRequest(NAME, "prod", number, by="bob", expect=1)
+            ).to_number
         except AliasConflict:
             return 0
 
     with ThreadPoolExecutor(len(numbers)) as pool:
         won = [number for number in pool.map(attempt, numbers) if number]
-    assert [move.to_number for move in registry.history(NAME, "prod")] == [1, *won]
+    assert [move.to_number for move in registry.aliases.history(NAME, "prod")] == [1, *won]
     assert len(won) == 1
 
 
@@ -381,24 +390,24 @@ def test_rollback_returns_to_the_last_different_version(
 ) -> None:
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed, alias="prod")
-    move = registry.rollback(NAME, "prod", by="bob", why="broken")
+    move = registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", why="broken"))
     assert (move.from_number, move.to_number) == (3, 2)
-    assert registry.resolve(AdapterRef.parse(NAME)).number == 2
+    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 2
 
 
 def test_rollback_of_a_rollback_returns(registry: AdapterRegistry, tmp_path: Path) -> None:
     for seed in (1, 2):
         push_version(registry, tmp_path, seed, alias="prod")
-    registry.rollback(NAME, "prod", by="bob")
-    assert registry.rollback(NAME, "prod", by="bob").to_number == 2
+    registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob"))
+    assert registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob")).to_number == 2
 
 
 def test_rollback_to_a_stated_earlier_target(registry: AdapterRegistry, tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed, alias="prod")
-    move = registry.rollback(NAME, "prod", by="bob", to=1)
+    move = registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", to=1))
     assert (move.from_number, move.to_number) == (3, 1)
-    assert registry.resolve(AdapterRef.parse(NAME)).number == 1
+    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 1
 
 
 @pytest.mark.parametrize(("to", "words"), [(2, "never pointed to version 2"), (3, "already")])
@@ -408,8 +417,8 @@ def test_rollback_to_what_is_no_earlier_target_is_refused(
     for seed, alias in ((1, "prod"), (2, None), (3, "prod")):
         push_version(registry, tmp_path, seed, alias=alias)
     with pytest.raises(NothingToRollBack, match=words):
-        registry.rollback(NAME, "prod", by="bob", to=to)
-    assert registry.resolve(AdapterRef.parse(NAME)).number == 3
+        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", to=to))
+    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 3
 
 
 def test_rollback_of_an_alias_that_never_moved_is_refused(
@@ -417,7 +426,7 @@ def test_rollback_of_an_alias_that_never_moved_is_refused(
 ) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
     with pytest.raises(NothingToRollBack, match="only ever pointed to version 1"):
-        registry.rollback(NAME, "prod", by="bob")
+        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob"))
 
 
 def test_rollback_with_a_wrong_expectation_is_refused(
@@ -426,8 +435,8 @@ def test_rollback_with_a_wrong_expectation_is_refused(
     for seed in (1, 2):
         push_version(registry, tmp_path, seed, alias="prod")
     with pytest.raises(AliasConflict):
-        registry.rollback(NAME, "prod", by="bob", expect=1)
-    assert registry.resolve(AdapterRef.parse(NAME)).number == 2
+        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", expect=1))
+    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 2
 
 
 def test_concurrent_pushes_get_distinct_numbers_and_none_is_lost(
@@ -436,7 +445,7 @@ def test_concurrent_pushes_get_distinct_numbers_and_none_is_lost(
     with ThreadPoolExecutor(50) as pool:
         pushed = list(pool.map(lambda seed: push_version(registry, tmp_path, seed), range(50)))
     assert sorted(version.number for version in pushed) == list(range(1, 51))
-    assert registry.versions(NAME) == sorted(pushed, key=lambda version: version.number)
+    assert registry.adapters.versions(NAME) == sorted(pushed, key=lambda version: version.number)
 
 
 def test_concurrent_pushes_of_one_manifest_are_one_version(
@@ -447,7 +456,7 @@ def test_concurrent_pushes_of_one_manifest_are_one_version(
         pushed = list(
             pool.map(lambda i: push(registry, NAME, bundle, manifest, by=f"user-{i}"), range(8))
         )
-    assert registry.versions(NAME) == [pushed[0]]
+    assert registry.adapters.versions(NAME) == [pushed[0]]
     assert set(map(str, pushed)) == {str(pushed[0])}
 
 

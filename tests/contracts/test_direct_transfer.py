@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hotswap.registry.bundles.direct import send_directly
 from hotswap.registry.bundles.peft_config import WEIGHTS_FILE
 from hotswap.registry.bundles.transfer import pull, push
 from hotswap.registry.database.catalog import Catalog
@@ -29,11 +28,14 @@ from hotswap.registry.domain.errors import (
     UploadInterrupted,
 )
 from hotswap.registry.domain.layout import blob_key, unverified_prefix
+from hotswap.registry.domain.requests import PushRequest
 from hotswap.registry.domain.uploads import SentPart, SignedRequest, UploadOffer
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
+from hotswap.registry.http.direct import send_directly
 from hotswap.registry.registry import Registry
 from hotswap.registry.settings import RegistrySettings, read_section
+from hotswap.registry.storage.blobs import BlobStore
 from hotswap.registry.storage.objects import ObjectStore
 from hotswap.registry.upkeep.sweep import Sweep
 from tests.contracts.conftest import ON_RADOSGW, store_at
@@ -80,7 +82,7 @@ class World:
         return descriptor, path
 
     def put_offer(self, descriptor: Descriptor) -> SignedRequest:
-        offer = self.client.offer_upload(descriptor)
+        offer = self.client.blobs.offer(descriptor)
         assert offer is not None
         assert offer.put is not None
         return offer.put
@@ -107,9 +109,9 @@ def test_file_goes_to_the_store_and_back_without_passing_the_registry(
     world: World, num_bytes: int
 ) -> None:
     descriptor, path = world.file(num_bytes)
-    world.client.send_file(descriptor, path)
-    assert world.client.has_blob(descriptor.digest)
-    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    world.client.blobs.send([(descriptor, path)])
+    assert world.client.blobs.has(descriptor.digest)
+    assert b"".join(world.client.blobs.open(descriptor.digest)) == path.read_bytes()
     requests = world.transport.requests
     assert not [name for name in requests if name.startswith("PUT")]
     assert requests["GET /v1/blobs 307"] == 1
@@ -126,7 +128,7 @@ def test_push_and_pull_over_http_move_the_weights_past_the_registry(world: World
     requests = world.transport.requests
     assert requests["PUT /v1/blobs 201"] == len(manifest.files) - 1
     assert requests["GET /v1/blobs 307"] == 1
-    assert world.registry.verify().damage == ()
+    assert world.registry.versions.verify().damage == ()
 
 
 @SEAWEEDFS
@@ -150,17 +152,17 @@ def test_commit_hashes_what_was_sent_past_the_registry_and_refuses_other_bytes(
     weights = manifest.file(WEIGHTS_FILE)
     for file in manifest.files:
         if file != weights:
-            world.client.send_file(file, bundle.path(file))
+            world.client.blobs.send([(file, bundle.path(file))])
     signed = world.put_offer(weights)
     data = bundle.path(weights).read_bytes()
     wrong = data[:-1] + bytes([data[-1] ^ 1])
     assert httpx.put(signed.url, content=wrong, headers=signed.headers).is_success
     with pytest.raises(BlobNotFound, match="are other bytes; upload it again"):
-        world.client.commit("team/sql", manifest, by="eve")
+        world.client.versions.commit(PushRequest("team/sql", manifest, by="eve"))
     with pytest.raises(AdapterNotFound):
-        world.client.versions("team/sql")
+        world.client.adapters.versions("team/sql")
     push(world.client, "team/sql", bundle, manifest, by="ann")
-    assert world.registry.verify().damage == ()
+    assert world.registry.versions.verify().damage == ()
 
 
 @pytest.mark.parametrize("kind", ["seaweedfs", ON_RADOSGW])
@@ -201,10 +203,10 @@ def test_expiry_is_bounded_and_zero_signs_nothing(
 @pytest.mark.parametrize("world", ["local"], indirect=True)
 def test_directory_store_gets_every_byte_through_the_registry(world: World) -> None:
     descriptor, path = world.file(2 * MEGABYTE)
-    assert world.client.offer_upload(descriptor) is None
-    assert world.client.send_file(descriptor, path) is None
-    assert world.client.blob_url(descriptor.digest) is None
-    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    assert world.client.blobs.offer(descriptor) is None
+    assert world.client.blobs.send([(descriptor, path)]) is None
+    assert world.client.blobs.url(descriptor.digest) is None
+    assert b"".join(world.client.blobs.open(descriptor.digest)) == path.read_bytes()
     assert world.transport.requests["PUT /v1/blobs 201"] == 1
 
 
@@ -236,10 +238,10 @@ store = open_store(location, RegistrySettings(s3_endpoint=endpoint or None, s3_p
 registry = Registry.open(store, Catalog(f"sqlite:///{directory}/catalog.sqlite"))
 with serving_app(assemble([registry_plane(registry)])) as url, RegistryClient(url) as client:
     tracemalloc.start()
-    client.put_blob(blob, chunks())
+    client.blobs.put(blob, chunks())
     print(tracemalloc.get_traced_memory()[1])
     tracemalloc.reset_peak()
-    assert sum(map(len, client.open_blob(blob.digest))) == blob.size_bytes
+    assert sum(map(len, client.blobs.open(blob.digest))) == blob.size_bytes
     print(tracemalloc.get_traced_memory()[1])
 registry.close()
 """
@@ -265,9 +267,9 @@ def test_200_mb_through_the_registry_never_sit_in_its_memory(
 @SEAWEEDFS
 def test_small_file_passes_through_the_registry(world: World) -> None:
     descriptor, path = world.file(MEGABYTE - 1)
-    world.client.send_file(descriptor, path)
+    world.client.blobs.send([(descriptor, path)])
     assert world.transport.requests["PUT /v1/blobs 201"] == 1
-    assert world.client.blob_url(descriptor.digest) is None
+    assert world.client.blobs.url(descriptor.digest) is None
 
 
 @SEAWEEDFS
@@ -294,12 +296,12 @@ def test_wrong_body_that_the_store_took_is_found_by_hashing_and_can_be_replaced(
     assert httpx.put(signed.url, content=data + b"x", headers=longer).status_code == 403
     assert httpx.put(signed.url, content=data[::-1], headers=signed.headers).status_code == 200
     assert httpx.put(signed.url, content=data, headers=signed.headers).status_code == 412
-    assert not world.client.has_blob(descriptor.digest)
+    assert not world.client.blobs.has(descriptor.digest)
     with pytest.raises(BlobCorrupted):
-        b"".join(world.client.open_blob(descriptor.digest))
-    assert world.client.offer_upload(descriptor) is None
-    world.client.send_file(descriptor, path)
-    assert world.client.has_blob(descriptor.digest)
+        b"".join(world.client.blobs.open(descriptor.digest))
+    assert world.client.blobs.offer(descriptor) is None
+    world.client.blobs.send([(descriptor, path)])
+    assert world.client.blobs.has(descriptor.digest)
     assert not world.is_marked(descriptor)
 
 
@@ -307,7 +309,7 @@ def test_wrong_body_that_the_store_took_is_found_by_hashing_and_can_be_replaced(
 def test_part_of_other_bytes_or_length_is_refused_by_the_store(world: World) -> None:
     descriptor, path = world.file(12 * MEGABYTE)
     parts = split(path)
-    offer = world.client.offer_upload(descriptor, [Digest.of(part) for part in parts])
+    offer = world.client.blobs.offer(descriptor, [Digest.of(part) for part in parts])
     assert offer is not None
     signed = offer.parts[2]
     longer = {**signed.headers, "content-length": str(len(parts[2]) + 1)}
@@ -326,7 +328,7 @@ def test_parts_that_are_not_the_blob_together_are_never_relied_on(world: World) 
     descriptor, path = world.file(12 * MEGABYTE)
     _, other = world.file(12 * MEGABYTE)
     digests = [Digest.of(part) for part in split(other)]
-    offer = world.client.offer_upload(descriptor, digests)
+    offer = world.client.blobs.offer(descriptor, digests)
     assert offer is not None
     sent = [
         SentPart(
@@ -336,11 +338,11 @@ def test_parts_that_are_not_the_blob_together_are_never_relied_on(world: World) 
         for signed, part, digest in zip(offer.parts, split(other), digests, strict=True)
     ]
     with pytest.raises(DigestMismatch, match="the parts together are not"):
-        world.client.finish_upload(descriptor, sent)
-    assert not world.client.has_blob(descriptor.digest)
-    world.client.send_file(descriptor, path)
-    assert world.client.has_blob(descriptor.digest)
-    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+        world.client.blobs.finish(descriptor, sent)
+    assert not world.client.blobs.has(descriptor.digest)
+    world.client.blobs.send([(descriptor, path)])
+    assert world.client.blobs.has(descriptor.digest)
+    assert b"".join(world.client.blobs.open(descriptor.digest)) == path.read_bytes()
 
 
 @SEAWEEDFS
@@ -349,19 +351,19 @@ def test_completed_parts_of_a_registry_that_crashed_before_hashing_are_hashed_by
 ) -> None:
     descriptor, path = world.file(12 * MEGABYTE)
     sent = send_parts(world, descriptor, path, 3)
-    world.registry._blobs.mark(descriptor.digest)
+    BlobStore(world.store, world.registry.blobs.capabilities).mark(descriptor.digest)
     direct = world.store.direct
     assert direct is not None
     direct.complete(blob_key(descriptor.digest), sent)
     assert world.is_marked(descriptor)
-    assert world.client.has_blob(descriptor.digest)
+    assert world.client.blobs.has(descriptor.digest)
     assert not world.is_marked(descriptor)
 
 
 def send_parts(world: World, descriptor: Descriptor, path: Path, num_parts: int) -> list[SentPart]:
     parts = split(path)
     digests = [Digest.of(part) for part in parts]
-    offer = world.client.offer_upload(descriptor, digests)
+    offer = world.client.blobs.offer(descriptor, digests)
     assert offer is not None
     return [
         SentPart(
@@ -379,7 +381,7 @@ def test_interrupted_parts_are_not_sent_again(world: World) -> None:
     offers: list[UploadOffer] = []
 
     def offer(*arguments: object) -> UploadOffer | None:
-        found = world.client.offer_upload(*arguments)  # type: ignore[arg-type]
+        found = world.client.blobs.offer(*arguments)  # type: ignore[arg-type]
         if found is not None and found.parts:
             # Whatever would send parts 2 and 3 again fails.
             parts = [p.model_copy(update={"url": "http://127.0.0.1:1"}) for p in found.parts[1:3]]
@@ -387,9 +389,9 @@ def test_interrupted_parts_are_not_sent_again(world: World) -> None:
             offers.append(found)
         return found
 
-    assert send_directly(offer, world.client.finish_upload, descriptor, path)
+    assert send_directly(offer, world.client.blobs.finish, descriptor, path)
     assert [part.stored_etag is not None for part in offers[0].parts] == [True, True, True, False]
-    assert world.client.has_blob(descriptor.digest)
+    assert world.client.blobs.has(descriptor.digest)
     assert world.transport.requests["PUT /v1/blobs 201"] == 0
 
 
@@ -397,10 +399,10 @@ def test_interrupted_parts_are_not_sent_again(world: World) -> None:
 def test_two_uploads_of_the_same_parts_leave_one_blob(world: World) -> None:
     descriptor, path = world.file(12 * MEGABYTE)
     sent = send_parts(world, descriptor, path, 3)
-    world.client.finish_upload(descriptor, sent)
+    world.client.blobs.finish(descriptor, sent)
     with pytest.raises(UploadInterrupted):
-        world.client.finish_upload(descriptor, sent)
-    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+        world.client.blobs.finish(descriptor, sent)
+    assert b"".join(world.client.blobs.open(descriptor.digest)) == path.read_bytes()
     assert list(world.store.unfinished()) == []
 
 
@@ -408,7 +410,7 @@ def test_two_uploads_of_the_same_parts_leave_one_blob(world: World) -> None:
 def test_number_of_parts_that_does_not_fit_the_size_is_refused(world: World) -> None:
     descriptor, _ = world.file(12 * MEGABYTE)
     with pytest.raises(InvalidRequest, match="3 parts of 5242880 bytes; got 1"):
-        world.client.offer_upload(descriptor, [descriptor.digest])
+        world.client.blobs.offer(descriptor, [descriptor.digest])
 
 
 @BOTH
@@ -425,8 +427,8 @@ def test_store_that_the_client_cannot_reach_is_no_obstacle(
 
     monkeypatch.setattr(kind, "_sign", sign_elsewhere)
     descriptor, path = world.file(2 * MEGABYTE)
-    world.client.send_file(descriptor, path)
-    assert b"".join(world.client.open_blob(descriptor.digest)) == path.read_bytes()
+    world.client.blobs.send([(descriptor, path)])
+    assert b"".join(world.client.blobs.open(descriptor.digest)) == path.read_bytes()
     assert world.transport.requests["PUT /v1/blobs 201"] == 1
     assert world.transport.requests["GET /v1/blobs 200"] == 1
 
@@ -436,14 +438,14 @@ def test_file_that_changed_since_it_was_hashed_is_refused(world: World) -> None:
     descriptor, path = world.file(2 * MEGABYTE)
     path.write_bytes(os.urandom(2 * MEGABYTE))
     with pytest.raises(DigestMismatch):
-        world.client.send_file(descriptor, path)
-    assert not world.client.has_blob(descriptor.digest)
+        world.client.blobs.send([(descriptor, path)])
+    assert not world.client.blobs.has(descriptor.digest)
 
 
 @BOTH
 def test_url_of_a_missing_blob_is_not_found(world: World) -> None:
     with pytest.raises(BlobNotFound):
-        world.client.blob_url(Digest.of(b"never stored"))
+        world.client.blobs.url(Digest.of(b"never stored"))
 
 
 @RADOSGW

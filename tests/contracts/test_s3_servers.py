@@ -103,5 +103,5 @@ def test_bytes_that_changed_on_the_way_are_found_where_the_server_does_not_look(
 
 
 def test_registry_says_what_its_store_can_do(registry: AdapterRegistry) -> None:
-    assert registry.capabilities == MEASURED["local"]
-    assert registry.verify().store == registry.capabilities
+    assert registry.blobs.capabilities == MEASURED["local"]
+    assert registry.versions.verify().store == registry.blobs.capabilities

@@ -14,6 +14,7 @@ from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.errors import InvalidFilter, InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from tests.registry.bundles import read_bundle
 
 
@@ -25,7 +26,7 @@ def push_version(
 
 
 def found(registry: AdapterRegistry, text: str, **page: Any) -> list[str]:
-    return [str(version.ref) for version in registry.search(text, **page)]
+    return [str(version.ref) for version in registry.adapters.search(text, **page)]
 
 
 def test_versions_are_found_by_what_their_manifests_say(
@@ -42,7 +43,7 @@ def test_versions_are_found_by_what_their_manifests_say(
         lineage=Lineage(parent="a:1", run="r2"),
     )
     push_version(registry, tmp_path, 3, "b", metrics={"em": 0.95})
-    assert registry.search('metrics.em > 0.8 and tag.team = "x"') == [version]
+    assert registry.adapters.search('metrics.em > 0.8 and tag.team = "x"') == [version]
     for text in (
         "lineage.parent = 'a:1' and lineage.run ~ 'r*'",
         "description ~ '*ate*'",
@@ -58,10 +59,10 @@ def test_versions_are_found_by_what_their_manifests_say(
 def test_aliases_are_those_that_point_there_now(registry: AdapterRegistry, tmp_path: Path) -> None:
     for seed in (1, 2):
         push_version(registry, tmp_path, seed)
-        registry.move_alias("a", "prod", seed, by="ann")
+        registry.aliases.move(MoveRequest("a", "prod", seed, by="ann"))
     assert found(registry, "alias = 'prod'") == ["a:2"]
     assert found(registry, "alias != 'prod'") == ["a:1"]
-    registry.rollback("a", "prod", by="ann")
+    registry.aliases.rollback(MoveRequest("a", "prod", by="ann"))
     assert found(registry, "alias = 'prod'") == ["a:1"]
 
 
@@ -70,13 +71,13 @@ def test_deleted_versions_are_found_when_a_state_is_asked_for(
 ) -> None:
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed)
-    registry.change_state("a", 1, "delete", by="ann")
-    registry.change_state("a", 2, "yank", by="ann")
+    registry.versions.change(StateRequest("a", 1, "delete", by="ann"))
+    registry.versions.change(StateRequest("a", 2, "yank", by="ann"))
     assert found(registry, "number > 0") == ["a:2", "a:3"]
     assert found(registry, "state = 'deleted'") == ["a:1"]
     assert found(registry, "state in ('active', 'yanked')") == ["a:2", "a:3"]
     assert found(registry, "not state = 'active'") == ["a:1", "a:2"]
-    registry.change_state("a", 1, "undelete", by="ann")
+    registry.versions.change(StateRequest("a", 1, "undelete", by="ann"))
     assert found(registry, "state = 'active'") == ["a:1", "a:3"]
 
 
@@ -86,13 +87,13 @@ def test_deleted_versions_are_not_counted_in_the_list_of_adapters(
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed)
     push_version(registry, tmp_path, 1, "b")
-    registry.change_state("a", 3, "delete", by="ann")
-    registry.change_state("a", 1, "yank", by="ann")
-    registry.change_state("b", 1, "delete", by="ann")
-    (summary,) = registry.adapters()
+    registry.versions.change(StateRequest("a", 3, "delete", by="ann"))
+    registry.versions.change(StateRequest("a", 1, "yank", by="ann"))
+    registry.versions.change(StateRequest("b", 1, "delete", by="ann"))
+    (summary,) = registry.adapters.all()
     assert (summary.name, summary.num_versions, summary.latest_number) == ("a", 2, 2)
-    registry.change_state("b", 1, "undelete", by="ann")
-    assert [summary.name for summary in registry.adapters()] == ["a", "b"]
+    registry.versions.change(StateRequest("b", 1, "undelete", by="ann"))
+    assert [summary.name for summary in registry.adapters.all()] == ["a", "b"]
 
 
 def test_pages_are_in_order_of_name_and_number(registry: AdapterRegistry, tmp_path: Path) -> None:
@@ -149,4 +150,4 @@ def test_what_cannot_be_searched_for_is_named(
     registry: AdapterRegistry, text: str, page: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        registry.search(text, **page)
+        registry.adapters.search(text, **page)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotswap.registry.bundles.signed import MAX_ATTEMPTS, move_signed, rollback_signed
+from hotswap.registry.bundles.signed import MAX_ATTEMPTS, signed_by
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.adapters import AdapterVersion
 from hotswap.registry.domain.digests import Digest
@@ -19,6 +19,7 @@ from hotswap.registry.domain.errors import (
     SignatureInvalid,
 )
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.domain.signatures import (
     MoveSignature,
     Signature,
@@ -46,7 +47,7 @@ def push_version(
     alias: str | None = None,
 ) -> AdapterVersion:
     bundle, manifest = read_bundle(directory / f"{seed}-{key is None}-{alias}", seed)
-    return push(registry, NAME, bundle, manifest, by="ann", alias=alias, key=key)
+    return push(signed_by(key, registry), NAME, bundle, manifest, by="ann", alias=alias)
 
 
 class Interrupted(SigningKey):
@@ -71,19 +72,19 @@ def test_signed_push_keeps_the_version_and_the_move_signed(
 ) -> None:
     version = push_version(registry, tmp_path, 1, key=key, alias="prod")
     digest = version.manifest_digest
-    (signature,) = registry.signatures(NAME, digest)
+    (signature,) = registry.versions.signatures(NAME, digest)
     assert signature.key == key.public
     assert is_valid(signature, version_statement(NAME, digest))
-    move = registry.target(NAME, "prod").move
+    move = registry.aliases.target(NAME, "prod").move
     assert move.signature is not None
     assert is_valid(move.signature, move_statement(NAME, "prod", 1, digest))
-    assert registry.history(NAME, "prod") == registry.aliases(NAME) == [move]
+    assert registry.aliases.history(NAME, "prod") == registry.aliases.all(NAME) == [move]
 
 
 def test_push_without_a_key_is_unsigned(registry: AdapterRegistry, tmp_path: Path) -> None:
     version = push_version(registry, tmp_path, 1, alias="prod")
-    assert registry.signatures(NAME, version.manifest_digest) == []
-    assert registry.target(NAME, "prod").move.signature is None
+    assert registry.versions.signatures(NAME, version.manifest_digest) == []
+    assert registry.aliases.target(NAME, "prod").move.signature is None
 
 
 def test_several_keys_sign_one_version_each_once(
@@ -91,11 +92,14 @@ def test_several_keys_sign_one_version_each_once(
 ) -> None:
     other = SigningKey.create(tmp_path / "other.pem")
     version = push_version(registry, tmp_path, 1)
-    manifest = registry.manifest(version.manifest_digest)
+    manifest = registry.versions.manifest(version.manifest_digest)
     for each in (key, other, key):
         signature = each.sign_version(NAME, manifest.digest)
-        assert registry.commit(NAME, manifest, by="bob", signatures=[signature]) == version
-    found = [signature.key for signature in registry.signatures(NAME, manifest.digest)]
+        assert (
+            registry.versions.commit(PushRequest(NAME, manifest, by="bob", signatures=(signature,)))
+            == version
+        )
+    found = [signature.key for signature in registry.versions.signatures(NAME, manifest.digest)]
     assert found == sorted([key.public, other.public], key=key_id)
 
 
@@ -103,25 +107,30 @@ def test_signature_of_another_name_is_refused_and_no_version_is_made(
     registry: AdapterRegistry, tmp_path: Path, key: SigningKey
 ) -> None:
     version = push_version(registry, tmp_path, 1)
-    manifest = registry.manifest(version.manifest_digest)
+    manifest = registry.versions.manifest(version.manifest_digest)
     foreign = key.sign_version(NAME, manifest.digest)
     with pytest.raises(SignatureInvalid, match="'other' with manifest"):
-        registry.commit("other", manifest, by="ann", signatures=[foreign])
+        registry.versions.commit(PushRequest("other", manifest, by="ann", signatures=(foreign,)))
     with pytest.raises(AdapterNotFound):
-        registry.versions("other")
-    assert registry.signatures("other", manifest.digest) == []
+        registry.adapters.versions("other")
+    assert registry.versions.signatures("other", manifest.digest) == []
 
 
 def test_signature_that_names_another_key_is_refused(
     registry: AdapterRegistry, tmp_path: Path, key: SigningKey
 ) -> None:
     version = push_version(registry, tmp_path, 1)
-    manifest = registry.manifest(version.manifest_digest)
+    manifest = registry.versions.manifest(version.manifest_digest)
     other = SigningKey.create(tmp_path / "other.pem")
     made = key.sign_version(NAME, manifest.digest)
     with pytest.raises(SignatureInvalid):
-        registry.commit(
-            NAME, manifest, by="ann", signatures=[Signature(key=other.public, value=made.value)]
+        registry.versions.commit(
+            PushRequest(
+                NAME,
+                manifest,
+                by="ann",
+                signatures=(Signature(key=other.public, value=made.value),),
+            )
         )
 
 
@@ -131,7 +140,7 @@ def test_signature_of_a_move_without_an_alias_is_refused(
     _, manifest = read_bundle(tmp_path / "a")
     signed = key.sign_move(NAME, "prod", 1, manifest.digest)
     with pytest.raises(InvalidRequest, match="needs the alias"):
-        registry.commit(NAME, manifest, by="ann", move_signature=signed)
+        registry.versions.commit(PushRequest(NAME, manifest, by="ann", move_signature=signed))
 
 
 def test_move_signed_for_another_target_alias_or_name_is_refused(
@@ -145,9 +154,9 @@ def test_move_signed_for_another_target_alias_or_name_is_refused(
         MoveSignature(sequence=1, signature=key.sign_version(NAME, one)),
     ):
         with pytest.raises(SignatureInvalid, match="move 1 of team/sql@prod"):
-            registry.move_alias(NAME, "prod", 1, by="ann", signature=signed)
+            registry.aliases.move(MoveRequest(NAME, "prod", 1, by="ann", signature=signed))
     with pytest.raises(AliasNotFound):
-        registry.target(NAME, "prod")
+        registry.aliases.target(NAME, "prod")
 
 
 def test_signed_move_is_made_at_its_number_only(
@@ -157,14 +166,22 @@ def test_signed_move_is_made_at_its_number_only(
     two = push_version(registry, tmp_path, 2).manifest_digest
     for sequence in (1, 3):
         with pytest.raises(AliasConflict, match=f"is for move {sequence}, the next one is 2"):
-            registry.move_alias(
-                NAME, "prod", 2, by="ann", signature=key.sign_move(NAME, "prod", sequence, two)
+            registry.aliases.move(
+                MoveRequest(
+                    NAME, "prod", 2, by="ann", signature=key.sign_move(NAME, "prod", sequence, two)
+                )
             )
         with pytest.raises(AliasConflict):
-            registry.move_alias(
-                NAME, "new", 1, by="ann", signature=key.sign_move(NAME, "new", sequence + 1, one)
+            registry.aliases.move(
+                MoveRequest(
+                    NAME,
+                    "new",
+                    1,
+                    by="ann",
+                    signature=key.sign_move(NAME, "new", sequence + 1, one),
+                )
             )
-    assert registry.target(NAME, "prod").move.to_number == 1
+    assert registry.aliases.target(NAME, "prod").move.to_number == 1
 
 
 def test_move_is_signed_again_when_its_number_was_taken(
@@ -172,10 +189,10 @@ def test_move_is_signed_again_when_its_number_was_taken(
 ) -> None:
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed)
-    slow = Interrupted(key, lambda: registry.move_alias(NAME, "prod", 3, by="bob"))
-    move = move_signed(registry, slow, NAME, "prod", 2, by="ann")
+    slow = Interrupted(key, lambda: registry.aliases.move(MoveRequest(NAME, "prod", 3, by="bob")))
+    move = signed_by(slow, registry).aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
     assert (move.sequence, move.to_number, move.moved_by) == (2, 2, "ann")
-    assert registry.target(NAME, "prod").move == move
+    assert registry.aliases.target(NAME, "prod").move == move
 
 
 def test_signing_again_ends(registry: AdapterRegistry, tmp_path: Path, key: SigningKey) -> None:
@@ -183,36 +200,41 @@ def test_signing_again_ends(registry: AdapterRegistry, tmp_path: Path, key: Sign
         push_version(registry, tmp_path, seed)
     targets = iter([2, 3] * MAX_ATTEMPTS)
     never = Interrupted(
-        key, lambda: registry.move_alias(NAME, "prod", next(targets), by="bob"), times=100
+        key,
+        lambda: registry.aliases.move(MoveRequest(NAME, "prod", next(targets), by="bob")),
+        times=100,
     )
     with pytest.raises(AliasConflict):
-        move_signed(registry, never, NAME, "prod", 1, by="ann")
-    assert len(registry.history(NAME, "prod")) == MAX_ATTEMPTS
+        signed_by(never, registry).aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
+    assert len(registry.aliases.history(NAME, "prod")) == MAX_ATTEMPTS
 
 
 def test_signed_push_signs_its_move_again_when_the_number_was_taken(
     registry: AdapterRegistry, tmp_path: Path, key: SigningKey
 ) -> None:
     push_version(registry, tmp_path, 1)
-    slow = Interrupted(key, lambda: registry.move_alias(NAME, "prod", 1, by="bob"))
+    slow = Interrupted(key, lambda: registry.aliases.move(MoveRequest(NAME, "prod", 1, by="bob")))
     assert push_version(registry, tmp_path, 2, key=slow, alias="prod").number == 2
-    assert [m.to_number for m in registry.history(NAME, "prod")] == [1, 2]
+    assert [m.to_number for m in registry.aliases.history(NAME, "prod")] == [1, 2]
 
 
 def test_move_to_where_the_alias_points_is_made_once_to_sign_it(
     registry: AdapterRegistry, tmp_path: Path, key: SigningKey
 ) -> None:
     push_version(registry, tmp_path, 1, alias="prod")
-    signed = [move_signed(registry, key, NAME, "prod", 1, by="ann") for _ in range(2)]
-    assert signed[0] == signed[1] == registry.target(NAME, "prod").move
+    signed = [
+        signed_by(key, registry).aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
+        for _ in range(2)
+    ]
+    assert signed[0] == signed[1] == registry.aliases.target(NAME, "prod").move
     assert (signed[0].sequence, signed[0].from_number) == (2, 1)
-    assert registry.move_alias(NAME, "prod", 1, by="bob") == signed[0]
+    assert registry.aliases.move(MoveRequest(NAME, "prod", 1, by="bob")) == signed[0]
 
 
 def test_rollback_is_signed_too(registry: AdapterRegistry, tmp_path: Path, key: SigningKey) -> None:
     one = push_version(registry, tmp_path, 1, alias="prod", key=key).manifest_digest
     push_version(registry, tmp_path, 2, alias="prod", key=key)
-    move = rollback_signed(registry, key, NAME, "prod", by="ann")
+    move = signed_by(key, registry).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert (move.to_number, move.sequence) == (1, 3)
     assert move.signature is not None
     assert is_valid(move.signature, move_statement(NAME, "prod", 3, one))
@@ -223,16 +245,21 @@ def test_signed_rollback_does_not_roll_back_what_somebody_else_did(
 ) -> None:
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed, alias="prod")
-    slow = Interrupted(key, lambda: registry.rollback(NAME, "prod", by="bob"))
+    slow = Interrupted(key, lambda: registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob")))
     with pytest.raises(AliasConflict):
-        rollback_signed(registry, slow, NAME, "prod", by="ann")
-    assert [m.moved_by for m in registry.history(NAME, "prod")] == ["ann", "ann", "ann", "bob"]
+        signed_by(slow, registry).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
+    assert [m.moved_by for m in registry.aliases.history(NAME, "prod")] == [
+        "ann",
+        "ann",
+        "ann",
+        "bob",
+    ]
 
 
 def test_verify_of_a_signed_version_is_intact(
     registry: AdapterRegistry, tmp_path: Path, key: SigningKey
 ) -> None:
     push_version(registry, tmp_path, 1, key=key, alias="prod")
-    report = registry.verify()
+    report = registry.versions.verify()
     # Three files, a manifest, a version's signature and a move's.
     assert (report.damage, report.num_objects) == ((), 6)

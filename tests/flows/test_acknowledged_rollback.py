@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
@@ -66,7 +67,7 @@ def servers(
             url = stack.enter_context(serving_app(assemble([serving.plane()])))
             client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
             started.append(Server(client, stack))
-        while len(registry.servers()) < NUM_SERVERS:
+        while len(registry.events.servers()) < NUM_SERVERS:
             pass
         assert [server.version() for server in started] == [f"{NAME}:2"] * NUM_SERVERS
         yield started
@@ -94,9 +95,11 @@ def test_server_that_stopped_is_not_waited_for(
 
 
 def test_what_servers_hold_is_reported(servers: list[Server], registry: Registry) -> None:
-    target = registry.target(NAME, "prod").version
-    registry.rollback(NAME, "prod", by="tests")  # makes them report
-    end = registry.events().cursor
-    while any(info.cursor < end for info in registry.servers()):
+    target = registry.aliases.target(NAME, "prod").version
+    registry.aliases.rollback(MoveRequest(NAME, "prod", by="tests"))  # makes them report
+    end = registry.events.read().cursor
+    while any(info.cursor < end for info in registry.events.servers()):
         pass
-    assert [info.loaded for info in registry.servers()] == [(target.manifest_digest,)] * NUM_SERVERS
+    assert [info.loaded for info in registry.events.servers()] == [
+        (target.manifest_digest,)
+    ] * NUM_SERVERS

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
@@ -89,9 +90,9 @@ def load(url: str) -> Load:
         running = [pool.submit(load.run, number) for number in range(NUM_CLIENTS)]
         try:
             load.wait_for(f"{NAME}:1", 20)
-            operator.move_alias(NAME, "prod", 2, by="tests", why="release")
+            operator.aliases.move(MoveRequest(NAME, "prod", 2, by="tests", why="release"))
             load.wait_for(f"{NAME}:2", 20)
-            operator.rollback(NAME, "prod", by="tests", why="bad release")
+            operator.aliases.rollback(MoveRequest(NAME, "prod", by="tests", why="bad release"))
             load.wait_for(f"{NAME}:1", 20)
         finally:
             load.stop.set()
@@ -124,7 +125,7 @@ def test_every_answer_is_what_the_version_it_names_gives_alone(load: Load, url: 
 
 
 def test_the_history_shows_every_move_with_its_reason(load: Load, registry: Registry) -> None:
-    moves = registry.history(NAME, "prod")
+    moves = registry.aliases.history(NAME, "prod")
     assert [(m.from_number, m.to_number, m.why) for m in moves] == [
         (None, 1, ""),
         (1, 2, "release"),

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from hotswap.registry.bundles.bundle import Bundle
-from hotswap.registry.bundles.signed import rollback_signed
+from hotswap.registry.bundles.signed import signed_by
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.errors import NotAcknowledged
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.http.acknowledgement import wait_for_servers
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
@@ -36,8 +37,8 @@ class Server:
 
     def answer(self) -> httpx.Response:
         """To a request that is sent when everything that happened has been heard of."""
-        end = self.registry.events().cursor
-        while not (servers := self.registry.servers()) or servers[0].cursor < end:
+        end = self.registry.events.read().cursor
+        while not (servers := self.registry.events.servers()) or servers[0].cursor < end:
             pass
         return ask(self.client, f"{NAME}@prod", PROMPTS[0])
 
@@ -74,10 +75,10 @@ def test_what_is_not_signed_never_answers_and_a_signed_rollback_does(
 ) -> None:
     for number in (0, 1):
         bundle = Bundle.read(adapter_dirs[number])
-        push(registry, NAME, bundle, bundle.manifest(), by="ann", alias="prod", key=key)
+        push(signed_by(key, registry), NAME, bundle, bundle.manifest(), by="ann", alias="prod")
     assert server.version() == f"{NAME}:2"
 
-    registry.rollback(NAME, "prod", by="mallory")
+    registry.aliases.rollback(MoveRequest(NAME, "prod", by="mallory"))
     refused = server.answer()
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (422, "untrusted")
@@ -86,11 +87,11 @@ def test_what_is_not_signed_never_answers_and_a_signed_rollback_does(
 
     with pytest.raises(NotAcknowledged, match=rf"{NAME}@prod .* is not signed"):
         wait_for_servers(registry, f"{NAME}@prod", 1)
-    assert not registry.servers()[0].aliases
+    assert not registry.events.servers()[0].aliases
 
-    registry.move_alias(NAME, "prod", 2, by="mallory")
+    registry.aliases.move(MoveRequest(NAME, "prod", 2, by="mallory"))
     assert server.answer().json()["error"]["code"] == "untrusted"
 
-    rollback_signed(registry, key, NAME, "prod", by="ann")
+    signed_by(key, registry).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert server.version() == f"{NAME}:1"
     assert wait_for_servers(registry, f"{NAME}@prod", 1) == "applied by 1 live server"

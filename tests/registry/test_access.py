@@ -26,6 +26,7 @@ from hotswap.registry.domain.errors import (
     Unavailable,
 )
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.auth import require_closed
 from hotswap.registry.http.client import RegistryClient
@@ -120,9 +121,9 @@ def test_first_token_closes_a_running_server_at_once(
     with RegistryClient(url) as client:
         made = client.access.create("admin", ["admin"], by="ann")
         with pytest.raises(Unauthenticated, match=r"none was sent.*HOTSWAP_REGISTRY_TOKEN"):
-            client.adapters()
+            client.adapters.all()
     with RegistryClient(url, token=made.token) as client:
-        assert client.adapters() == []
+        assert client.adapters.all() == []
 
 
 def test_revoking_the_last_token_opens_nothing(opened: Registry, url: str, login: Login) -> None:
@@ -130,7 +131,7 @@ def test_revoking_the_last_token_opens_nothing(opened: Registry, url: str, login
     admin.access.revoke("admin", by="ann")
     for client in (admin, RegistryClient(url)):
         with pytest.raises(Unauthenticated):
-            client.adapters()
+            client.adapters.all()
         client.close()
 
 
@@ -183,11 +184,11 @@ def test_upload_past_the_registry_needs_the_push_scope(login: Login) -> None:
     descriptor = Descriptor(
         digest=Digest.of(b"x"), size_bytes=1, media_type="text/plain", file_name="x"
     )
-    assert login("push:team/*").offer_upload(descriptor) is None
+    assert login("push:team/*").blobs.offer(descriptor) is None
     reader = login("pull:*")
     for verb in (
-        lambda: reader.offer_upload(descriptor),
-        lambda: reader.finish_upload(descriptor, []),
+        lambda: reader.blobs.offer(descriptor),
+        lambda: reader.blobs.finish(descriptor, []),
     ):
         with pytest.raises(Forbidden, match="lacks the scope 'push"):
             verb()
@@ -197,9 +198,9 @@ def test_push_scope_neither_reads_nor_moves(login: Login, tmp_path: Path) -> Non
     client = login("push:team/*")
     push_one(client, tmp_path)
     with pytest.raises(Forbidden, match="'pull:team/sql'"):
-        client.versions(NAME)
+        client.adapters.versions(NAME)
     with pytest.raises(Forbidden, match="'move:team/sql@prod'"):
-        client.move_alias(NAME, "prod", 1, by="ann")
+        client.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
     with pytest.raises(Forbidden, match="'move:team/sql@prod'"):
         push_one(client, tmp_path, alias="prod")
 
@@ -210,10 +211,10 @@ def test_error_names_only_adapters_that_the_token_may_know(
     push_one(opened, tmp_path, name="team/open")
     push_one(opened, tmp_path, name="team/secret")
     with pytest.raises(AdapterNotFound, match="there is team/open") as refused:
-        login("pull:team/o*").versions("team/opem")
+        login("pull:team/o*").adapters.versions("team/opem")
     assert "secret" not in str(refused.value.body())
     with pytest.raises(AdapterNotFound, match="`hotswap ls` lists what there is"):
-        login("pull:team/x", name="bob").versions("team/x")
+        login("pull:team/x", name="bob").adapters.versions("team/x")
 
 
 def test_pull_scope_verifies_its_names_and_not_the_store(
@@ -221,11 +222,11 @@ def test_pull_scope_verifies_its_names_and_not_the_store(
 ) -> None:
     push_one(opened, tmp_path)
     client = login("pull:team/*")
-    assert not client.verify(AdapterRef.parse(f"{NAME}:1")).damage
+    assert not client.versions.verify(AdapterRef.parse(f"{NAME}:1")).damage
     with pytest.raises(Forbidden, match="'pull:other'"):
-        client.verify(AdapterRef.parse("other"))
+        client.versions.verify(AdapterRef.parse("other"))
     with pytest.raises(Forbidden, match="'admin'"):
-        client.verify()
+        client.versions.verify()
 
 
 def test_pull_scope_reads_its_names_and_writes_nothing(
@@ -236,14 +237,14 @@ def test_pull_scope_reads_its_names_and_writes_nothing(
     client = login("pull:team/*")
     pull(client, AdapterRef.parse(NAME), tmp_path / "pulled")
     assert file_bytes(tmp_path / "pulled") == file_bytes(tmp_path / "team-sql-1-1")
-    assert [move.alias for move in client.aliases(NAME)] == ["prod"]
-    assert len(client.history(NAME, "prod")) == 1
-    for read in (client.versions, client.aliases):
+    assert [move.alias for move in client.aliases.all(NAME)] == ["prod"]
+    assert len(client.aliases.history(NAME, "prod")) == 1
+    for read in (client.adapters.versions, client.aliases.all):
         with pytest.raises(Forbidden, match="'pull:other'"):
             read("other")
     for ref in ("other", "other:1", "other@prod"):
         with pytest.raises(Forbidden, match="'pull:other'"):
-            client.resolve(AdapterRef.parse(ref))
+            client.versions.resolve(AdapterRef.parse(ref))
     with pytest.raises(Forbidden):
         push_one(client, tmp_path, seed=2)
 
@@ -254,20 +255,20 @@ def test_listing_shows_only_the_names_that_may_be_read(
     for name in ("a", "b", "team/x", "team/y", "z"):
         push_one(opened, tmp_path, name=name)
     client = login("pull:team/*")
-    assert [a.name for a in client.adapters()] == ["team/x", "team/y"]
-    assert [a.name for a in client.adapters(limit=1)] == ["team/x"]
-    assert [a.name for a in client.adapters(after="team/x", limit=1)] == ["team/y"]
+    assert [a.name for a in client.adapters.all()] == ["team/x", "team/y"]
+    assert [a.name for a in client.adapters.all(limit=1)] == ["team/x"]
+    assert [a.name for a in client.adapters.all(after="team/x", limit=1)] == ["team/y"]
 
 
 def test_move_scope_moves_its_alias_only(opened: Registry, login: Login, tmp_path: Path) -> None:
     push_one(opened, tmp_path, 1)
     push_one(opened, tmp_path, 2)
     client = login("move:team/sql@prod", name="releaser")
-    client.move_alias(NAME, "prod", 1, by="ann")
-    client.move_alias(NAME, "prod", 2, by="ann")
-    assert client.rollback(NAME, "prod", by="ann").moved_by == "releaser"
+    client.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
+    client.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
+    assert client.aliases.rollback(MoveRequest(NAME, "prod", by="ann")).moved_by == "releaser"
     with pytest.raises(Forbidden, match="'move:team/sql@candidate'"):
-        client.move_alias(NAME, "candidate", 1, by="ann")
+        client.aliases.move(MoveRequest(NAME, "candidate", 1, by="ann"))
 
 
 def test_records_name_the_token_not_what_the_client_says(
@@ -275,8 +276,8 @@ def test_records_name_the_token_not_what_the_client_says(
 ) -> None:
     client = login("admin", name="ci")
     push_one(client, tmp_path, alias="prod")
-    assert opened.versions(NAME)[0].created_by == "ci"
-    assert opened.history(NAME, "prod")[0].moved_by == "ci"
+    assert opened.adapters.versions(NAME)[0].created_by == "ci"
+    assert opened.aliases.history(NAME, "prod")[0].moved_by == "ci"
 
 
 def test_secret_is_shown_once_and_stored_as_its_hash(opened: Registry, tmp_path: Path) -> None:
@@ -373,9 +374,11 @@ def test_missing_scope_on_a_blob_is_told_although_head_has_no_body(
     opened: Registry, login: Login, tmp_path: Path
 ) -> None:
     push_one(opened, tmp_path)
-    digest = opened.manifest(opened.versions(NAME)[0].manifest_digest).files[0].digest
+    digest = (
+        opened.versions.manifest(opened.adapters.versions(NAME)[0].manifest_digest).files[0].digest
+    )
     with pytest.raises(Forbidden, match="lacks the scope"):
-        login("infer:*").has_blob(digest)
+        login("infer:*").blobs.has(digest)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org"])
@@ -402,8 +405,8 @@ def test_audit_log_tells_every_change_with_its_request(
     admin = login("admin", name="admin")
     push_one(admin, tmp_path, 1)
     push_one(admin, tmp_path, 2)
-    admin.move_alias(NAME, "prod", 1, by="x", why="first")
-    admin.move_alias(NAME, "prod", 2, by="x")
+    admin.aliases.move(MoveRequest(NAME, "prod", 1, by="x", why="first"))
+    admin.aliases.move(MoveRequest(NAME, "prod", 2, by="x"))
     token = opened.access.create("raw", ["move:*"], by="root").token
     answer = httpx.post(
         f"{url}/v1/adapters/{NAME}/aliases/prod/rollback",
@@ -424,7 +427,7 @@ def test_audit_log_tells_every_change_with_its_request(
         ("admin", "token.revoke", "raw", "active", "revoked"),
     ]
     pushed = [e for e in entries if e.action == "push"]
-    digests = [str(v.manifest_digest) for v in opened.versions(NAME)]
+    digests = [str(v.manifest_digest) for v in opened.adapters.versions(NAME)]
     assert [(e.what, e.after) for e in pushed] == list(
         zip([f"{NAME}:1", f"{NAME}:2"], digests, strict=True)
     )
@@ -438,7 +441,8 @@ def test_audit_log_over_http_keeps_a_reason_with_any_line_ends(
     opened: Registry, login: Login, tmp_path: Path
 ) -> None:
     push_one(opened, tmp_path)
-    opened.move_alias(NAME, "prod", 1, by="ann", why="one\u2028two\x85three")
+    why = "one\u2028two\x85three"
+    opened.aliases.move(MoveRequest(NAME, "prod", 1, by="ann", why=why))
     assert list(login("admin").access.entries()) == list(opened.access.entries())
 
 
@@ -455,7 +459,7 @@ def test_audit_log_tells_states_once_and_what_they_were_before(
 ) -> None:
     push_one(opened, tmp_path)
     for verb in ("yank", "yank", "delete", "undelete", "unyank", "delete"):
-        opened.change_state(NAME, 1, verb, by="ann", why="so")  # type: ignore[arg-type]
+        opened.versions.change(StateRequest(NAME, 1, verb, by="ann", why="so"))  # type: ignore[arg-type]
     push_one(opened, tmp_path / "again", 1)
     states = [e for e in opened.access.entries() if e.action != "push"]
     assert [(e.action, e.before, e.after) for e in states] == [
@@ -479,7 +483,7 @@ def test_request_id_that_cannot_be_used_is_replaced(url: str, sent: str) -> None
 def test_error_of_the_client_is_the_error_of_the_server(login: Login) -> None:
     client = login("pull:*")
     with pytest.raises(HotswapError) as refused:
-        client.move_alias(NAME, "prod", 1, by="x")
+        client.aliases.move(MoveRequest(NAME, "prod", 1, by="x"))
     assert json.loads(json.dumps(refused.value.body()))["error"]["code"] == "forbidden"
 
 
@@ -488,7 +492,7 @@ def test_search_shows_only_what_may_be_read(login: Login, tmp_path: Path) -> Non
     for name in ("other", "team/a", "team/b", "zzz"):
         push_one(admin, tmp_path / name.replace("/", "-"), name=name)
     reader = login("pull:team/*")
-    assert [v.name for v in reader.search("number > 0", limit=1)] == ["team/a"]
-    assert [v.name for v in reader.search("number > 0")] == ["team/a", "team/b"]
+    assert [v.name for v in reader.adapters.search("number > 0", limit=1)] == ["team/a"]
+    assert [v.name for v in reader.adapters.search("number > 0")] == ["team/a", "team/b"]
     with pytest.raises(Forbidden, match="'pull:…'"):
-        login("push:team/*").search("number > 0")
+        login("push:team/*").adapters.search("number > 0")

@@ -20,6 +20,7 @@ from hotswap.registry.domain.access import ADMIN
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.manifest import Lineage
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from tests.registry.bundles import read_bundle
@@ -105,9 +106,9 @@ def test_front_matter_is_what_the_hub_reads(registry: Registry, tmp_path: Path) 
 def test_card_tells_version_state_aliases_and_lineage(registry: Registry, tmp_path: Path) -> None:
     parent = push_one(registry, tmp_path / "a")
     ref = push_one(registry, tmp_path / "b", lineage=Lineage(parent=str(parent), run="r1"))
-    registry.move_alias(NAME, "prod", 2, by="ann")
-    registry.move_alias(NAME, "candidate", 2, by="ann")
-    registry.change_state(NAME, 2, "yank", by="ann", why="too slow")
+    registry.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
+    registry.aliases.move(MoveRequest(NAME, "candidate", 2, by="ann"))
+    registry.versions.change(StateRequest(NAME, 2, "yank", by="ann", why="too slow"))
     front, tokens = card_parts(make_card(registry, ref))
     rows = rows_of(tokens)
     assert "model-index" not in front
@@ -115,7 +116,7 @@ def test_card_tells_version_state_aliases_and_lineage(registry: Registry, tmp_pa
     assert ["aliases", "candidate, prod"] in rows
     assert ["parent", "team/sql:1"] in rows
     assert ["run", "r1"] in rows
-    digest = str(registry.resolve(ref).manifest_digest)
+    digest = str(registry.versions.resolve(ref).manifest_digest)
     assert ["digest", digest] in rows
 
 

@@ -537,11 +537,11 @@ def test_wait_names_the_servers_that_have_not_applied_the_move(shell: Shell, ser
     assert "applied by 0 live servers" in shell.ok("alias", "set", "a@prod", "1", *wait)
     with RegistryClient(server) as client:
         report = ServerReport(base="tiny", cursor=0, aliases={}, loaded=())
-        client.report("gpu1", report)
+        client.events.report("gpu1", report)
         status, output, errors = shell.run("rollback", "a@prod", *wait)
         assert (status, output) == (1, "a@prod points to version 2 again (was 1)\n")
         assert "gpu1 (at event 0 of 6)" in errors
-        client.report("gpu1", report.model_copy(update={"cursor": 7}))
+        client.events.report("gpu1", report.model_copy(update={"cursor": 7}))
         assert "applied by 1 live server\n" in shell.ok("alias", "set", "a@prod", "1", *wait)
     assert re.search(
         r"^gpu1 +tiny +7 +0 ", shell.ok("server", "ls", "--registry", server), re.MULTILINE

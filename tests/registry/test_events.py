@@ -18,6 +18,7 @@ from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.errors import CursorAhead, StoreUnavailable
 from hotswap.registry.domain.event import Event, EventPage
 from hotswap.registry.domain.layout import EVENTS, event_key
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
@@ -34,7 +35,7 @@ SSE = {"Accept": "text/event-stream"}
 
 
 def all_events(registry: Registry) -> list[Event]:
-    return list(registry.events(0, limit=1000).events)
+    return list(registry.events.read(0, limit=1000).events)
 
 
 def keys(registry: Registry) -> list[str]:
@@ -50,7 +51,7 @@ def test_appenders_of_two_registries_share_one_dense_log(
 
     def move(i: int) -> None:
         for to in (1, 2, 1):
-            registries[i % 2].move_alias(NAME, f"alias{i}", to, by="ann")
+            registries[i % 2].aliases.move(MoveRequest(NAME, f"alias{i}", to, by="ann"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(move, range(8)))
@@ -64,7 +65,7 @@ def move_over(store: SteppedStore, catalog: Catalog, alias: str) -> None:
     """A move through a registry of its own, as another process would make it."""
     catalog.bind(str(uuid4()))  # which empties it
     registry = Registry(store, catalog, freshness_s=0, tasks=OneByOne())
-    registry.move_alias(NAME, alias, 1, by="ann")
+    registry.aliases.move(MoveRequest(NAME, alias, 1, by="ann"))
 
 
 def race(
@@ -116,7 +117,7 @@ def test_events_that_a_crash_left_out_are_appended_at_the_next_start(
     push_version(crashed, tmp_path, 1)
     store.fail_at = 2  # the move is claimed, its event is not
     with pytest.raises(StoreUnavailable):
-        crashed.move_alias(NAME, "prod", 1, by="ann")
+        crashed.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
     reopened = open_registry("other")
     assert [event.kind for event in all_events(reopened)] == ["version", "move"]
     assert keys(open_registry()) == keys(reopened)
@@ -130,9 +131,9 @@ def test_process_that_goes_on_after_a_failed_append_tells_of_it_later(
     push_version(registry, tmp_path, 1)
     store.fail_at = 2
     with pytest.raises(StoreUnavailable):
-        registry.move_alias(NAME, "prod", 1, by="ann")
+        registry.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
     store.fail_at = None
-    assert [event.kind for event in registry.events(1, wait_s=TIMEOUT_S).events] == ["move"]
+    assert [event.kind for event in registry.events.read(1, wait_s=TIMEOUT_S).events] == ["move"]
 
 
 def test_store_without_a_log_gets_one_in_order_of_time(
@@ -141,7 +142,7 @@ def test_store_without_a_log_gets_one_in_order_of_time(
     registry = open_registry()
     push_version(registry, tmp_path, 1, alias="prod")
     push_version(registry, tmp_path, 2, alias="prod")
-    registry.change_state(NAME, 1, "yank", by="ann")
+    registry.versions.change(StateRequest(NAME, 1, "yank", by="ann"))
     before = keys(registry)
     store = LocalStore(tmp_path / "store")
     for key in list(store.list(EVENTS)):
@@ -171,16 +172,16 @@ def test_cursor_is_ahead_once_the_store_was_put_back(
         for key in list(store.list(prefix)):
             store.delete(key)
     with pytest.raises(CursorAhead):
-        open_registry().events(2)
+        open_registry().events.read(2)
 
 
 def test_who_waits_sees_what_another_process_did(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
     here, elsewhere = open_registry("here"), open_registry("elsewhere")
-    cursor = here.events().cursor
+    cursor = here.events.read().cursor
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(here.events, cursor, wait_s=TIMEOUT_S)
+        waiting = pool.submit(here.events.read, cursor, wait_s=TIMEOUT_S)
         version = push_version(elsewhere, tmp_path, 1)
         assert [event.version for event in waiting.result(TIMEOUT_S).events] == [version]
 
@@ -191,7 +192,7 @@ def test_cursor_that_another_process_gave_is_not_ahead(
     catalog = Catalog(f"sqlite:///{tmp_path}/here.sqlite")
     here = Registry.open(LocalStore(tmp_path / "store"), catalog, freshness_s=3600)
     push_version(open_registry("elsewhere"), tmp_path, 1, alias="prod")
-    assert here.events(1).cursor == 2
+    assert here.events.read(1).cursor == 2
     here.close()
 
 
@@ -200,19 +201,19 @@ def test_waiting_requests_leave_the_server_free_for_others(
 ) -> None:
     num_waiting = 60  # more than the threads that answer everything else
     arrived = threading.Semaphore(0)
-    events = registry.events
+    events = registry.events.read
 
     def noted(after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         if wait_s > 0:
             arrived.release()
         return events(after, limit=limit, wait_s=wait_s)
 
-    monkeypatch.setattr(registry, "events", noted)
+    monkeypatch.setattr(registry.events, "read", noted)
     with RegistryClient(url) as client, ThreadPoolExecutor(num_waiting) as pool:
-        waiting = [pool.submit(client.events, 0, wait_s=TIMEOUT_S) for _ in range(num_waiting)]
+        waiting = [pool.submit(client.events.read, 0, wait_s=TIMEOUT_S) for _ in range(num_waiting)]
         for _ in waiting:
             assert arrived.acquire(timeout=TIMEOUT_S)
-        assert client.adapters() == []
+        assert client.adapters.all() == []
         assert not any(each.done() for each in waiting)
         registry.wake()
         assert {each.result(TIMEOUT_S).cursor for each in waiting} == {0}
@@ -223,19 +224,19 @@ def test_server_that_stops_ends_what_waits(
 ) -> None:
     registry = open_registry()
     arrived = threading.Semaphore(0)
-    events = registry.events
+    events = registry.events.read
 
     def noted(after: int | None = None, *, limit: int = 100, wait_s: float = 0) -> EventPage:
         if wait_s > 0:
             arrived.release()
         return events(after, limit=limit, wait_s=wait_s)
 
-    monkeypatch.setattr(registry, "events", noted)
+    monkeypatch.setattr(registry.events, "read", noted)
     with ExitStack() as server, ThreadPoolExecutor(2) as pool:
         url = server.enter_context(serving_app(assemble([registry_plane(registry)])))
         with RegistryClient(url) as client:
             with httpx.stream("GET", f"{url}/v1/events?after=0", headers=SSE) as streamed:
-                polled = pool.submit(client.events, 0, wait_s=TIMEOUT_S)
+                polled = pool.submit(client.events.read, 0, wait_s=TIMEOUT_S)
                 read = pool.submit(list, streamed.iter_lines())
                 for _ in range(2):
                     assert arrived.acquire(timeout=TIMEOUT_S)
@@ -318,7 +319,7 @@ def test_token_sees_events_of_names_it_may_pull_and_its_cursor_passes_the_others
 
     def read(scope: str) -> tuple[list[str], int]:
         with RegistryClient(url, token=made[scope]) as client:
-            page = client.events(0)
+            page = client.events.read(0)
             return [event.version.name for event in page.events], page.cursor
 
     assert read("pull:team/*") == ([NAME], 2)
@@ -333,7 +334,7 @@ def test_wait_is_ended_by_an_event_the_token_may_not_see_so_that_its_cursor_pass
 ) -> None:
     token = registry.access.create("t", ["pull:team/*"], by="tests").token
     with RegistryClient(url, token=token) as client, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.events, 0, wait_s=TIMEOUT_S)
+        waiting = pool.submit(client.events.read, 0, wait_s=TIMEOUT_S)
         push_version(registry, tmp_path, 1, name="other")
         page = waiting.result(TIMEOUT_S)
     assert (page.events, page.cursor) == ((), 1)

@@ -126,10 +126,10 @@ def test_small_corrupted_blob_is_reported_to_the_client(url: str, tmp_path: Path
         digest=Digest.of(data), size_bytes=len(data), media_type="x", file_name="x"
     )
     with RegistryClient(url) as client:
-        client.put_blob(descriptor, [data])
+        client.blobs.put(descriptor, [data])
         (tmp_path / "store" / blob_key(descriptor.digest)).write_bytes(b"other")
         with pytest.raises(BlobCorrupted, match=descriptor.digest.hex):
-            b"".join(client.open_blob(descriptor.digest))
+            b"".join(client.blobs.open(descriptor.digest))
 
 
 def test_large_corrupted_blob_never_arrives_complete(url: str, tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_large_corrupted_blob_never_arrives_complete(url: str, tmp_path: Path) -
     )
     received: list[bytes] = []
     with RegistryClient(url) as client:
-        client.put_blob(descriptor, [data])
+        client.blobs.put(descriptor, [data])
         (tmp_path / "store" / blob_key(descriptor.digest)).write_bytes(data[:-1] + b"x")
         with pytest.raises(HotswapError):
-            received.extend(client.open_blob(descriptor.digest))
+            received.extend(client.blobs.open(descriptor.digest))
     assert sum(map(len, received)) < len(data)
 
 
@@ -150,14 +150,14 @@ def test_server_that_is_not_there_is_named_with_what_to_do() -> None:
     port = free_ports(1)[0]
     with RegistryClient(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(RegistryUnavailable, match=rf"{port}.*hotswap up"):
-            client.adapters()
+            client.adapters.all()
 
 
 def test_server_that_is_no_registry_is_named() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>"))
     with RegistryClient("http://elsewhere", transport) as client:
         with pytest.raises(RegistryUnavailable, match="http://elsewhere"):
-            client.versions("team/sql")
+            client.adapters.versions("team/sql")
 
 
 def test_url_that_is_no_url_is_named() -> None:

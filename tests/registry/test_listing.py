@@ -13,6 +13,7 @@ from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import StateVerb
 from hotswap.registry.domain.errors import CursorAhead, StoreUnavailable
 from hotswap.registry.domain.layout import ALIASES, EVENTS, STATES, VERSIONS, event_key, version_key
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.ledger import log, reconcile
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
@@ -41,17 +42,17 @@ def elsewhere(open_registry: OpenRegistry, here: Registry) -> Registry:
 
 
 def numbers(registry: Registry, expression: str) -> list[int]:
-    return [version.number for version in registry.search(expression)]
+    return [version.number for version in registry.adapters.search(expression)]
 
 
 def test_push_through_another_process_is_listed_and_found(
     here: Registry, elsewhere: Registry, tmp_path: Path
 ) -> None:
-    assert here.adapters() == []
+    assert here.adapters.all() == []
     version = push_version(elsewhere, tmp_path, 1, alias="prod")
-    assert here.adapters() == elsewhere.adapters()
-    assert [summary.aliases for summary in here.adapters()] == [{"prod": 1}]
-    assert here.search("lora.r = 4") == [version]  # a fact, read from its manifest
+    assert here.adapters.all() == elsewhere.adapters.all()
+    assert [summary.aliases for summary in here.adapters.all()] == [{"prod": 1}]
+    assert here.adapters.search("lora.r = 4") == [version]  # a fact, read from its manifest
 
 
 def test_move_and_rollback_through_another_process_are_listed_and_found(
@@ -60,9 +61,9 @@ def test_move_and_rollback_through_another_process_are_listed_and_found(
     for seed in (1, 2):
         push_version(elsewhere, tmp_path, seed, alias="prod")
     assert numbers(here, 'alias = "prod"') == [2]
-    elsewhere.rollback(NAME, "prod", by="bob")
+    elsewhere.aliases.rollback(MoveRequest(NAME, "prod", by="bob"))
     assert numbers(here, 'alias = "prod"') == [1]
-    assert [summary.aliases for summary in here.adapters()] == [{"prod": 1}]
+    assert [summary.aliases for summary in here.adapters.all()] == [{"prod": 1}]
 
 
 @pytest.mark.parametrize(
@@ -79,20 +80,20 @@ def test_state_that_another_process_gave_is_listed_and_found(
     for seed in (1, 2):
         push_version(here, tmp_path, seed)
     assert numbers(here, f'state = "{state}"') == []
-    elsewhere.change_state(NAME, 1, verb, by="bob")
+    elsewhere.versions.change(StateRequest(NAME, 1, verb, by="bob"))
     assert numbers(here, f'state = "{state}"') == [1]
-    assert [summary.num_versions for summary in here.adapters()] == [num_listed]
+    assert [summary.num_versions for summary in here.adapters.all()] == [num_listed]
 
 
 def test_last_version_that_another_process_deletes_takes_its_name_from_the_list(
     here: Registry, elsewhere: Registry, tmp_path: Path
 ) -> None:
     push_version(here, tmp_path, 1)
-    assert [summary.name for summary in here.adapters()] == [NAME]
-    elsewhere.change_state(NAME, 1, "delete", by="bob")
-    assert here.adapters() == []
-    elsewhere.change_state(NAME, 1, "undelete", by="bob")
-    assert [summary.name for summary in here.adapters()] == [NAME]
+    assert [summary.name for summary in here.adapters.all()] == [NAME]
+    elsewhere.versions.change(StateRequest(NAME, 1, "delete", by="bob"))
+    assert here.adapters.all() == []
+    elsewhere.versions.change(StateRequest(NAME, 1, "undelete", by="bob"))
+    assert [summary.name for summary in here.adapters.all()] == [NAME]
 
 
 def test_what_was_read_for_an_own_push_is_listed_too(
@@ -101,7 +102,7 @@ def test_what_was_read_for_an_own_push_is_listed_too(
     """The push reads the log to its end, so the look of the list finds nothing new in it."""
     push_version(elsewhere, tmp_path, 1, name="other", alias="prod")
     push_version(here, tmp_path, 2)
-    assert [summary.name for summary in here.adapters()] == ["other", NAME]
+    assert [summary.name for summary in here.adapters.all()] == ["other", NAME]
 
 
 def test_event_that_came_before_those_of_lower_numbers_leaves_no_gap(
@@ -120,8 +121,8 @@ def test_event_that_came_before_those_of_lower_numbers_leaves_no_gap(
         )
         assert renumbered != data
         store.create(event_key(sequence), renumbered)
-    assert [summary.num_versions for summary in here.adapters()] == [2]
-    assert [move.to_number for move in here.history(NAME, "prod")] == [1, 2]
+    assert [summary.num_versions for summary in here.adapters.all()] == [2]
+    assert [move.to_number for move in here.aliases.history(NAME, "prod")] == [1, 2]
 
 
 class BrokenStore(LocalStore):
@@ -143,9 +144,9 @@ def test_what_could_not_be_read_is_in_the_next_list(
     push_version(elsewhere, tmp_path, 1)
     store.broken = VERSIONS
     with pytest.raises(StoreUnavailable):
-        here.adapters()
+        here.adapters.all()
     store.broken = None
-    assert [summary.name for summary in here.adapters()] == [NAME]
+    assert [summary.name for summary in here.adapters.all()] == [NAME]
 
 
 def test_damaged_record_hides_no_other_name(
@@ -154,7 +155,7 @@ def test_damaged_record_hides_no_other_name(
     push_version(elsewhere, tmp_path, 1, name="a")
     push_version(elsewhere, tmp_path, 1, name="b")
     LocalStore(tmp_path / "store").put(version_key("a", 1), [b"{"])
-    assert [summary.name for summary in here.adapters()] == ["b"]
+    assert [summary.name for summary in here.adapters.all()] == ["b"]
 
 
 def put_back(store: LocalStore, num_events: int, *prefixes: str) -> None:
@@ -172,11 +173,11 @@ def test_store_that_was_put_back_under_a_running_process_is_believed(
 ) -> None:
     push_version(here, tmp_path, 1, name="kept")
     push_version(here, tmp_path, 1, name="gone", alias="prod")
-    assert [summary.name for summary in here.adapters()] == ["gone", "kept"]
+    assert [summary.name for summary in here.adapters.all()] == ["gone", "kept"]
     put_back(LocalStore(tmp_path / "store"), 1, f"{VERSIONS}gone/", f"{ALIASES}gone/")
-    assert [summary.name for summary in here.adapters()] == ["kept"]
+    assert [summary.name for summary in here.adapters.all()] == ["kept"]
     with pytest.raises(CursorAhead):
-        here.events(3)
+        here.events.read(3)
 
 
 def test_store_that_was_put_back_and_went_on_as_far_is_believed(
@@ -187,9 +188,9 @@ def test_store_that_was_put_back_and_went_on_as_far_is_believed(
     put_back(LocalStore(tmp_path / "store"), 1, f"{VERSIONS}gone/")
     other = open_registry("after")
     push_version(other, tmp_path, 2, name="new")
-    other.change_state("kept", 1, "yank", by="bob")
-    assert [summary.name for summary in here.adapters()] == ["kept", "new"]
-    assert [version.name for version in here.search('state = "yanked"')] == ["kept"]
+    other.versions.change(StateRequest("kept", 1, "yank", by="bob"))
+    assert [summary.name for summary in here.adapters.all()] == ["kept", "new"]
+    assert [version.name for version in here.adapters.search('state = "yanked"')] == ["kept"]
 
 
 def test_store_that_was_put_back_while_nothing_ran_is_listed_and_caught_up_with(
@@ -197,14 +198,14 @@ def test_store_that_was_put_back_while_nothing_ran_is_listed_and_caught_up_with(
 ) -> None:
     push_version(here, tmp_path, 1, name="kept")
     push_version(here, tmp_path, 1, name="gone")
-    here.change_state("kept", 1, "yank", by="ann")
+    here.versions.change(StateRequest("kept", 1, "yank", by="ann"))
     here.close()
     put_back(LocalStore(tmp_path / "store"), 1, f"{VERSIONS}gone/", STATES)
     elsewhere, again = open_registry("elsewhere"), open_registry("here")
-    assert [summary.name for summary in again.adapters()] == ["kept"]
-    assert again.search('state = "yanked"') == []
+    assert [summary.name for summary in again.adapters.all()] == ["kept"]
+    assert again.adapters.search('state = "yanked"') == []
     push_version(elsewhere, tmp_path, 2, name="new", alias="prod")
-    assert [summary.name for summary in again.adapters()] == ["kept", "new"]
+    assert [summary.name for summary in again.adapters.all()] == ["kept", "new"]
 
 
 def test_push_between_the_listing_and_the_log_of_a_start_or_rebuild_is_listed(
@@ -214,11 +215,11 @@ def test_push_between_the_listing_and_the_log_of_a_start_or_rebuild_is_listed(
     store = MeanwhileStore(tmp_path / "store")
     store.meanwhile = lambda: push_version(elsewhere, tmp_path, 1, name="one")
     here = open_registry("here", store=store)
-    assert [summary.name for summary in here.adapters()] == ["one"]
+    assert [summary.name for summary in here.adapters.all()] == ["one"]
     store.meanwhile = lambda: push_version(elsewhere, tmp_path, 2, name="two")
     here.rebuild()
     assert store.meanwhile is None
-    assert [summary.name for summary in here.adapters()] == ["one", "two"]
+    assert [summary.name for summary in here.adapters.all()] == ["one", "two"]
 
 
 def test_pushes_and_lists_of_several_processes_do_not_block_each_other(
@@ -228,19 +229,19 @@ def test_pushes_and_lists_of_several_processes_do_not_block_each_other(
 
     def act(i: int) -> None:
         push_version(registries[i % 3], tmp_path, i, name=f"team/a{i % 4}", alias="prod")
-        registries[(i + 1) % 3].adapters()
-        registries[(i + 2) % 3].search("lora.r = 4")
+        registries[(i + 1) % 3].adapters.all()
+        registries[(i + 2) % 3].adapters.search("lora.r = 4")
         if i == 7:
             registries[0].rebuild()
 
     with ThreadPoolExecutor(6) as pool:
         for each in [pool.submit(act, i) for i in range(18)]:
             each.result(TIMEOUT_S)
-    expected = open_registry("fresh").adapters()
+    expected = open_registry("fresh").adapters.all()
     assert sum(summary.num_versions for summary in expected) == 18
     for registry in registries:
-        assert registry.adapters() == expected
-        assert len(registry.search("lora.r = 4")) == 18
+        assert registry.adapters.all() == expected
+        assert len(registry.adapters.search("lora.r = 4")) == 18
 
 
 class WatchedStore(MemoryStore):
@@ -270,14 +271,14 @@ def test_store_is_asked_once_in_the_time_a_list_may_be_old(
     elsewhere = Registry.open(store, Catalog(catalog_url("elsewhere")))  # type: ignore[arg-type]
     push_version(elsewhere, tmp_path, 1, name="one")
     now += 1.0
-    assert [summary.name for summary in here.adapters()] == ["one"]
+    assert [summary.name for summary in here.adapters.all()] == ["one"]
     push_version(elsewhere, tmp_path, 2, name="two")
     before = store.num_requests
     now += 0.9
-    assert [summary.name for summary in here.adapters()] == ["one"]
-    assert here.search("lora.r = 4") == here.search("lora.r > 3")
+    assert [summary.name for summary in here.adapters.all()] == ["one"]
+    assert here.adapters.search("lora.r = 4") == here.adapters.search("lora.r > 3")
     assert store.num_requests == before
     now += 0.1
-    assert [summary.name for summary in here.adapters()] == ["one", "two"]
+    assert [summary.name for summary in here.adapters.all()] == ["one", "two"]
     here.close()
     elsewhere.close()

@@ -9,6 +9,7 @@ import pytest
 from hotswap.registry.domain.adapters import AliasMove
 from hotswap.registry.domain.errors import AliasNotFound
 from hotswap.registry.domain.moves import next_move, served_at
+from hotswap.registry.domain.requests import MoveRequest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,4 +48,5 @@ def test_an_alias_had_no_target_before_its_first_move() -> None:
 
 def test_a_move_is_never_dated_before_the_one_it_follows() -> None:
     future = move(1, 1, datetime.now(UTC) + timedelta(hours=1))
-    assert next_move("team/sql", "prod", future, 2, "bob", "").moved_at == future.moved_at
+    request = MoveRequest("team/sql", "prod", 2, by="bob")
+    assert next_move(request, future, 2).moved_at == future.moved_at

@@ -14,6 +14,7 @@ from hotswap.registry.domain.errors import Forbidden, HotswapError, InvalidSetti
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.policy import ReleasePolicy, Rule
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
@@ -148,7 +149,7 @@ def test_policy_of_the_settings_is_read_when_a_store_is_opened(tmp_path: Path) -
     home = Home(tmp_path / "home")
     settings = RegistrySettings(policy=path, url=str(tmp_path / "store"))
     with connect(None, settings, home) as registry:
-        assert registry.policy().protects("team/sql", "prod")
+        assert registry.aliases.policy().protects("team/sql", "prod")
     path.unlink()
     with pytest.raises(InvalidSettings, match="cannot be read"), connect(None, settings, home):
         pass
@@ -199,11 +200,11 @@ def test_dry_runs_write_nothing(registry: AdapterRegistry, tmp_path: Path) -> No
     _, new = read_bundle(tmp_path / "new", 99)
     before = stored(tmp_path)
     for plan in (
-        registry.plan_move(NAME, "prod", 1, by="bob"),
-        registry.plan_rollback(NAME, "prod", by="bob"),
-        registry.plan_commit(NAME, new, by="bob", alias="prod"),
-        registry.plan_commit("never/pushed", new, by="bob", alias="prod"),
-        registry.plan_commit(NAME, new, by="bob", alias="fresh"),
+        registry.aliases.plan_move(MoveRequest(NAME, "prod", 1, by="bob")),
+        registry.aliases.plan_rollback(MoveRequest(NAME, "prod", by="bob")),
+        registry.versions.plan(PushRequest(NAME, new, by="bob", alias="prod")),
+        registry.versions.plan(PushRequest("never/pushed", new, by="bob", alias="prod")),
+        registry.versions.plan(PushRequest(NAME, new, by="bob", alias="fresh")),
     ):
         assert plan.to_number in (1, 3)
     assert stored(tmp_path) == before
@@ -214,7 +215,7 @@ def test_refused_push_leaves_no_version(registry: AdapterRegistry, tmp_path: Pat
     before = set(stored(tmp_path))
     with pytest.raises(PolicyViolation, match=r"em at most 0[.]1 below version 1"):
         push_scored(registry, tmp_path, 0.6, "prod")
-    assert [v.number for v in registry.versions(NAME)] == [1]
+    assert [v.number for v in registry.adapters.versions(NAME)] == [1]
     assert all(key.startswith("blobs/") for key in set(stored(tmp_path)) - before)
 
 
@@ -242,11 +243,11 @@ def test_policy_is_judged_against_the_target_that_is_replaced(
     theirs = open_registry("other")
     push_scored(ours, tmp_path, 0.6, "prod")
     worse, better = push_scored(ours, tmp_path, 0.55), push_scored(ours, tmp_path, 0.9)
-    assert ours.plan_move(NAME, "prod", worse, by="ann").allowed
-    store.act = lambda: theirs.move_alias(NAME, "prod", better, by="bob")
+    assert ours.aliases.plan_move(MoveRequest(NAME, "prod", worse, by="ann")).allowed
+    store.act = lambda: theirs.aliases.move(MoveRequest(NAME, "prod", better, by="bob"))
     with pytest.raises(PolicyViolation, match=rf"below version {better} \(0[.]9\)"):
-        ours.move_alias(NAME, "prod", worse, by="ann")
-    assert [m.to_number for m in ours.history(NAME, "prod")] == [1, better]
+        ours.aliases.move(MoveRequest(NAME, "prod", worse, by="ann"))
+    assert [m.to_number for m in ours.aliases.history(NAME, "prod")] == [1, better]
     ours.close()
 
 
@@ -257,9 +258,9 @@ def test_policy_is_shown_to_admins_only(opened: Registry) -> None:
     )
     with serving_app(assemble([registry_plane(opened)], opened.access)) as url:
         with RegistryClient(url, token=admin) as client:
-            assert client.policy() == POLICY
+            assert client.aliases.policy() == POLICY
         with RegistryClient(url, token=reader) as client, pytest.raises(Forbidden, match="admin"):
-            client.policy()
+            client.aliases.policy()
 
 
 def test_protected_alias_needs_release_and_others_need_move(
@@ -274,19 +275,21 @@ def test_protected_alias_needs_release_and_others_need_move(
     with serving_app(assemble([registry_plane(opened)], opened.access)) as url:
         with RegistryClient(url, token=made["move"]) as mover:
             for refused in (
-                lambda: mover.move_alias(NAME, "prod", 1, by="x"),
-                lambda: mover.rollback(NAME, "prod", by="x"),
-                lambda: mover.plan_rollback(NAME, "prod", by="x"),
+                lambda: mover.aliases.move(MoveRequest(NAME, "prod", 1, by="x")),
+                lambda: mover.aliases.rollback(MoveRequest(NAME, "prod", by="x")),
+                lambda: mover.aliases.plan_rollback(MoveRequest(NAME, "prod", by="x")),
                 lambda: push_scored(mover, tmp_path, 0.95, "prod"),
             ):
                 with pytest.raises(Forbidden, match="release:team/sql@prod"):
                     refused()
-            assert mover.move_alias(NAME, "candidate", 1, by="x").moved_by == "move"
+            assert mover.aliases.move(MoveRequest(NAME, "candidate", 1, by="x")).moved_by == "move"
         with RegistryClient(url, token=made["release"]) as releaser:
-            assert releaser.rollback(NAME, "prod", by="x").moved_by == "release"
+            assert (
+                releaser.aliases.rollback(MoveRequest(NAME, "prod", by="x")).moved_by == "release"
+            )
             with pytest.raises(Forbidden, match="move:team/sql@candidate"):
-                releaser.move_alias(NAME, "candidate", 2, by="x")
-    assert [v.number for v in opened.versions(NAME)] == [1, 2]
+                releaser.aliases.move(MoveRequest(NAME, "candidate", 2, by="x"))
+    assert [v.number for v in opened.adapters.versions(NAME)] == [1, 2]
 
 
 def test_commands_tell_what_would_happen_and_why_not(
@@ -317,7 +320,7 @@ def test_commands_tell_what_would_happen_and_why_not(
 def test_error_lists_every_condition_that_fails(registry: AdapterRegistry, tmp_path: Path) -> None:
     _, manifest = read_bundle(tmp_path / "a")
     with pytest.raises(HotswapError) as refused:
-        registry.commit(NAME, manifest, by="ann", alias="prod")
+        registry.versions.commit(PushRequest(NAME, manifest, by="ann", alias="prod"))
     assert refused.value.status == 409
     assert [c["asked"] for c in refused.value.fields["conditions"]] == [
         "em of at least 0.5",

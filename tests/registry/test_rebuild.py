@@ -12,6 +12,7 @@ import pytest
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
 from tests.registry.bundles import make_bundle, read_bundle
@@ -44,7 +45,7 @@ def test_catalog_of_another_store_is_not_believed(
 ) -> None:
     fill(open_registry(), tmp_path)
     other = open_registry(store=LocalStore(tmp_path / "other store"))
-    assert other.adapters() == []
+    assert other.adapters.all() == []
 
 
 def test_store_put_back_to_an_earlier_state_is_believed(
@@ -56,7 +57,7 @@ def test_store_put_back_to_an_earlier_state_is_believed(
     store = LocalStore(tmp_path / "store")
     for key in list(store.list("aliases/other/")) + list(store.list("versions/other/")):
         store.delete(key)
-    assert [summary.name for summary in open_registry().adapters()] == [NAME]
+    assert [summary.name for summary in open_registry().adapters.all()] == [NAME]
 
 
 def test_registries_with_one_store_see_each_others_claims(
@@ -68,10 +69,10 @@ def test_registries_with_one_store_see_each_others_claims(
     first = push(one, NAME, bundle, manifest, by="ann", alias="prod")
     second = push(two, NAME, other_bundle, other_manifest, by="bob", alias="prod")
     assert (first.number, second.number) == (1, 2)
-    assert one.resolve(AdapterRef.parse(NAME)) == second
-    assert one.rollback(NAME, "prod", by="ann").to_number == 1
-    assert two.resolve(AdapterRef.parse(NAME)) == first
-    assert one.aliases(NAME) == two.aliases(NAME)
+    assert one.versions.resolve(AdapterRef.parse(NAME)) == second
+    assert one.aliases.rollback(MoveRequest(NAME, "prod", by="ann")).to_number == 1
+    assert two.versions.resolve(AdapterRef.parse(NAME)) == first
+    assert one.aliases.all(NAME) == two.aliases.all(NAME)
 
 
 def test_concurrent_pushes_through_several_registries_lose_nothing(
@@ -87,7 +88,7 @@ def test_concurrent_pushes_through_several_registries_lose_nothing(
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(push_one, range(20)))
     assert sorted(numbers) == list(range(1, 21))
-    sequences = [move.sequence for move in registries[0].history(NAME, "prod")]
+    sequences = [move.sequence for move in registries[0].aliases.history(NAME, "prod")]
     assert sequences == list(range(1, 21))
     assert state(registries[0]) == state(open_registry("fresh"))
 
@@ -183,4 +184,4 @@ def test_rebuild_drops_what_the_store_no_longer_has(
     for key in [*store.list("aliases/other/"), *store.list("versions/other/")]:
         store.delete(key)
     opened.rebuild()
-    assert [summary.name for summary in opened.adapters()] == [NAME]
+    assert [summary.name for summary in opened.adapters.all()] == [NAME]

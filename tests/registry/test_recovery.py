@@ -18,6 +18,7 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.layout import blob_key, manifest_key
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
 from hotswap.registry.storage.objects import probe
@@ -33,24 +34,24 @@ NUM_WRITES = 12
 
 
 def assert_nothing_dangles(registry: AdapterRegistry) -> None:
-    for summary in registry.adapters():
-        versions = registry.versions(summary.name)
+    for summary in registry.adapters.all():
+        versions = registry.adapters.versions(summary.name)
         for version in versions:
-            for descriptor in registry.manifest(version.manifest_digest).files:
-                data = b"".join(registry.open_blob(descriptor.digest))
+            for descriptor in registry.versions.manifest(version.manifest_digest).files:
+                data = b"".join(registry.blobs.open(descriptor.digest))
                 assert len(data) == descriptor.size_bytes
-        for current in registry.aliases(summary.name):
-            for move in registry.history(summary.name, current.alias):
+        for current in registry.aliases.all(summary.name):
+            for move in registry.aliases.history(summary.name, current.alias):
                 assert move.to_number in {version.number for version in versions}
 
 
 def state(registry: AdapterRegistry) -> list[object]:
     """All that a registry knows."""
     found: list[object] = []
-    for summary in registry.adapters():
-        found += [summary, *registry.versions(summary.name)]
-        for current in registry.aliases(summary.name):
-            found += registry.history(summary.name, current.alias)
+    for summary in registry.adapters.all():
+        found += [summary, *registry.adapters.versions(summary.name)]
+        for current in registry.aliases.all(summary.name):
+            found += registry.aliases.history(summary.name, current.alias)
     return found
 
 
@@ -59,7 +60,7 @@ def fill(registry: Registry, tmp_path: Path) -> None:
         for seed in (1, 2, 3):
             bundle, manifest = read_bundle(tmp_path / f"{name.replace('/', '-')}{seed}", seed)
             push(registry, name, bundle, manifest, by="ann", alias="prod", why=f"{seed}")
-    registry.rollback(NAME, "prod", by="bob", why="broken")
+    registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", why="broken"))
 
 
 # One by one the writes have the same order each time. Failing once and failing for good together
@@ -86,9 +87,9 @@ def test_crash_at_any_write_leaves_nothing_dangling_and_the_push_can_be_repeated
     reopened = open_registry(catalog="after")
     assert_nothing_dangles(reopened)
     push(reopened, NAME, bundle, manifest, by="ann", alias="prod")
-    assert [version.number for version in reopened.versions(NAME)] == [1]
-    assert [move.to_number for move in reopened.history(NAME, "prod")] == [1]
-    assert [event.kind for event in reopened.events(0).events] == ["version", "move"]
+    assert [version.number for version in reopened.adapters.versions(NAME)] == [1]
+    assert [move.to_number for move in reopened.aliases.history(NAME, "prod")] == [1]
+    assert [event.kind for event in reopened.events.read(0).events] == ["version", "move"]
 
 
 def test_push_makes_the_number_of_writes_that_are_tested(
@@ -128,15 +129,15 @@ def test_claim_whose_answer_was_lost_is_known_to_be_ours(
     store.fail_at = 0
     bundle, manifest = read_bundle(tmp_path / "bundle")
     assert push(opened, NAME, bundle, manifest, by="ann", alias="prod").number == 1
-    assert [move.sequence for move in opened.history(NAME, "prod")] == [1]
+    assert [move.sequence for move in opened.aliases.history(NAME, "prod")] == [1]
 
 
 def test_alias_history_survives_a_restart(open_registry: OpenRegistry, tmp_path: Path) -> None:
     first = open_registry()
     fill(first, tmp_path)
-    moves = first.history(NAME, "prod")
+    moves = first.aliases.history(NAME, "prod")
     first.close()
-    assert open_registry().history(NAME, "prod") == moves
+    assert open_registry().aliases.history(NAME, "prod") == moves
 
 
 def test_deleted_catalog_is_made_again_the_same(
@@ -182,7 +183,7 @@ def test_end_of_a_corrupted_blob_is_never_handed_on(
     corrupt(tmp_path / "store", blob_key(digest))
     received: list[bytes] = []
     with pytest.raises(BlobCorrupted):
-        received.extend(opened.open_blob(digest))
+        received.extend(opened.blobs.open(digest))
     assert not received
 
 
@@ -192,7 +193,7 @@ def test_corrupted_manifest_is_named(open_registry: OpenRegistry, tmp_path: Path
     version = push(opened, NAME, bundle, manifest, by="ann")
     corrupt(tmp_path / "store", manifest_key(version.manifest_digest))
     with pytest.raises(BlobCorrupted, match=version.manifest_digest.hex):
-        opened.manifest(version.manifest_digest)
+        opened.versions.manifest(version.manifest_digest)
 
 
 def test_pushing_again_heals_a_lost_blob(open_registry: OpenRegistry, tmp_path: Path) -> None:

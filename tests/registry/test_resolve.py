@@ -14,6 +14,7 @@ from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.errors import AdapterNotFound, VersionDeleted
 from hotswap.registry.domain.layout import ALIASES, VERSIONS
+from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.recent import Recent
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
@@ -72,16 +73,16 @@ def registry(store: WatchedStore, catalog: CountingCatalog, tmp_path: Path) -> I
 
 
 def number(registry: Registry, text: str = NAME) -> int:
-    return registry.resolve(AdapterRef.parse(text)).number
+    return registry.versions.resolve(AdapterRef.parse(text)).number
 
 
 @pytest.mark.parametrize("text", [NAME, f"{NAME}:2"])
 def test_second_resolution_reads_neither_store_nor_catalog(
     registry: Registry, store: WatchedStore, catalog: CountingCatalog, text: str
 ) -> None:
-    first = registry.resolve(AdapterRef.parse(text))
+    first = registry.versions.resolve(AdapterRef.parse(text))
     before = (store.num_reads, catalog.num_reads)
-    assert registry.resolve(AdapterRef.parse(text)) == first
+    assert registry.versions.resolve(AdapterRef.parse(text)) == first
     assert (store.num_reads, catalog.num_reads) == before
 
 
@@ -102,9 +103,9 @@ def test_first_resolution_of_an_alias_asks_the_catalog_once(registry: Registry) 
 
 def test_own_move_is_seen_at_once(registry: Registry) -> None:
     assert number(registry) == 1
-    registry.move_alias(NAME, "prod", 2, by="ann")
+    registry.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
     assert number(registry) == 2
-    registry.rollback(NAME, "prod", by="ann")
+    registry.aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert number(registry) == 1
 
 
@@ -112,7 +113,7 @@ def test_own_move_during_a_resolution_is_not_hidden_by_what_that_one_read(
     registry: Registry, store: WatchedStore
 ) -> None:
     registry.sync()  # forgets, so that the next resolution looks
-    store.meanwhile = lambda: registry.move_alias(NAME, "prod", 2, by="ann")
+    store.meanwhile = lambda: registry.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
     number(registry)
     assert store.meanwhile is None
     assert number(registry) == 2
@@ -122,7 +123,7 @@ def test_own_deletion_during_a_resolution_is_not_hidden_by_what_that_one_read(
     registry: Registry, store: WatchedStore
 ) -> None:
     registry.sync()
-    store.meanwhile = lambda: registry.change_state(NAME, 2, "delete", by="ann")
+    store.meanwhile = lambda: registry.versions.change(StateRequest(NAME, 2, "delete", by="ann"))
     number(registry, f"{NAME}:2")
     assert store.meanwhile is None
     with pytest.raises(VersionDeleted):
@@ -131,7 +132,7 @@ def test_own_deletion_during_a_resolution_is_not_hidden_by_what_that_one_read(
 
 def test_own_deletion_is_seen_at_once(registry: Registry) -> None:
     number(registry, f"{NAME}:2")
-    registry.change_state(NAME, 2, "delete", by="ann")
+    registry.versions.change(StateRequest(NAME, 2, "delete", by="ann"))
     with pytest.raises(VersionDeleted):
         number(registry, f"{NAME}:2")
 
@@ -141,9 +142,9 @@ def test_move_of_another_registry_is_seen_when_it_is_met(
 ) -> None:
     # A catalog in memory is one thread's.
     other = Registry.open(LocalStore(tmp_path / "store"), Catalog("sqlite://"), tasks=OneByOne())
-    for look, to in ((registry.sync, 2), (lambda: registry.aliases(NAME), 3)):
+    for look, to in ((registry.sync, 2), (lambda: registry.aliases.all(NAME), 3)):
         assert number(registry) == to - 1
-        other.move_alias(NAME, "prod", to, by="bob")
+        other.aliases.move(MoveRequest(NAME, "prod", to, by="bob"))
         look()
         assert number(registry) == to
     other.close()

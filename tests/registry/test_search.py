@@ -259,7 +259,7 @@ def push_one(registry: Registry, directory: Path, seed: int, name: str = "a", **
 
 
 def found(registry: Registry, text: str) -> list[str]:
-    return [str(version.ref) for version in registry.search(text)]
+    return [str(version.ref) for version in registry.adapters.search(text)]
 
 
 def test_facts_come_back_with_a_new_catalog_a_rebuild_and_another_process(
@@ -270,7 +270,7 @@ def test_facts_come_back_with_a_new_catalog_a_rebuild_and_another_process(
     push_one(first, tmp_path / "2", 2, metrics={"em": 0.7})
     text = 'metrics.em > 0.8 and tag.team = "x"'
     assert found(first, text) == ["a:1"]
-    other.versions("a")  # catches up
+    other.adapters.versions("a")  # catches up
     assert found(other, text) == ["a:1"]
     assert found(open_registry("fresh"), text) == ["a:1"]
     first.rebuild()
@@ -283,7 +283,7 @@ def test_damaged_manifest_hides_its_facts_and_stops_nothing(
     first = open_registry()
     push_one(first, tmp_path / "1", 1, metrics={"em": 0.9})
     push_one(first, tmp_path / "2", 2, metrics={"em": 0.9})
-    digest = first.versions("a")[0].manifest_digest
+    digest = first.adapters.versions("a")[0].manifest_digest
     (tmp_path / "store" / manifest_key(digest)).write_bytes(b"{}")
     reopened = open_registry("fresh")
     assert found(reopened, "metrics.em > 0.8") == ["a:2"]

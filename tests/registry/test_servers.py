@@ -49,16 +49,16 @@ def ids(servers: Servers) -> list[str]:
 
 def test_server_that_is_not_heard_of_is_no_longer_live(world: World) -> None:
     world.now += LIVE  # the notes of before the start count no more
-    world.servers.report("a", report_at(1), "")
+    world.servers.report("a", report_at(1), by="")
     world.now += LIVE
-    world.servers.report("b", report_at(1), "")
+    world.servers.report("b", report_at(1), by="")
     assert ids(world.servers) == ["a", "b"]
     world.now += timedelta(seconds=1)
     assert ids(world.servers) == ["b"]
 
 
 def test_after_a_start_the_noted_servers_count_until_they_had_time_to_report(world: World) -> None:
-    world.servers.report("a", report_at(1), "")
+    world.servers.report("a", report_at(1), by="")
     restarted = world.started()
     assert ids(restarted) == ["a"]
     world.now += LIVE
@@ -66,30 +66,30 @@ def test_after_a_start_the_noted_servers_count_until_they_had_time_to_report(wor
 
 
 def test_after_a_start_a_server_still_belongs_to_its_token(world: World) -> None:
-    world.servers.report("a", report_at(1), "one")
+    world.servers.report("a", report_at(1), by="one")
     restarted = world.started()
     with pytest.raises(Forbidden, match="another token"):
-        restarted.report("a", report_at(9), "two")
-    restarted.report("a", report_at(2), "one")
+        restarted.report("a", report_at(9), by="two")
+    restarted.report("a", report_at(2), by="one")
     assert [info.cursor for info in restarted.all()] == [2]
 
 
 def test_note_is_written_again_when_what_is_loaded_changes_or_it_gets_old(world: World) -> None:
     start = world.now
-    world.servers.report("a", report_at(1), "")
+    world.servers.report("a", report_at(1), by="")
     world.now += timedelta(seconds=10)
-    world.servers.report("a", report_at(2), "")
+    world.servers.report("a", report_at(2), by="")
     assert world.noted() == [("a", start)]
     more = report_at(2).model_copy(update={"loaded": (DIGEST, OTHER)})
-    world.servers.report("a", more, "")
+    world.servers.report("a", more, by="")
     assert world.noted() == [("a", world.now)]
     world.now += NOTE_AGE
-    world.servers.report("a", more, "")
+    world.servers.report("a", more, by="")
     assert world.noted() == [("a", world.now)]
 
 
 def test_note_of_a_server_that_ended_without_a_goodbye_counts_no_more(world: World) -> None:
-    world.servers.report("a", report_at(1), "")
+    world.servers.report("a", report_at(1), by="")
     world.now += NOTE_COUNTS
     assert world.noted() != []
     world.now += timedelta(seconds=1)
@@ -122,16 +122,16 @@ def test_nobody_answers_for_a_server_of_another_token(registry: Registry, url: s
         login(registry, url, "one", "pull:*") as one,
         login(registry, url, "two", "pull:*") as two,
     ):
-        assert one.report("gpu1", report_at(1)).by == "one"
+        assert one.events.report("gpu1", report_at(1)).by == "one"
         with pytest.raises(Forbidden, match="another token"):
-            two.report("gpu1", report_at(9))
+            two.events.report("gpu1", report_at(9))
         with pytest.raises(Forbidden, match="another token"):
-            two.forget("gpu1")
-        assert [(s.server_id, s.cursor) for s in two.servers()] == [("gpu1", 1)]
+            two.events.forget("gpu1")
+        assert [(s.server_id, s.cursor) for s in two.events.servers()] == [("gpu1", 1)]
 
 
 def test_digests_are_shown_to_those_who_may_pull_the_names(registry: Registry, url: str) -> None:
-    registry.report("gpu1", report_at(1).model_copy(update={"loaded": (DIGEST, OTHER)}))
+    registry.events.report("gpu1", report_at(1).model_copy(update={"loaded": (DIGEST, OTHER)}))
     for number, (scope, aliases, loaded) in enumerate(
         [
             ("pull:team/*", [f"{NAME}@prod"], [DIGEST]),
@@ -141,13 +141,13 @@ def test_digests_are_shown_to_those_who_may_pull_the_names(registry: Registry, u
         ]
     ):
         with login(registry, url, f"t{number}", scope) as client:
-            (shown,) = client.servers()
+            (shown,) = client.events.servers()
             assert (list(shown.aliases), list(shown.loaded)) == (aliases, loaded)
 
 
 def test_infer_neither_reports_nor_looks(registry: Registry, url: str) -> None:
     with login(registry, url, "app", "infer:*") as client:
         with pytest.raises(Forbidden):
-            client.report("gpu1", report_at(1))
+            client.events.report("gpu1", report_at(1))
         with pytest.raises(Forbidden):
-            client.servers()
+            client.events.servers()

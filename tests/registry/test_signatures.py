@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import ValidationError
 
+from hotswap.registry.bundles.signed import signed_by
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.errors import Forbidden, InvalidRequest, InvalidSettings
 from hotswap.registry.domain.layout import signature_key
+from hotswap.registry.domain.requests import PushRequest
 from hotswap.registry.domain.signatures import (
     MAX_SIGNATURES,
     Signature,
@@ -42,7 +44,7 @@ def key(tmp_path: Path) -> SigningKey:
 
 def push_signed(registry: Registry, tmp_path: Path, key: SigningKey, seed: int = 1) -> str:
     bundle, manifest = read_bundle(tmp_path / f"bundle-{seed}", seed)
-    push(registry, NAME, bundle, manifest, by="ann", alias="prod", key=key)
+    push(signed_by(key, registry), NAME, bundle, manifest, by="ann", alias="prod")
     return manifest.digest.hex
 
 
@@ -133,18 +135,18 @@ def test_signatures_are_read_by_those_who_may_read_the_name(
 ) -> None:
     registry = open_registry()
     push_signed(registry, tmp_path, key)
-    version = registry.versions(NAME)[0]
+    version = registry.adapters.versions(NAME)[0]
     reader = registry.access.create("reader", ["pull:team/*"], by="root").token
     stranger = registry.access.create("stranger", ["pull:other", "push:*"], by="root").token
     with serving_app(assemble([registry_plane(registry)], registry.access)) as url:
         with RegistryClient(url, token=reader) as client:
-            assert client.signatures(NAME, version.manifest_digest)[0].key == key.public
-            assert client.target(NAME, "prod").move.signature is not None
+            assert client.versions.signatures(NAME, version.manifest_digest)[0].key == key.public
+            assert client.aliases.target(NAME, "prod").move.signature is not None
         with RegistryClient(url, token=stranger) as client:
             with pytest.raises(Forbidden, match="pull:team/sql"):
-                client.signatures(NAME, version.manifest_digest)
+                client.versions.signatures(NAME, version.manifest_digest)
             with pytest.raises(Forbidden, match="pull:team/sql"):
-                client.target(NAME, "prod")
+                client.aliases.target(NAME, "prod")
 
 
 def test_unsigned_record_looks_as_it_did_before_signatures(
@@ -164,9 +166,12 @@ def test_catalog_made_again_from_the_store_has_the_signatures(
 ) -> None:
     first = open_registry("first")
     push_signed(first, tmp_path, key)
-    assert open_registry("second").target(NAME, "prod").move == first.target(NAME, "prod").move
+    assert (
+        open_registry("second").aliases.target(NAME, "prod").move
+        == first.aliases.target(NAME, "prod").move
+    )
     first.rebuild()
-    assert first.target(NAME, "prod").move.signature is not None
+    assert first.aliases.target(NAME, "prod").move.signature is not None
 
 
 def test_signature_is_in_the_audit_log_once(
@@ -174,9 +179,9 @@ def test_signature_is_in_the_audit_log_once(
 ) -> None:
     registry = open_registry()
     digest = push_signed(registry, tmp_path, key)
-    manifest = registry.manifest(registry.versions(NAME)[0].manifest_digest)
+    manifest = registry.versions.manifest(registry.adapters.versions(NAME)[0].manifest_digest)
     again = key.sign_version(NAME, manifest.digest)
-    registry.commit(NAME, manifest, by="bob", signatures=[again])
+    registry.versions.commit(PushRequest(NAME, manifest, by="bob", signatures=(again,)))
     signed = [e for e in registry.access.entries() if e.action == "sign"]
     assert [(e.what, e.after) for e in signed] == [(f"{NAME}@sha256:{digest}", key.public)]
 
@@ -188,7 +193,7 @@ def test_too_many_signatures_are_refused(
     _, manifest = read_bundle(tmp_path / "bundle")
     many = [key.sign_version(NAME, manifest.digest)] * (MAX_SIGNATURES + 1)
     with pytest.raises(InvalidRequest, match="at most 16"):
-        registry.commit(NAME, manifest, by="ann", signatures=many)
+        registry.versions.commit(PushRequest(NAME, manifest, by="ann", signatures=tuple(many)))
 
 
 def test_verify_names_a_signature_that_was_copied_or_changed(
@@ -196,7 +201,7 @@ def test_verify_names_a_signature_that_was_copied_or_changed(
 ) -> None:
     registry = open_registry()
     push_signed(registry, tmp_path, key)
-    version = registry.versions(NAME)[0]
+    version = registry.adapters.versions(NAME)[0]
     where = signature_key(NAME, version.manifest_digest, key_id(key.public))
     stored = tmp_path / "store" / where
     good = stored.read_bytes()
@@ -207,10 +212,10 @@ def test_verify_names_a_signature_that_was_copied_or_changed(
                      key.sign_version("other", version.manifest_digest).value.encode()),
     ):  # fmt: skip
         stored.write_bytes(data)
-        for report in (registry.verify(), registry.verify(version.ref)):
+        for report in (registry.versions.verify(), registry.versions.verify(version.ref)):
             assert [damage.key for damage in report.damage] == [where]
     stored.write_bytes(good)
-    assert registry.verify().damage == ()
+    assert registry.versions.verify().damage == ()
 
 
 def test_verify_names_a_move_that_was_put_in_another_place(
@@ -222,7 +227,7 @@ def test_verify_names_a_move_that_was_put_in_another_place(
     folder = tmp_path / f"store/aliases/{NAME}/prod"
     first = (folder / "0000000001.json").read_text()
     (folder / "0000000003.json").write_text(first.replace('"sequence": 1', '"sequence": 3'))
-    report = registry.verify()
+    report = registry.versions.verify()
     assert [damage.key for damage in report.damage] == [f"aliases/{NAME}/prod/0000000003.json"]
 
 

@@ -24,6 +24,7 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.integrity import IntegrityReport
 from hotswap.registry.domain.layout import SERVERS, blob_key, condemned_key, manifest_key
+from hotswap.registry.domain.requests import StateRequest
 from hotswap.registry.domain.servers import ServerReport
 from hotswap.registry.events.servers import Servers
 from hotswap.registry.ledger.pins import ANNOUNCED, Note, announced, pinned
@@ -81,7 +82,7 @@ class World:
     def upload_only(self, seed: int) -> None:
         bundle, manifest = self.bundles[seed]
         for file in manifest.files:
-            self.registry.put_blob(file, [bundle.path(file).read_bytes()])
+            self.registry.blobs.put(file, [bundle.path(file).read_bytes()])
 
     def blob(self, seed: int) -> str:
         return blob_key(self.bundles[seed][1].file("adapter_model.safetensors").digest)
@@ -142,7 +143,7 @@ def test_everything_a_version_needs_stays(world: World) -> None:
     report = world.sweep_until_gone()
     assert not report.deleted
     assert report.num_live == 4
-    assert not world.registry.verify().damage
+    assert not world.registry.versions.verify().damage
 
 
 def test_push_takes_the_mark_of_what_it_finds_stored(world: World) -> None:
@@ -161,70 +162,70 @@ def test_deleted_version_is_purged_after_the_grace_period_and_its_blobs_go_later
 ) -> None:
     world.push(1)
     world.push(2)
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     assert not world.sweep().purged
     world.clock.pass_grace()
     assert world.sweep().purged == [f"{NAME}:1"]
     purge = list(world.registry.access.entries())[-1]
     assert (purge.action, purge.what, purge.before) == ("purge", f"{NAME}:1", "deleted")
     with pytest.raises(VersionDeleted, match="push its files again"):
-        world.registry.change_state(NAME, 1, "undelete", by="ann")
+        world.registry.versions.change(StateRequest(NAME, 1, "undelete", by="ann"))
     world.clock.pass_grace()
     deleted = {each.key for each in world.sweep().deleted}
     assert {world.blob(1), manifest_key(world.digest(1))} <= deleted
     assert world.blob(2) not in deleted
-    assert not world.registry.verify(AdapterRef.parse(f"{NAME}:2")).damage
+    assert not world.registry.versions.verify(AdapterRef.parse(f"{NAME}:2")).damage
 
 
 def test_undelete_inside_the_grace_period_keeps_everything(world: World) -> None:
     world.push(1)
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     world.sweep()
-    world.registry.change_state(NAME, 1, "undelete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "undelete", by="ann"))
     assert not world.sweep_until_gone().purged
-    assert not world.registry.verify(AdapterRef.parse(f"{NAME}:1")).damage
+    assert not world.registry.versions.verify(AdapterRef.parse(f"{NAME}:1")).damage
 
 
 def test_pushing_a_purged_version_again_brings_its_number_back(world: World) -> None:
     world.push(1)
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     world.sweep_until_gone()
     world.push(1)
-    assert [version.number for version in world.registry.versions(NAME)] == [1]
-    assert not world.registry.verify().damage
+    assert [version.number for version in world.registry.adapters.versions(NAME)] == [1]
+    assert not world.registry.versions.verify().damage
 
 
 @pytest.mark.parametrize("kept_by", ["history", "server"])
 def test_deleted_version_that_is_needed_stays(world: World, kept_by: str) -> None:
     world.push(1, alias="prod" if kept_by == "history" else None)
     world.push(2, alias="prod")
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     loaded = (world.digest(1),) if kept_by == "server" else ()
     report = world.sweep_until_gone(loaded=loaded)
     assert not report.purged
     assert not report.deleted
-    world.registry.change_state(NAME, 1, "undelete", by="ann")
-    assert not world.registry.verify(AdapterRef.parse(f"{NAME}:1")).damage
+    world.registry.versions.change(StateRequest(NAME, 1, "undelete", by="ann"))
+    assert not world.registry.versions.verify(AdapterRef.parse(f"{NAME}:1")).damage
 
 
 def test_what_a_server_reports_as_loaded_is_kept_until_it_says_goodbye(world: World) -> None:
     world.push(1)
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     servers = Servers(world.store, world.clock)
     loaded = ServerReport(base="tiny", cursor=0, aliases={}, loaded=(world.digest(1),))
     for _ in range(3):
         world.clock.pass_grace()
-        servers.report("gpu1", loaded, "")
+        servers.report("gpu1", loaded, by="")
         report = world.sweep()
         assert not report.purged
         assert not report.condemned
-    servers.forget("gpu1", "")
+    servers.forget("gpu1", by="")
     assert world.sweep().purged == [f"{NAME}:1"]
 
 
 def test_note_of_a_server_that_ended_without_a_goodbye_is_removed(world: World) -> None:
     loaded = ServerReport(base="tiny", cursor=0, aliases={}, loaded=())
-    Servers(world.store, world.clock).report("gpu1", loaded, "")
+    Servers(world.store, world.clock).report("gpu1", loaded, by="")
     world.sweep()
     assert list(world.store.list(SERVERS))
     world.clock.pass_grace()
@@ -304,7 +305,7 @@ def _condemned_upload(world: World) -> None:
 
 def _expired_deletion(world: World) -> None:
     world.push(1)
-    world.registry.change_state(NAME, 1, "delete", by="ann")
+    world.registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     world.clock.pass_grace()
 
 

@@ -13,6 +13,7 @@ from hotswap.registry.domain.adapters import AdapterVersion, VersionState
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.event import key_of
 from hotswap.registry.domain.layout import EVENTS, STATES, event_key
+from hotswap.registry.domain.requests import StateRequest
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.states import next_state
 from hotswap.registry.ledger.tail import LogTail
@@ -34,7 +35,7 @@ def sweep(store: object) -> SweepReport:
 
 
 def told(registry: Registry) -> list[str | None]:
-    events = registry.events(0, limit=1000).events
+    events = registry.events.read(0, limit=1000).events
     return [event.state.state if event.state else event.kind for event in events]
 
 
@@ -43,12 +44,12 @@ def test_purge_is_told_of_by_the_sweep(open_registry: OpenRegistry, tmp_path: Pa
     for seed in (1, 2, 3):
         push_version(registry, tmp_path, seed)
     for number in (1, 3):
-        registry.change_state(NAME, number, "delete", by="ann")
-    assert registry.search('state = "purged"') == []
+        registry.versions.change(StateRequest(NAME, number, "delete", by="ann"))
+    assert registry.adapters.search('state = "purged"') == []
     assert sorted(sweep(LocalStore(tmp_path / "store")).purged) == [f"{NAME}:1", f"{NAME}:3"]
     expected = ["version"] * 3 + ["deleted"] * 2 + ["purged"] * 2
     assert told(registry) == expected
-    assert [v.number for v in registry.search('state = "purged"')] == [1, 3]
+    assert [v.number for v in registry.adapters.search('state = "purged"')] == [1, 3]
     assert told(open_registry("fresh")) == expected
 
 
@@ -93,7 +94,7 @@ def test_purge_is_told_of_once_whenever_a_registry_starts_meanwhile(tmp_path: Pa
     catalog = Catalog("sqlite://")
     registry = Registry(template, catalog, freshness_s=0, tasks=OneByOne())  # type: ignore[arg-type]
     push_version(registry, tmp_path, 1)
-    registry.change_state(NAME, 1, "delete", by="ann")
+    registry.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
     catalog.close()
     tellers: set[str] = set()
     num_steps = taken = -1

@@ -85,6 +85,6 @@ def test_an_adapter_without_effect_is_pushed_only_when_that_is_allowed(
     bundle = Bundle.read(with_weights(tmp_path / "a", b=torch.zeros(8, 4)))
     with pytest.raises(InvalidBundle, match="no effect"):
         push(registry, "team/a", bundle, bundle.manifest(), by="tests")
-    assert registry.adapters() == []
+    assert registry.adapters.all() == []
     push(registry, "team/a", bundle, bundle.manifest(), by="tests", allow_no_effect=True)
-    assert [summary.name for summary in registry.adapters()] == ["team/a"]
+    assert [summary.name for summary in registry.adapters.all()] == ["team/a"]

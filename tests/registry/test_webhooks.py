@@ -116,7 +116,7 @@ def test_events_arrive_in_order_with_a_signature_that_the_secret_verifies(
     with delivering(registry, settings(receiver.url)):
         push_version(registry, tmp_path, 1, alias="prod")
         receiver.wait_for(2)
-    assert receiver.events() == list(registry.events(0).events)
+    assert receiver.events() == list(registry.events.read(0).events)
     for (headers, body), event in zip(receiver.requests, receiver.events(), strict=True):
         assert headers["webhook-id"] == str(event.sequence)
         StandardWebhook(SECRET).verify(body, headers)
@@ -130,9 +130,9 @@ def test_what_is_refused_is_repeated_before_what_comes_behind_it(
     with delivering(registry, settings(receiver.url)):
         push_version(registry, tmp_path, 1, alias="prod")
         receiver.wait_for(4)
-        wait_until(lambda: registry.webhooks()[0].cursor == 2)
+        wait_until(lambda: registry.events.webhooks()[0].cursor == 2)
     assert [event.sequence for event in receiver.events()] == [1, 1, 1, 2]
-    (state,) = registry.webhooks()
+    (state,) = registry.events.webhooks()
     assert [(a.event, a.number, a.status) for a in state.attempts] == [
         (1, 1, 500),
         (1, 2, 302),
@@ -152,8 +152,8 @@ def test_what_happens_while_nobody_answers_or_delivers_comes_after_the_restart(
     dead = settings("http://127.0.0.1:1/hook")
     with delivering(registry, dead):
         push_version(registry, tmp_path, 1)
-        wait_until(lambda: registry.webhooks()[0].attempts != ())
-    (state,) = registry.webhooks()
+        wait_until(lambda: registry.events.webhooks()[0].attempts != ())
+    (state,) = registry.events.webhooks()
     assert (state.cursor, state.attempts[0].status) == (0, None)
     assert "ConnectError" in state.attempts[0].error
     push_version(registry, tmp_path, 2)
@@ -168,7 +168,7 @@ def test_nothing_is_repeated_after_a_restart_in_peace(
     with delivering(registry, settings(receiver.url)):
         push_version(registry, tmp_path, 1)
         receiver.wait_for(1)
-        wait_until(lambda: registry.webhooks()[0].cursor == 1)
+        wait_until(lambda: registry.events.webhooks()[0].cursor == 1)
     with delivering(registry, settings(receiver.url)):
         push_version(registry, tmp_path, 2)
         receiver.wait_for(2)
@@ -191,7 +191,7 @@ def test_only_what_matches_is_sent(registry: Registry, receiver: Receiver, tmp_p
         push_version(registry, tmp_path, 2, alias="canary")
         push_version(registry, tmp_path, 3, alias="prod")
         receiver.wait_for(1)
-        wait_until(lambda: registry.webhooks()[0].cursor == 6)
+        wait_until(lambda: registry.events.webhooks()[0].cursor == 6)
     (event,) = receiver.events()
     assert event.move is not None
     assert (event.move.name, event.move.alias, event.move.to_number) == (NAME, "prod", 2)
@@ -204,7 +204,7 @@ def test_stop_waits_for_no_receiver(
     delivery = registry.delivery(settings("http://127.0.0.1:1/hook"))
     delivery.start()
     push_version(registry, tmp_path, 1)
-    wait_until(lambda: registry.webhooks()[0].attempts != ())
+    wait_until(lambda: registry.events.webhooks()[0].attempts != ())
     delivery.stop()
     assert not any(sender.thread.is_alive() for sender in delivery._senders)
 
@@ -228,10 +228,10 @@ def test_server_of_the_registry_delivers_and_shows_it_to_admins_only(
         push_version(registry, tmp_path, 1)
         receiver.wait_for(1)
         with RegistryClient(url, token=made["admin"]) as client:
-            wait_until(lambda: client.webhooks()[0].cursor == 1)
-            assert client.webhooks() == registry.webhooks()
+            wait_until(lambda: client.events.webhooks()[0].cursor == 1)
+            assert client.events.webhooks() == registry.events.webhooks()
         with RegistryClient(url, token=made["pull:*"]) as client, pytest.raises(Forbidden):
-            client.webhooks()
+            client.events.webhooks()
     stored = LocalStore(tmp_path / "store")
     assert all(SECRET.encode() not in b"".join(stored.open(k)) for k in stored.list(WEBHOOKS))
 

@@ -85,16 +85,21 @@ def test_no_object_of_the_store_is_changed_or_lost(release: Release) -> None:
 
 
 def test_histories_are_those_that_the_release_told(release: Release, registry: Registry) -> None:
-    found = [move.model_dump(mode="json") for move in registry.history("team/orders", "prod")]
+    found = [
+        move.model_dump(mode="json") for move in registry.aliases.history("team/orders", "prod")
+    ]
     for move, told in zip(found, release.facts["history"], strict=True):
         assert told.items() <= move.items()
 
 
 def test_versions_keep_their_digests_and_states(release: Release, registry: Registry) -> None:
     for model, (_, digest) in release.facts["answers"].items():
-        assert str(registry.resolve(AdapterRef.parse(model)).manifest_digest) == digest
-    assert [state.state for state in registry.states("other/intents")] == ["yanked", "deleted"]
-    assert [version.number for version in registry.versions("other/intents")] == [1, 2]
+        assert str(registry.versions.resolve(AdapterRef.parse(model)).manifest_digest) == digest
+    assert [state.state for state in registry.adapters.states("other/intents")] == [
+        "yanked",
+        "deleted",
+    ]
+    assert [version.number for version in registry.adapters.versions("other/intents")] == [1, 2]
 
 
 def test_tokens_work_and_the_revoked_one_does_not(release: Release, registry: Registry) -> None:
@@ -106,10 +111,10 @@ def test_tokens_work_and_the_revoked_one_does_not(release: Release, registry: Re
 def test_the_signature_is_there_and_everything_is_intact(
     release: Release, registry: Registry
 ) -> None:
-    version = registry.resolve(AdapterRef.parse("signed/orders:1"))
-    (signature,) = registry.signatures("signed/orders", version.manifest_digest)
+    version = registry.versions.resolve(AdapterRef.parse("signed/orders:1"))
+    (signature,) = registry.versions.signatures("signed/orders", version.manifest_digest)
     assert str(signature.key) == release.facts["public_key"]
-    assert registry.verify().damage == ()
+    assert registry.versions.verify().damage == ()
 
 
 def test_the_audit_names_every_change(registry: Registry) -> None:

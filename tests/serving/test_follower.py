@@ -17,6 +17,7 @@ from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import HotswapError
 from hotswap.registry.domain.event import Event
+from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.domain.servers import ServerInfo
 from hotswap.registry.http.client import RegistryClient
 from hotswap.serving.aliases.follower import Follower
@@ -105,7 +106,7 @@ class World:
         self.process.close()
 
     def server(self) -> ServerInfo:
-        (found,) = self.operator.servers()
+        (found,) = self.operator.events.servers()
         return found
 
 
@@ -127,19 +128,19 @@ def test_a_rollback_is_seen_without_asking(world: World, monkeypatch: pytest.Mon
     def refuse(name: str, alias: str) -> None:
         raise AssertionError("the registry was asked")
 
-    monkeypatch.setattr(world.client, "target", refuse)
-    world.operator.rollback(NAME, "prod", by="ann")
+    monkeypatch.setattr(world.client.aliases, "target", refuse)
+    world.operator.aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     world.table.wait_for(lambda: world.table.knows(1))
     assert world.table.pointer(PROD).version.number == 1
 
 
 def test_server_says_which_event_it_has_applied_and_what_it_serves(world: World) -> None:
     world.table.pointer(PROD)
-    world.operator.rollback(NAME, "prod", by="ann")
-    end = world.operator.events().cursor
+    world.operator.aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
+    end = world.operator.events.read().cursor
     while (server := world.server()).cursor < end:
         pass
-    target = world.operator.target(NAME, "prod").version
+    target = world.operator.aliases.target(NAME, "prod").version
     assert server.aliases == {f"{NAME}@prod": target.manifest_digest}
     assert (server.base, server.loaded) == ("tiny", (LOADED,))
     assert server.server_id == world.follower.server_id
@@ -155,7 +156,7 @@ def test_what_is_known_is_used_in_an_outage_and_what_was_missed_comes_after_it(
     assert world.follower.health() == {"follows_events": False, "event": 4}
     assert world.table.pointer(PROD).version.number == 2
     world.start_registry()
-    world.operator.rollback(NAME, "prod", by="ann")
+    world.operator.aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     world.table.wait_for(lambda: world.table.knows(1) and world.table.is_followed)
 
 
@@ -170,17 +171,17 @@ def test_store_that_was_put_back_is_followed_from_its_new_end(world: World) -> N
 
 
 def test_stop_says_goodbye_and_ends_the_wait_at_the_registry(world: World) -> None:
-    end = world.operator.events().cursor
-    while world.operator.servers() == [] or world.server().cursor < end:
+    end = world.operator.events.read().cursor
+    while world.operator.events.servers() == [] or world.server().cursor < end:
         pass
     world.follower.stop()
-    assert world.operator.servers() == []
+    assert world.operator.events.servers() == []
     assert not world.follower._thread.is_alive()
 
 
 def test_stop_ends_also_without_the_registry(world: World) -> None:
     world.stop_registry()
     with pytest.raises(HotswapError):
-        world.operator.adapters()
+        world.operator.adapters.all()
     world.follower.stop()
     assert not world.follower._thread.is_alive()

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hotswap.registry.bundles.bundle import Bundle
-from hotswap.registry.bundles.signed import move_signed, rollback_signed
+from hotswap.registry.bundles.signed import signed_by
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasTarget
@@ -24,7 +25,8 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.layout import manifest_key, move_key, signature_key, version_key
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.domain.signatures import Signature, key_id
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
+from hotswap.registry.domain.signatures import key_id
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
@@ -85,7 +87,7 @@ def push_signed(
     registry: Registry, tmp_path: Path, seed: int, key: SigningKey | None, name: str = NAME
 ) -> AdapterVersion:
     bundle, manifest = read_bundle(tmp_path / f"{name.replace('/', '-')}-{seed}", seed)
-    return push(registry, name, bundle, manifest, by="ann", alias="prod", key=key)
+    return push(signed_by(key, registry), name, bundle, manifest, by="ann", alias="prod")
 
 
 def rule(*keys: SigningKey, match: str = "team/*", require: str = "version move") -> TrustRule:
@@ -106,8 +108,8 @@ def resolve(trust: Trust, registry: Registry, ref: AdapterRef = PROD) -> Adapter
 def pointer(registry: AdapterRegistry, ref: AdapterRef) -> ResolvedRef:
     """What the version table of a server has."""
     if (alias := ref.effective_alias) is None:
-        return ResolvedRef(registry.resolve(ref), 0)
-    target = registry.target(ref.name, alias)
+        return ResolvedRef(registry.versions.resolve(ref), 0)
+    target = registry.aliases.target(ref.name, alias)
     return ResolvedRef(target.version, target.move.sequence)
 
 
@@ -166,7 +168,7 @@ def test_unsigned_move_is_refused_although_the_version_is_signed(
 ) -> None:
     push_signed(signed, tmp_path, 1, key)
     version = push_signed(signed, tmp_path, 2, key)
-    signed.move_alias(NAME, "prod", 1, by="mallory")
+    signed.aliases.move(MoveRequest(NAME, "prod", 1, by="mallory"))
     server = trust(signed, tmp_path, rule(key))
     with pytest.raises(Untrusted, match="move 3 of team/sql@prod is not signed"):
         resolve(server, signed)
@@ -193,7 +195,7 @@ def test_every_rule_that_matches_asks_for_a_key_of_its_own(
     server = trust(signed, tmp_path, *rules)
     with pytest.raises(Untrusted, match="move 1"):
         resolve(server, signed)
-    move_signed(signed, other, NAME, "prod", 1, by="release")
+    signed_by(other, signed).aliases.move(MoveRequest(NAME, "prod", 1, by="release"))
     assert resolve(server, signed) == version
 
 
@@ -231,14 +233,14 @@ def test_replaced_manifest_is_refused(
     stored = store / manifest_key(version.manifest_digest)
     stored.write_bytes((store / manifest_key(evil.manifest_digest)).read_bytes())
     with pytest.raises(BlobCorrupted):
-        signed.manifest(version.manifest_digest)
+        signed.versions.manifest(version.manifest_digest)
 
 
 def test_rollback_is_served(signed: Registry, tmp_path: Path, key: SigningKey) -> None:
     one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
     server = trust(signed, tmp_path, rule(key))
     assert resolve(server, signed) == two
-    rollback_signed(signed, key, NAME, "prod", by="ann")
+    signed_by(key, signed).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert resolve(server, signed) == one
 
 
@@ -261,7 +263,7 @@ def test_old_pointer_that_is_put_back_is_refused_also_after_a_restart(
     else:
         put_back = signed
         put_back.rebuild()
-    assert put_back.resolve(PROD) == one
+    assert put_back.versions.resolve(PROD) == one
     with pytest.raises(StalePointer, match="shows move 1, but this server has seen move 2"):
         resolve(server, put_back)
     # A server that has never seen the later move has nothing to compare with.
@@ -315,9 +317,9 @@ def test_one_valid_signature_by_a_trusted_key_is_enough(
     signed: Registry, tmp_path: Path, store: Path, key: SigningKey, other: SigningKey
 ) -> None:
     version = push_signed(signed, tmp_path, 1, key)
-    manifest = signed.manifest(version.manifest_digest)
+    manifest = signed.versions.manifest(version.manifest_digest)
     both = [other.sign_version(NAME, manifest.digest)]
-    signed.commit(NAME, manifest, by="bob", signatures=both)
+    signed.versions.commit(PushRequest(NAME, manifest, by="bob", signatures=tuple(both)))
     for damaged in (key, other):
         place = store / signature_key(NAME, manifest.digest, key_id(damaged.public))
         good = place.read_text()
@@ -334,19 +336,23 @@ def test_forged_move_to_the_version_that_was_verified_is_refused(
     one, two = (push_signed(signed, tmp_path, seed, key) for seed in (1, 2))
     server = trust(signed, tmp_path, rule(key))
     assert resolve(server, signed) == two
-    rollback_signed(signed, key, NAME, "prod", by="ann")  # this server is not asked meanwhile
-    signed.move_alias(NAME, "prod", two.number, by="mallory")
+    signed_by(key, signed).aliases.rollback(
+        MoveRequest(NAME, "prod", by="ann")
+    )  # this server is not asked meanwhile
+    signed.aliases.move(MoveRequest(NAME, "prod", two.number, by="mallory"))
     with pytest.raises(Untrusted, match="move 4"):
         resolve(server, signed)
-    rollback_signed(signed, key, NAME, "prod", by="ann")
+    signed_by(key, signed).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert resolve(server, signed) == one
 
 
 class Lying(Registry):
     """Answers for every alias with the target of another adapter's."""
 
-    def target(self, name: str, alias: str) -> AliasTarget:
-        return super().target("team/other", alias)
+    def __init__(self, *store_and_catalog: Any, **options: Any) -> None:
+        super().__init__(*store_and_catalog, **options)
+        own = self.aliases.target
+        self.aliases.target = lambda _, alias: own("team/other", alias)  # type: ignore
 
 
 def test_signed_pointer_of_another_adapter_is_refused(
@@ -366,13 +372,17 @@ class Counting(Registry):
 
     num_asked = 0
 
-    def target(self, name: str, alias: str) -> AliasTarget:
-        self.num_asked += 1
-        return super().target(name, alias)
+    def __init__(self, *store_and_catalog: Any, **options: Any) -> None:
+        super().__init__(*store_and_catalog, **options)
+        self.aliases.target = self._counted(self.aliases.target)  # type: ignore
+        self.versions.signatures = self._counted(self.versions.signatures)  # type: ignore
 
-    def signatures(self, name: str, manifest: Digest) -> list[Signature]:
-        self.num_asked += 1
-        return super().signatures(name, manifest)
+    def _counted(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.num_asked += 1
+            return verb(*arguments)
+
+        return counted
 
 
 def test_what_was_verified_is_not_asked_for_again(
@@ -392,7 +402,7 @@ def test_what_was_verified_is_not_asked_for_again(
     for seed in (1, 2):
         push_signed(registry, tmp_path, seed, key)
         assert num_asked() == 2  # for the move, and for the version's signatures
-    rollback_signed(registry, key, NAME, "prod", by="ann")
+    signed_by(key, registry).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert num_asked() == 1
     registry.close()
 
@@ -402,11 +412,15 @@ class Replicas(Registry):
 
     behind: Registry
 
-    def target(self, name: str, alias: str) -> AliasTarget:
-        asked, self.behind = self.behind, self
-        if asked is self:
-            return super().target(name, alias)
-        return asked.target(name, alias)
+    def __init__(self, *store_and_catalog: Any, **options: Any) -> None:
+        super().__init__(*store_and_catalog, **options)
+        own = self.aliases.target
+
+        def target(name: str, alias: str) -> AliasTarget:
+            asked, self.behind = self.behind, self
+            return own(name, alias) if asked is self else asked.aliases.target(name, alias)
+
+        self.aliases.target = target  # type: ignore
 
 
 def test_registry_that_is_behind_is_asked_again_before_it_counts_as_a_replay(
@@ -421,9 +435,9 @@ def test_registry_that_is_behind_is_asked_again_before_it_counts_as_a_replay(
     assert isinstance(fast, Replicas)
     fast.behind = slow
     push_signed(slow, tmp_path, 1, key)
-    assert slow.target(NAME, "prod").move.sequence == 1
+    assert slow.aliases.target(NAME, "prod").move.sequence == 1
     two = push_signed(fast, tmp_path, 2, key)
-    assert slow.target(NAME, "prod").move.sequence == 1
+    assert slow.aliases.target(NAME, "prod").move.sequence == 1
     SeenMoves(tmp_path / "seen").accept(NAME, "prod", 2, two.manifest_digest)
     policy = TrustPolicy(rules=(rule(key),))
     patient = Trust(policy, fast, SeenMoves(tmp_path / "seen"), pauses_s=(0,))
@@ -496,6 +510,6 @@ def test_server_serves_only_what_its_trust_file_allows(
     assert serving.inference.resolver.resolve("team/a").adapters == ((manifest.digest, 1.0),)
     with pytest.raises(Untrusted, match=r"move 1 of team/a@prod is not signed"):
         strict.resolve("team/a")
-    push(registry, "team/a", bundle, manifest, by="ann", alias="prod", key=key)
+    push(signed_by(key, registry), "team/a", bundle, manifest, by="ann", alias="prod")
     assert strict.resolve("team/a").adapters == ((manifest.digest, 1.0),)
     assert strict.resolve(strict.servable.base_name).adapters == ()

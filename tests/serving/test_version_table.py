@@ -72,6 +72,7 @@ class ScriptedRegistry:
         self.answer: AliasTarget | Exception = target(1, 1)
         self.num_asked = 0
         self.meanwhile: Callable[[], None] = lambda: None
+        self.aliases = self.versions = self
 
     def target(self, name: str, alias: str) -> AliasTarget:
         assert (name, alias) == (NAME, "prod")

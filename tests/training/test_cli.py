@@ -80,7 +80,9 @@ def test_a_trained_adapter_can_be_pushed_at_once(
     assert "demo/count@prod points to version 1" in result.stdout
     (run,) = (home / "runs").iterdir()
     with open_registry(RegistrySettings(), Home(home), store=str(store)) as registry:
-        lineage = registry.manifest(registry.versions("demo/count")[0].manifest_digest).lineage
+        lineage = registry.versions.manifest(
+            registry.adapters.versions("demo/count")[0].manifest_digest
+        ).lineage
     assert lineage is not None
     assert (lineage.run, lineage.dataset_digest) == (run.name, hash_file(data).digest)
 

@@ -124,8 +124,8 @@ class FreshEngine:
 
     def load_version(self, registry: AdapterRegistry, ref: AdapterRef) -> Target:
         """The version that `ref` means now in `registry`, with the same digest here."""
-        version = registry.resolve(ref)
-        manifest = registry.manifest(version.manifest_digest)
+        version = registry.versions.resolve(ref)
+        manifest = registry.versions.manifest(version.manifest_digest)
         directory = self._work / "pulled" / version.manifest_digest.hex
         if not directory.exists():
             fetch_files(registry, manifest, directory)
@@ -136,7 +136,7 @@ class FreshEngine:
         them. None for the base."""
         if not target.adapters:
             return None
-        return self._registry.manifest(target.adapters[0][0]).file(WEIGHTS_FILE).digest
+        return self._registry.versions.manifest(target.adapters[0][0]).file(WEIGHTS_FILE).digest
 
     def answers(
         self,

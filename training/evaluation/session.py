@@ -123,5 +123,5 @@ def base_of(adapter: str | None, registry: OpenedRegistry) -> str:
         bundle = Bundle.read(Path(adapter))
         stated = bundle.metadata.base
         return stated.model_id if stated else bundle.stated_base or configured
-    version = registry.get().resolve(AdapterRef.parse(adapter))
-    return registry.get().manifest(version.manifest_digest).base.model_id
+    version = registry.get().versions.resolve(AdapterRef.parse(adapter))
+    return registry.get().versions.manifest(version.manifest_digest).base.model_id

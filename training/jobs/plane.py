@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
+from hotswap.registry.connect import signing
 from hotswap.registry.http.app import Plane
 from hotswap.registry.http.planes import Surroundings
 from hotswap.registry.http.rules import rule
 from hotswap.registry.settings import read_section
-from hotswap.registry.signing import read_signing_key
 from hotswap.serving.errors import BaseMismatch
 from hotswap.training.jobs.api import jobs_router
 from hotswap.training.jobs.busy import BusyWatch
@@ -45,7 +45,7 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
     home = TrainingHome(around.home.root)
     files = Files(home.jobs / "files")
     store = JobStore(home.jobs / "jobs")
-    publication = Publication(around.registry, home.runs, files, read_signing_key(None))
+    publication = Publication(signing(around.registry), home.runs, files)
     orders = _Orders(around, settings, store, publication)
     queue = JobQueue(store, orders, publication, settings.max_running_jobs)
     watch = BusyWatch(around.is_busy, queue.stand_back)

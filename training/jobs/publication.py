@@ -12,7 +12,6 @@ from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.signing import SigningKey
 from hotswap.training.jobs.checkpoint import Checkpoint, checkpoint, with_checkpoint
 from hotswap.training.jobs.files import Files
 from hotswap.training.jobs.job import Job
@@ -31,13 +30,10 @@ COLUMNS = {
 class Publication:
     """Invariant: publishing the same run twice gives the same version and the same file."""
 
-    def __init__(
-        self, registry: AdapterRegistry, runs: Path, files: Files, key: SigningKey | None
-    ) -> None:
+    def __init__(self, registry: AdapterRegistry, runs: Path, files: Files) -> None:
         self._registry = registry
         self._runs = runs
         self._files = files
-        self._key = key
 
     def run(self, job: Job) -> Path:
         return self._runs / job.id
@@ -56,7 +52,6 @@ class Publication:
             bundle.manifest(lineage=Lineage(run=job.id)),
             by=job.created_by,
             why=f"fine-tuning job {job.id}",
-            key=self._key,
         )
         result = self._files.create(
             io.BytesIO(_csv(curve)),

@@ -24,10 +24,11 @@ from hotswap.registry.domain.adapters import (
     AliasTarget,
 )
 from hotswap.registry.domain.digests import Descriptor, Digest
-from hotswap.registry.domain.errors import BlobNotFound, InvalidRequest, RequestTooLarge
+from hotswap.registry.domain.errors import BlobNotFound, RequestTooLarge
 from hotswap.registry.domain.manifest import MAX_FILE_BYTES, Manifest
 from hotswap.registry.domain.policy import MovePlan, ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.domain.signatures import MoveSignature, Signature
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.http.auth import principal_of
@@ -57,17 +58,27 @@ class CommitBody(_Body):
     signatures: tuple[Signature, ...] = ()
     move_signature: MoveSignature | None = None
 
+    def request(self, name: str, by: str) -> PushRequest:
+        return PushRequest(
+            name,
+            self.manifest,
+            by=by,
+            alias=self.alias,
+            why=self.why,
+            signatures=self.signatures,
+            move_signature=self.move_signature,
+        )
+
 
 class MoveBody(_Body):
-    to: int
-    expect: int | None = None
-    signature: MoveSignature | None = None
-
-
-class RollbackBody(_Body):
-    expect: int | None = None
     to: int | None = None
+    expect: int | None = None
     signature: MoveSignature | None = None
+
+    def request(self, name: str, alias: str, by: str) -> MoveRequest:
+        return MoveRequest(
+            name, alias, self.to, by=by, why=self.why, expect=self.expect, signature=self.signature
+        )
 
 
 def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIRouter:
@@ -87,16 +98,16 @@ def registry_router(registry: AdapterRegistry, leaving: threading.Event) -> APIR
 def _add_blob_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.head("/blobs/{digest}")
     def has_blob(digest: str) -> Response:
-        if not registry.has_blob(Digest.parse(digest)):
+        if not registry.blobs.has(Digest.parse(digest)):
             raise BlobNotFound(f"there is no blob {digest}")
         return Response(media_type=BINARY)
 
     @router.get("/blobs/{digest}")
     def get_blob(digest: str, redirect: bool = False) -> Response:
         """With `redirect` the answer may be 307 to the store itself, for a while."""
-        if redirect and (url := registry.blob_url(Digest.parse(digest))) is not None:
+        if redirect and (url := registry.blobs.url(Digest.parse(digest))) is not None:
             return RedirectResponse(url)
-        chunks = registry.open_blob(Digest.parse(digest))
+        chunks = registry.blobs.open(Digest.parse(digest))
         # What fails before the first chunk can still be answered with an error body.
         first = next(chunks, b"")
         return StreamingResponse(chain([first], chunks), media_type=BINARY)
@@ -112,19 +123,19 @@ def _add_blob_routes(router: APIRouter, registry: AdapterRegistry) -> None:
             descriptor = Descriptor(
                 digest=wanted, size_bytes=size_bytes, media_type=BINARY, file_name="blob"
             )
-            await run_in_threadpool(registry.put_blob, descriptor, _read(spool))
+            await run_in_threadpool(registry.blobs.put, descriptor, _read(spool))
         return Response(status_code=201)
 
     @router.get("/manifests/{digest}")
     def get_manifest(digest: str) -> Response:
-        data = registry.manifest_bytes(Digest.parse(digest))
+        data = registry.versions.manifest_bytes(Digest.parse(digest))
         return Response(data, media_type="application/json")
 
 
 def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.get("/resolve")
     def resolve(ref: str) -> AdapterVersion:
-        return registry.resolve(AdapterRef.parse(ref))
+        return registry.versions.resolve(AdapterRef.parse(ref))
 
     @router.get("/card")
     def card(ref: str) -> Response:
@@ -135,7 +146,7 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> dict[str, Any]:
         def page(last: AdapterSummary | None) -> list[AdapterSummary]:
-            return registry.adapters(after=after if last is None else last.name, limit=limit)
+            return registry.adapters.all(after=after if last is None else last.name, limit=limit)
 
         return {"adapters": _visible(page, principal_of(request), limit)}
 
@@ -149,40 +160,27 @@ def _add_adapter_routes(router: APIRouter, registry: AdapterRegistry) -> None:
         start = None if after is None else AdapterRef.parse(after)
 
         def page(last: AdapterVersion | None) -> list[AdapterVersion]:
-            return registry.search(filter, after=start if last is None else last.ref, limit=limit)
+            return registry.adapters.search(
+                filter, after=start if last is None else last.ref, limit=limit
+            )
 
         return {"versions": _visible(page, principal_of(request), limit)}
 
     @router.get("/adapters/{name:path}/versions")
     def list_versions(name: str) -> dict[str, Any]:
-        return {"versions": registry.versions(name)}
+        return {"versions": registry.adapters.versions(name)}
 
     @router.post("/adapters/{name:path}/versions", status_code=201)
     def commit(name: str, body: CommitBody, request: Request) -> AdapterVersion | MovePlan:
         by = principal_of(request).actor(body.by)
         if body.alias is not None:
             by = _mover(registry, request, name, body.alias, body.by)
-        if body.dry_run:
-            return _plan_commit(registry, name, body, by)
-        return registry.commit(
-            name,
-            body.manifest,
-            by=by,
-            alias=body.alias,
-            why=body.why,
-            signatures=body.signatures,
-            move_signature=body.move_signature,
-        )
+        asked = body.request(name, by)
+        return registry.versions.plan(asked) if body.dry_run else registry.versions.commit(asked)
 
     @router.get("/adapters/{name:path}/versions/{digest}/signatures")
     def list_signatures(name: str, digest: str) -> dict[str, Any]:
-        return {"signatures": registry.signatures(name, Digest.parse(digest))}
-
-
-def _plan_commit(registry: AdapterRegistry, name: str, body: CommitBody, by: str) -> MovePlan:
-    if body.alias is None:
-        raise InvalidRequest("dry_run tells what an alias would do; name one", param="alias")
-    return registry.plan_commit(name, body.manifest, by=by, alias=body.alias, why=body.why)
+        return {"signatures": registry.versions.signatures(name, Digest.parse(digest))}
 
 
 def _visible(
@@ -202,37 +200,30 @@ def _visible(
 def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.get("/adapters/{name:path}/aliases")
     def list_aliases(name: str) -> dict[str, Any]:
-        return {"aliases": registry.aliases(name)}
+        return {"aliases": registry.aliases.all(name)}
 
     @router.get("/adapters/{name:path}/aliases/{alias}/target")
     def target(name: str, alias: str) -> AliasTarget:
-        return registry.target(name, alias)
+        return registry.aliases.target(name, alias)
 
     @router.get("/adapters/{name:path}/aliases/{alias}/history")
     def history(name: str, alias: str) -> dict[str, Any]:
-        return {"moves": registry.history(name, alias)}
+        return {"moves": registry.aliases.history(name, alias)}
 
     @router.post("/adapters/{name:path}/aliases/{alias}")
     def move_alias(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove | MovePlan:
-        by = _mover(registry, request, name, alias, body.by)
-        said: dict[str, Any] = {"by": by, "why": body.why, "expect": body.expect}
-        if body.dry_run:
-            return registry.plan_move(name, alias, body.to, **said)
-        return registry.move_alias(name, alias, body.to, **said, signature=body.signature)
+        asked = body.request(name, alias, _mover(registry, request, name, alias, body.by))
+        return registry.aliases.plan_move(asked) if body.dry_run else registry.aliases.move(asked)
 
     @router.post("/adapters/{name:path}/aliases/{alias}/rollback")
-    def rollback(
-        name: str, alias: str, body: RollbackBody, request: Request
-    ) -> AliasMove | MovePlan:
-        by = _mover(registry, request, name, alias, body.by)
-        said: dict[str, Any] = {"by": by, "why": body.why, "expect": body.expect, "to": body.to}
-        if body.dry_run:
-            return registry.plan_rollback(name, alias, **said)
-        return registry.rollback(name, alias, **said, signature=body.signature)
+    def rollback(name: str, alias: str, body: MoveBody, request: Request) -> AliasMove | MovePlan:
+        asked = body.request(name, alias, _mover(registry, request, name, alias, body.by))
+        aliases = registry.aliases
+        return aliases.plan_rollback(asked) if body.dry_run else aliases.rollback(asked)
 
     @router.get("/policy")
     def policy() -> ReleasePolicy:
-        return registry.policy()
+        return registry.aliases.policy()
 
 
 def _mover(registry: AdapterRegistry, request: Request, name: str, alias: str, said: str) -> str:
@@ -241,7 +232,7 @@ def _mover(registry: AdapterRegistry, request: Request, name: str, alias: str, s
     A protected alias needs `release`: `move` alone is what the policy takes away.
     """
     principal = principal_of(request)
-    verb: Verb = "release" if registry.policy().protects(name, alias) else "move"
+    verb: Verb = "release" if registry.aliases.policy().protects(name, alias) else "move"
     principal.require(verb, f"{name}@{alias}")
     return principal.actor(said)
 

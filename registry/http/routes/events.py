@@ -47,7 +47,7 @@ def add_event_routes(
 
     @router.get("/webhooks")
     def webhooks() -> dict[str, Any]:
-        return {"webhooks": registry.webhooks()}
+        return {"webhooks": registry.events.webhooks()}
 
 
 def _resumed(request: Request, after: int | None) -> int | None:
@@ -93,7 +93,7 @@ class _Feed:
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(MAX_WAITING)
         return await anyio.to_thread.run_sync(
-            lambda: self._registry.events(after, limit=limit, wait_s=wait_s),
+            lambda: self._registry.events.read(after, limit=limit, wait_s=wait_s),
             limiter=self._threads,
         )
 

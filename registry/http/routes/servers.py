@@ -17,15 +17,15 @@ def add_server_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.get("/servers")
     def servers(request: Request) -> dict[str, Any]:
         principal = principal_of(request)
-        return {"servers": [_visible(server, principal) for server in registry.servers()]}
+        return {"servers": [_visible(server, principal) for server in registry.events.servers()]}
 
     @router.post("/servers/{server_id}")
     def report(server_id: str, body: ServerReport, request: Request) -> ServerInfo:
-        return registry.report(server_id, body, by=principal_of(request).name or "")
+        return registry.events.report(server_id, body, by=principal_of(request).name or "")
 
     @router.delete("/servers/{server_id}", status_code=204)
     def forget(server_id: str, request: Request) -> Response:
-        registry.forget(server_id, by=principal_of(request).name or "")
+        registry.events.forget(server_id, by=principal_of(request).name or "")
         return Response(status_code=204)
 
 

@@ -23,9 +23,9 @@ class FinishBody(ValueObject):
 def add_upload_routes(router: APIRouter, registry: AdapterRegistry) -> None:
     @router.post("/uploads")
     def offer_upload(body: OfferBody) -> UploadAnswer:
-        return UploadAnswer(offer=registry.offer_upload(body.descriptor, body.parts))
+        return UploadAnswer(offer=registry.blobs.offer(body.descriptor, body.parts))
 
     @router.post("/uploads/finish")
     def finish_upload(body: FinishBody) -> Descriptor:
-        registry.finish_upload(body.descriptor, body.parts)
+        registry.blobs.finish(body.descriptor, body.parts)
         return body.descriptor

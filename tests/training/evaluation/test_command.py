@@ -133,10 +133,10 @@ def test_the_version_states_its_metrics_and_candidate_moves_when_the_requirement
     assert isinstance(stayed.exception, RequirementNotMet)
     assert "pushed team/x:2" in stayed.stdout
     with open_registry(RegistrySettings(), home, store=str(store)) as registry:
-        (listed,) = registry.adapters()
+        (listed,) = registry.adapters.all()
         first, second = (
-            registry.manifest(v.manifest_digest)
-            for v in sorted(registry.versions("team/x"), key=lambda v: v.number)
+            registry.versions.manifest(v.manifest_digest)
+            for v in sorted(registry.adapters.versions("team/x"), key=lambda v: v.number)
         )
     assert dict(listed.aliases) == {"candidate": 1}
     runs = {run.name: run for run in home.runs.iterdir()}

@@ -286,8 +286,8 @@ def test_a_run_keeps_its_ladder_and_the_pushed_version_states_it(
 
     assert again.exit_code == pushed.exit_code == 0, (pushed.output, pushed.exception)
     with open_registry(RegistrySettings(), home, store=str(store)) as registry:
-        (version,) = registry.versions("team/x")
-        manifest = registry.manifest(version.manifest_digest)
+        (version,) = registry.adapters.versions("team/x")
+        manifest = registry.versions.manifest(version.manifest_digest)
     assert version.manifest_digest == first  # the same ladder is the same version
     assert kept["manifest_digest"] == run.record.manifest_digest == str(first)
     assert kept["num_train_rows"] == manifest.provenance["num_train_rows"] < 25  # not validation

@@ -14,8 +14,9 @@ import httpx
 
 from hotswap.registry.certificates import certificates
 from hotswap.registry.domain.digests import Descriptor, Digest
-from hotswap.registry.domain.errors import InvalidBundle, StoreUnavailable
+from hotswap.registry.domain.errors import StoreUnavailable
 from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest, UploadOffer
+from hotswap.registry.storage.blobs import read_chunks
 from hotswap.registry.storage.objects import CHUNK_BYTES
 
 _TIMEOUT = httpx.Timeout(60, connect=5)
@@ -49,16 +50,6 @@ def send_directly(offer: Offer, finish: Finish, descriptor: Descriptor, path: Pa
         return False
     finish(descriptor, sent)
     return True
-
-
-def read_chunks(path: Path, size_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The file in pieces of a size; raises InvalidBundle when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(size_bytes):
-                yield chunk
-    except OSError as error:
-        raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_url(url: str) -> Iterator[bytes]:
