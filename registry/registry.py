@@ -34,7 +34,7 @@ from hotswap.registry.events.servers import Servers
 from hotswap.registry.events.webhooks import WebhookSettings, read_states
 from hotswap.registry.ledger.listing import Listing
 from hotswap.registry.ledger.parts import Parts, Surroundings
-from hotswap.registry.ledger.reconcile import Rebuilt
+from hotswap.registry.ledger.reconcile import Rebuilt, Reconciliation
 from hotswap.registry.signing import check_signatures
 from hotswap.registry.storage.format import admit
 from hotswap.registry.storage.objects import ObjectStore
@@ -72,10 +72,11 @@ class Registry:
             freshness_s=freshness_s,
         )
         self._parts = parts = Parts.over(around)
-        self.blobs = StoredBlobs(store, parts.blobs, capabilities)
-        self.versions = VersionVerbs(parts)
+        self.blobs = StoredBlobs(store, parts.content.blobs, capabilities)
+        self._reconciliation = Reconciliation(parts)
+        self.versions = VersionVerbs(parts, self._reconciliation)
         self.adapters = Listing(
-            catalog, parts.versions, parts.states, parts.reconciliation.catch_up
+            catalog, parts.versions, parts.states, self._reconciliation.catch_up
         )
         self.aliases = AliasVerbs(parts)
         self.events = EventVerbs(parts)
@@ -117,11 +118,11 @@ class Registry:
 
     def sync(self) -> None:
         """Bring catalog and events up to date with the store."""
-        self._parts.reconciliation.sync()
+        self._reconciliation.sync()
 
     def rebuild(self) -> Rebuilt:
         """Make the catalog again from the store alone."""
-        return self._parts.reconciliation.rebuild()
+        return self._reconciliation.rebuild()
 
     def delivery(self, settings: WebhookSettings) -> WebhookDelivery:
         """What sends events to webhooks; to be started by one process over the store."""
@@ -135,10 +136,11 @@ class Registry:
 class VersionVerbs:
     """Implements Versions."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, reconciliation: Reconciliation) -> None:
         self._parts = parts
-        self.manifest = parts.manifests.get
-        self.manifest_bytes = parts.manifests.read
+        self._reconciliation = reconciliation
+        self.manifest = parts.content.manifests.get
+        self.manifest_bytes = parts.content.manifests.read
 
     def commit(self, request: PushRequest) -> AdapterVersion:
         name, alias = check_name(request.name), request.alias
@@ -197,7 +199,7 @@ class VersionVerbs:
             check.versions([version])
             check.signatures(parts.records.signature_keys(version.name, version.manifest_digest))
         else:
-            parts.reconciliation.rebuild()  # every record is read, and named when it is damaged
+            self._reconciliation.rebuild()  # every record is read, and named when it is damaged
             check.versions(around.catalog.all_versions())
             check.signatures(parts.records.signature_keys())
             check.moves(

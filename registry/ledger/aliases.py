@@ -10,21 +10,27 @@ from hotswap.registry.recent import Recent
 
 
 class AliasIndex:
-    """Current moves and histories. Invariant: what is older than `freshness_s` is compared with
-    the store again before it is handed out."""
+    """Current moves and histories, and the `versions` that they point to.
+
+    Invariant: what is older than `freshness_s` is compared with the store again before it is
+    handed out.
+    """
 
     def __init__(
         self, records: Records, catalog: Catalog, versions: VersionIndex, freshness_s: float
     ) -> None:
         self._records = records
         self._catalog = catalog
-        self._versions = versions
+        self.versions = versions
         self._recent: Recent[tuple[str, str], AliasMove] = Recent(freshness_s)
 
-    def add(self, move: AliasMove) -> None:
-        """Note a move that this process claimed; it is seen from now on."""
-        self._catalog.add([], [move])
-        self._recent.forget((move.name, move.alias))
+    def claim(self, move: AliasMove) -> bool:
+        """Whether the move's sequence number is now ours; it is seen from now on."""
+        claimed = self._records.claim_move(move)
+        if claimed:
+            self._catalog.add([], [move])
+            self._recent.forget((move.name, move.alias))
+        return claimed
 
     def forget(self) -> None:
         """Compare everything with the store again."""
@@ -34,16 +40,16 @@ class AliasIndex:
         """The current move of every alias of `name` in the store; raises AdapterNotFound."""
         known = self._catalog.move_keys(check_name(name))
         missing = sorted(self._records.move_keys(name) - known)
-        self._versions.catch_up(name, [self._records.move(*key) for key in missing])
+        self.versions.catch_up(name, [self._records.move(*key) for key in missing])
         for _, alias, _ in missing:
             self._recent.forget((name, alias))
-        self._versions.require_adapter(name)
+        self.versions.require_adapter(name)
         return self._catalog.current_moves(name)
 
     def current(self, name: str, alias: str) -> AliasMove | None:
         """The alias's newest move in the store; raises AdapterNotFound."""
         move = self.newest(name, alias)
-        self._versions.require_adapter(name)
+        self.versions.require_adapter(name)
         return move
 
     def newest(self, name: str, alias: str) -> AliasMove | None:
@@ -54,7 +60,7 @@ class AliasIndex:
         """The current move, at most `freshness_s` old; raises AliasNotFound."""
         move = self._recent.get((name, alias)) or self.newest(name, alias)
         if move is None:
-            raise self._versions.no_alias(name, alias)
+            raise self.versions.no_alias(name, alias)
         return move
 
     def history(self, name: str, alias: str) -> list[AliasMove]:
@@ -62,14 +68,18 @@ class AliasIndex:
         self.target(name, alias)
         return self._catalog.history(name, alias)
 
+    def known_history(self, name: str, alias: str) -> list[AliasMove]:
+        """As `history`, from the catalog alone; empty when there is no such alias."""
+        return self._catalog.history(name, alias)
+
     def _look(self, name: str, alias: str) -> AliasMove | None:
         mark = self._recent.mark()
-        pointer = self._versions.pointer(name, alias)
+        pointer = self.versions.pointer(name, alias)
         sequence = pointer.move.sequence + 1 if pointer else 1
         moves = list(self._records.moves_from(name, alias, sequence))
         if moves or pointer is None:
             latest = pointer.latest_number if pointer else None
-            self._versions.catch_up(name, moves, known=latest)
+            self.versions.catch_up(name, moves, known=latest)
         if moves:
             # Whoever looked before the moves were there must not keep what he found.
             self._recent.forget((name, alias))

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 
-from hotswap.registry.access.audit import AuditLog
-from hotswap.registry.bundles.verification import verify_manifest
-from hotswap.registry.clock import Clock
-from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterVersion
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.layout import blob_key, manifest_key
-from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.requests import PushRequest
 from hotswap.registry.domain.signatures import VersionSignature
-from hotswap.registry.ledger.log import EventLog
-from hotswap.registry.ledger.pins import pinned
-from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.content import Content
+from hotswap.registry.ledger.publisher import Publisher
 from hotswap.registry.ledger.states import GONE, VersionStates
 from hotswap.registry.ledger.versions import VersionIndex
-from hotswap.registry.search.facts import facts_of
-from hotswap.registry.storage.blobs import BlobStore, ManifestStore
-from hotswap.registry.storage.objects import ObjectStore
-from hotswap.registry.tasks import Start, Tasks
+from hotswap.registry.tasks import Start
 
 
 class VersionClaims:
@@ -32,29 +21,15 @@ class VersionClaims:
 
     def __init__(
         self,
-        store: ObjectStore,
-        now: Clock,
-        records: Records,
-        catalog: Catalog,
-        blobs: BlobStore,
-        manifests: ManifestStore,
+        content: Content,
         versions: VersionIndex,
         states: VersionStates,
-        events: EventLog,
-        audit: AuditLog,
-        tasks: Tasks,
+        publisher: Publisher,
     ) -> None:
-        self._store = store
-        self._now = now
-        self._records = records
-        self._catalog = catalog
-        self._blobs = blobs
-        self._manifests = manifests
+        self._content = content
         self._versions = versions
         self._states = states
-        self._events = events
-        self._audit = audit
-        self._tasks = tasks
+        self._publisher = publisher
 
     def commit(
         self,
@@ -73,46 +48,43 @@ class VersionClaims:
         name, manifest, by = request.name, request.manifest, request.by
         data = manifest.canonical_json()
         digest = Digest.of(data)
-        version = self._catalog.version_by_digest(name, digest)
+        manifests = self._content.manifests
+        version = self._versions.with_content(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:
-            if self._manifests.heal(digest, data):
-                self._catalog.add([], [], facts=facts_of(version, manifest))
+            if manifests.heal(digest, data):
+                self._versions.add_facts(version, manifest)
             self._keep(signed, by)
             then(version)
             return version
-        keys = [manifest_key(digest), *(blob_key(file.digest) for file in manifest.files)]
-        with self._tasks.together() as start:
-            with pinned(self._store, keys, self._now, start):
-                verify_manifest(manifest, self._blobs, self._tasks)
-                with self._tasks.together() as start_before_claim:
+        with self._publisher.together() as start:
+            with self._content.pinned(manifest, digest, start):
+                with self._publisher.together() as start_before_claim:
                     start_before_claim(self._versions.claim_name, name)
-                    start_before_claim(self._manifests.keep, digest, data)
+                    start_before_claim(manifests.keep, digest, data)
                     self._keep(signed, by)  # no version is seen without them
-                version = self._claim_number(name, manifest, digest, by, start)
+                version = self._claim_number(request, digest, start)
             then(version)
         return version
 
     def _keep(self, signed: Sequence[VersionSignature], by: str) -> None:
         for record in signed:
-            if self._records.keep_signature(record):
-                what = f"{record.name}@{record.manifest_digest}"
-                self._audit.record("sign", what, who=by, after=record.signature.key)
+            if self._versions.keep_signature(record):
+                self._publisher.signature(record, by)
 
-    def _claim_number(
-        self, name: str, manifest: Manifest, digest: Digest, by: str, start: Start
-    ) -> AdapterVersion:
+    def _claim_number(self, request: PushRequest, digest: Digest, start: Start) -> AdapterVersion:
         """The content is stored and pinned: take the next number, or the one it has already.
 
-        What other processes claimed is looked for when the claim is lost, which tells of it.
+        A lost claim says that other processes made versions; only then are these read.
         """
+        name, by = request.name, request.by
         while True:
             # The number before the look: a push of the same manifest that lands between the two
             # takes this number, so that the claim is lost instead of making a second version.
-            number = self._catalog.latest_number(name) + 1
-            version = self._catalog.version_by_digest(name, digest)
+            number = self._versions.next_number(name)
+            version = self._versions.with_content(name, digest)
             if version is not None:
                 self._states.revive(name, version.number, by, "its content was pushed again")
-                self._catalog.add([], [], facts=facts_of(version, manifest))
+                self._versions.add_facts(version, request.manifest)
                 return version
             version = AdapterVersion(
                 name=name,
@@ -121,11 +93,7 @@ class VersionClaims:
                 created_by=by,
                 created_at=datetime.now(UTC),
             )
-            if self._records.claim_version(version):
-                self._catalog.add([version], [], facts=facts_of(version, manifest))
-                self._events.owe([version])  # before any event of a move to it
-                start(self._events.append)
-                what = str(version.ref)
-                start(partial(self._audit.record, "push", what, who=by, after=str(digest)))
+            if self._versions.claim(version, request.manifest):
+                self._publisher.version(version, start)
                 return version
             self._versions.catch_up(name)

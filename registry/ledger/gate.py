@@ -24,7 +24,6 @@ from hotswap.registry.domain.policy import Condition, MovePlan, ReleasePolicy, r
 from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.ledger.aliases import AliasIndex
 from hotswap.registry.ledger.states import VersionStates
-from hotswap.registry.ledger.versions import VersionIndex
 from hotswap.registry.storage.blobs import ManifestStore
 
 
@@ -36,13 +35,12 @@ class ReleaseGate:
         self,
         policy: ReleasePolicy,
         aliases: AliasIndex,
-        versions: VersionIndex,
         states: VersionStates,
         manifests: ManifestStore,
     ) -> None:
         self.policy = policy
         self._aliases = aliases
-        self._versions = versions
+        self._versions = aliases.versions
         self._states = states
         self._manifests = manifests
 

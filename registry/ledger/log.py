@@ -1,9 +1,9 @@
-"""The log of events: appended behind the records they tell of, read from any cursor, awaited.
+"""The log of events: appended behind the records they publish, read from any cursor, awaited.
 
 An event is claimed like every record: created once under the next sequence number. Whoever claims
 a number has read every event before it, so a record that has an event already gets no second one,
-whichever process wrote the first. A crash between a record and its event leaves the event owed;
-the next start appends it.
+whichever process wrote the first. A crash between a record and its event leaves the record without
+one; the next start appends it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hotswap.registry.domain.event import (
     order_of,
     subject_of,
 )
-from hotswap.registry.ledger.news import News
+from hotswap.registry.ledger.backlog import Backlog
 from hotswap.registry.ledger.records import Records
 
 MAX_REMEMBERED = 1024
@@ -49,19 +49,19 @@ class EventLog:
         records: Records,
         catalog: Catalog,
         version: Callable[[str, int], AdapterVersion],
-        news: News,
+        backlog: Backlog,
         *,
         look_s: float = LOOK_S,
     ) -> None:
-        """`version` gives the version a move or a state is about; `news` hears of the records of
-        others that the catalog lacks."""
+        """`version` gives the version a move or a state is about; `backlog` keeps what the records
+        of other processes are about, which the catalog lacks."""
         self._records = records
         self._catalog = catalog
         self._version = version
-        self._news = news
+        self._backlog = backlog
         self._look_s = look_s
         self._writing = threading.RLock()  # held while the end of the log is moved
-        self._owed: deque[EventRecord] = deque()
+        self._pending: deque[EventRecord] = deque()
         self._looked_at = float("-inf")
         self._is_put_back = False
         self._changed = threading.Condition()  # guards what is below
@@ -69,23 +69,23 @@ class EventLog:
         self._recent: OrderedDict[int, Event] = OrderedDict()
         self._num_wakes = 0
 
-    def owe(self, records: Iterable[EventRecord]) -> None:
-        """Note records that are claimed, to be told of before what is owed or appended later."""
-        self._owed.extend(sorted(records, key=order_of))
+    def enqueue(self, records: Iterable[EventRecord]) -> None:
+        """Note claimed records as pending, before what is noted or appended later."""
+        self._pending.extend(sorted(records, key=order_of))
 
     def append(self, records: Iterable[EventRecord] = ()) -> None:
-        """Tell of records that are claimed, and of all that are owed. After StoreUnavailable they
-        stay owed, and are told of by the next call or look of this process, or by the next start
+        """Append the events of claimed records, and of all that are pending. After StoreUnavailable
+        they stay pending; the next call or look of this process appends them, or the next start
         of any.
 
-        The end of the log is not looked for first: if it is not where this process left it, the
-        claim is lost, which tells the same.
+        The end of the log is not looked for first: when it is not where this process left it, the
+        claim is lost, which shows the same.
         """
-        self.owe(records)
+        self.enqueue(records)
         with self._writing:
-            self._tell_owed()
+            self._append_pending()
 
-    def told(self) -> set[str]:
+    def published(self) -> set[str]:
         """The keys of all records that have an event now."""
         with self._writing:
             self._settle()
@@ -93,7 +93,7 @@ class EventLog:
 
     def is_stored(self) -> bool:
         """Whether the last event the catalog knows is still what the store has under its number.
-        It is not when the store was put back to an earlier state, whatever was told since."""
+        It is not when the store was put back to an earlier state, whatever was appended since."""
         return not self._is_put_back and self._holds(self._last())
 
     def look(self) -> None:
@@ -107,7 +107,7 @@ class EventLog:
         with self._writing:
             events = list(self._records.events_from(1))
             keep(events)
-            self._news.tell(self._catalog.unknown(events))
+            self._backlog.add(self._catalog.unknown(events))
             self._is_put_back = False
             with self._changed:
                 self._recent.clear()
@@ -160,13 +160,13 @@ class EventLog:
                 self._writing.release()
 
     def _settle(self) -> None:
-        """Read the log to its end and append what is owed; the caller holds `_writing`."""
+        """Read the log to its end and append what is pending; the caller holds `_writing`."""
         self._read_on()
-        self._tell_owed()
+        self._append_pending()
 
-    def _tell_owed(self) -> None:
-        while self._owed:
-            record = self._owed[0]
+    def _append_pending(self) -> None:
+        while self._pending:
+            record = self._pending[0]
             if not self._catalog.has_event(key_of(record)):
                 version = self._version(*subject_of(record))
                 event = Event.of(self._last() + 1, datetime.now(UTC), record, version)
@@ -174,14 +174,14 @@ class EventLog:
                     self._read_on()
                     continue
                 self._keep([event])
-            self._owed.popleft()
+            self._pending.popleft()
 
     def _read_on(self) -> None:
         looked_at = time.monotonic()
         events = list(self._records.events_from(self._last() + 1))
         if events:
             self._is_put_back |= not self._holds(self._last())
-            self._news.tell(self._catalog.unknown(events))
+            self._backlog.add(self._catalog.unknown(events))
         self._keep(events)
         self._looked_at = looked_at
 
@@ -191,7 +191,7 @@ class EventLog:
             return True
         try:
             stored = next(self._records.events_from(last), None)
-        except BlobCorrupted:  # whoever reads it is told
+        except BlobCorrupted:  # whoever reads it gets the error
             return False
         with self._changed:
             known = self._recent.get(last, stored)

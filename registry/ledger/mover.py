@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from hotswap.registry.access.audit import AuditLog
-from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AliasMove
 from hotswap.registry.domain.moves import (
     check_expected,
@@ -19,12 +15,9 @@ from hotswap.registry.domain.moves import (
 from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.ledger.aliases import AliasIndex
 from hotswap.registry.ledger.gate import ReleaseGate
-from hotswap.registry.ledger.log import EventLog
-from hotswap.registry.ledger.records import Records
+from hotswap.registry.ledger.publisher import Publisher
 from hotswap.registry.ledger.states import VersionStates
-from hotswap.registry.ledger.versions import VersionIndex
 from hotswap.registry.signing import check_move
-from hotswap.registry.tasks import Tasks
 
 
 class AliasMover:
@@ -32,26 +25,13 @@ class AliasMover:
     nothing came between the judgement and the move."""
 
     def __init__(
-        self,
-        records: Records,
-        catalog: Catalog,
-        aliases: AliasIndex,
-        versions: VersionIndex,
-        states: VersionStates,
-        gate: ReleaseGate,
-        events: EventLog,
-        audit: AuditLog,
-        tasks: Tasks,
+        self, aliases: AliasIndex, states: VersionStates, gate: ReleaseGate, publisher: Publisher
     ) -> None:
-        self._records = records
-        self._catalog = catalog
         self._aliases = aliases
-        self._versions = versions
+        self._versions = aliases.versions
         self._states = states
         self._gate = gate
-        self._events = events
-        self._audit = audit
-        self._tasks = tasks
+        self._publisher = publisher
 
     def move(self, request: MoveRequest) -> AliasMove:
         """Judges again, against the new current move, until the claim is won or refused."""
@@ -80,7 +60,7 @@ class AliasMover:
         check_expected(request, current)
         check_sequence(request, current)
         target = rollback_target(
-            self._catalog.history(name, alias),
+            self._aliases.known_history(name, alias),
             request.to,
             lambda number: self._states.is_movable(name, number),
         )
@@ -94,21 +74,7 @@ class AliasMover:
         return move
 
     def _claim(self, move: AliasMove, action: str) -> bool:
-        claimed = self._records.claim_move(move)
+        claimed = self._aliases.claim(move)
         if claimed:
-            self._aliases.add(move)
-            record = partial(
-                self._audit.record,
-                action,
-                f"{move.name}@{move.alias}",
-                who=move.moved_by,
-                before=move.from_number,
-                after=move.to_number,
-                why=move.why,
-            )
-            self._events.owe([move])  # also if what follows fails
-            with self._tasks.together() as start:
-                start(self._events.append)
-                start(self._states.keep, move)
-                record()
+            self._publisher.move(move, action, self._states.keep)
         return claimed

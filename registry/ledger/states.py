@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from hotswap.registry.access.audit import AuditLog
 from hotswap.registry.database.catalog import Catalog
-from hotswap.registry.domain.adapters import AdapterRef, AliasMove, StateVerb, VersionState
+from hotswap.registry.domain.adapters import AliasMove, StateVerb, VersionState
 from hotswap.registry.domain.errors import Conflict, VersionDeleted, VersionInUse, VersionYanked
 from hotswap.registry.domain.requests import StateRequest
-from hotswap.registry.ledger.log import EventLog
+from hotswap.registry.ledger.publisher import Publisher
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.recent import Recent
 
@@ -50,14 +49,12 @@ class VersionStates:
         catalog: Catalog,
         freshness_s: float,
         aliases: Callable[[str], Iterable[AliasMove]],
-        audit: AuditLog,
-        events: EventLog,
+        publisher: Publisher,
     ) -> None:
         self._records = records
-        self._audit = audit
         self._catalog = catalog
         self._aliases = aliases
-        self._events = events
+        self._publisher = publisher
         self._recent: Recent[tuple[str, int], State] = Recent(freshness_s)
 
     def forget(self) -> None:
@@ -162,8 +159,7 @@ class VersionStates:
         if not self._records.claim_state(state):
             return None
         self._add([state])
-        self._events.append([state])
-        audit_state(self._audit, action, current, state)
+        self._publisher.state(current, state, action)
         return state
 
     def look(self, name: str, number: int) -> VersionState | None:
@@ -195,19 +191,6 @@ def next_state(
         changed_by=by,
         changed_at=datetime.now(UTC),
         why=why,
-    )
-
-
-def audit_state(
-    audit: AuditLog, action: str, before: VersionState | None, after: VersionState
-) -> None:
-    audit.record(
-        action,
-        str(AdapterRef(after.name, number=after.number)),
-        who=after.changed_by,
-        before=_state(before),
-        after=after.state,
-        why=after.why,
     )
 
 

@@ -12,24 +12,24 @@ from hotswap.registry.ledger.records import Records
 
 class LogTail:
     """The log behind the end it had when this was made. Invariant: each record that was claimed
-    since then gets one event, whoever tells of it; an earlier one must not be told of here."""
+    since then gets one event, whoever appends it; an earlier one must not be appended here."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._end = _end_of(records)
-        self._told: set[str] = set()
+        self._published: set[str] = set()
 
     def append(self, record: EventRecord, version: AdapterVersion) -> None:
-        """Tell of a record that was just claimed; `version` is the one it is about."""
+        """Append the event of a record that was just claimed; `version` is what it is about."""
         while True:
             for event in self._records.events_from(self._end + 1):
-                self._told.add(event.record_key)
+                self._published.add(event.record_key)
                 self._end = event.sequence
-            if key_of(record) in self._told:
+            if key_of(record) in self._published:
                 return
             event = Event.of(self._end + 1, datetime.now(UTC), record, version)
             if self._records.claim_event(event):
-                self._told.add(event.record_key)
+                self._published.add(event.record_key)
                 self._end = event.sequence
                 return
 

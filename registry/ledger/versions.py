@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.database.rows import Pointer
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
+from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import (
     AdapterNotFound,
     AliasNotFound,
@@ -14,9 +15,12 @@ from hotswap.registry.domain.errors import (
     VersionNotFound,
     there_is,
 )
+from hotswap.registry.domain.manifest import Manifest
+from hotswap.registry.domain.signatures import VersionSignature
 from hotswap.registry.ledger.reading import FactReader
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.recent import Recent
+from hotswap.registry.search.facts import facts_of
 
 
 class VersionIndex:
@@ -49,6 +53,25 @@ class VersionIndex:
         versions = list(self._records.versions_from(name, known + 1))
         if versions or moves:
             self._catalog.add(versions, moves, facts=self._facts.read(versions))
+
+    def claim(self, version: AdapterVersion, manifest: Manifest) -> bool:
+        """Whether the version's number is now ours; its row and its facts are in the catalog."""
+        claimed = self._records.claim_version(version)
+        if claimed:
+            self._catalog.add([version], [], facts=facts_of(version, manifest))
+        return claimed
+
+    def add_facts(self, version: AdapterVersion, manifest: Manifest) -> None:
+        """Index what a version's manifest says, which was not readable before."""
+        self._catalog.add([], [], facts=facts_of(version, manifest))
+
+    def keep_signature(self, record: VersionSignature) -> bool:
+        """Store the signature; False when it was there."""
+        return self._records.keep_signature(record)
+
+    def with_content(self, name: str, digest: Digest) -> AdapterVersion | None:
+        """The version of `name` that has this manifest, as far as the catalog knows."""
+        return self._catalog.version_by_digest(name, digest)
 
     def pointer(self, name: str, alias: str) -> Pointer | None:
         """Where the catalog says that the alias points; its version is not asked for again."""
@@ -102,7 +125,7 @@ class VersionIndex:
 
     def _known(self, ref: AdapterRef) -> AdapterVersion | None:
         if ref.digest is not None:
-            return self._catalog.version_by_digest(ref.name, ref.digest)
+            return self.with_content(ref.name, ref.digest)
         assert ref.number is not None
         return self._numbered(ref.name, ref.number)
 

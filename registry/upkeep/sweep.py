@@ -40,8 +40,9 @@ from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.events.servers import read_servers
 from hotswap.registry.ledger.pins import MARGIN, announced, read_notes
+from hotswap.registry.ledger.publisher import audit_state
 from hotswap.registry.ledger.records import Records
-from hotswap.registry.ledger.states import audit_state, next_state
+from hotswap.registry.ledger.states import next_state
 from hotswap.registry.ledger.tail import LogTail
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 

@@ -1,4 +1,4 @@
-"""What events of other processes told of and this catalog lacks, until somebody needs it. Pure."""
+"""Which records of other processes the catalog lacks, until somebody needs them. Pure."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Subject(NamedTuple):
     number: int | None = None
 
 
-class News:
+class Backlog:
     """Invariant: one entry a name, alias and version, however many events. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subjects: dict[Subject, None] = {}  # in the order they came
 
-    def tell(self, events: Iterable[Event]) -> None:
-        """These events are of records that the catalog lacks."""
+    def add(self, events: Iterable[Event]) -> None:
+        """Note what events are about whose records the catalog lacks."""
         self.put(map(_subject, events))
 
     def put(self, subjects: Iterable[Subject]) -> None:
