@@ -61,7 +61,7 @@ def main() -> None:
     for turn in range(arguments.rounds + 1):  # the first one fills caches and is not counted
         for case, step in steps.items():
             for name in arguments.levels:
-                model._engine.level = LEVELS[name]
+                model.engine.level = LEVELS[name]
                 start = time.perf_counter()
                 model.forward(step)
                 if turn:

@@ -116,6 +116,11 @@ class AdapterCache(Generic[AdapterT]):
         """What the adapters in memory take."""
         return self._num_bytes
 
+    @property
+    def num_in_memory(self) -> int:
+        with self._lock:
+            return len(self._memory)
+
     def held(self) -> set[Digest]:
         """What is in memory, on its way there, or in the line."""
         with self._lock:

@@ -60,6 +60,10 @@ class Follower:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Deregister, which also ends the wait for events at the registry."""
         self._stopping.set()
@@ -68,7 +72,7 @@ class Follower:
             self._thread.join(JOIN_S)
             if not is_deregistered:
                 return  # the thread is not waiting at a registry that nobody reaches
-            if not self._thread.is_alive():
+            if not self.is_running:
                 break
         self._deregister()  # a report may have crossed the first one
 

@@ -87,6 +87,7 @@ class Engine(Generic[AdapterT]):
         and when others have that no step gave."""
         self._runner = runner
         self._adapters = adapters
+        self.limits = limits
         self._scheduler = Scheduler(limits)
         self._slots = SlotTable(max_loras)
         self._max_num_waiting = max_num_waiting

@@ -28,6 +28,11 @@ class VirtualCounters:
     def num_active(self) -> int:
         return len(self._served)
 
+    @property
+    def num_remembered(self) -> int:
+        """Accounts that are not active and may still be ahead."""
+        return len(self._left)
+
     def served(self, account: Hashable) -> float:
         return self._served[account]
 

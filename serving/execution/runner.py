@@ -38,37 +38,35 @@ class ModelRunner:
 
     def __init__(self, model: Model, *, probe_tolerance: float, max_probe_rows: int = 64) -> None:
         """Probes are replayed in steps of at most `max_probe_rows` tokens."""
-        self._model = model
-        self._max_probe_rows = min(max_probe_rows, model.max_rows)
+        self.model = model
+        self.max_probe_rows = min(max_probe_rows, model.max_rows)
         self._probe_tolerance = probe_tolerance
         self._choosers: dict[int, Chooser] = {}
 
     def attach(self) -> None:
-        self._model.attach()
+        self.model.attach()
 
     def prepare(self, adapter: LoraWeights) -> PreparedAdapter:
         """Callable from any thread; raises NotServable when a matrix does not fit the base's."""
-        return PreparedAdapter(self._model.prepare(adapter), adapter.probes)
+        return PreparedAdapter(self.model.prepare(adapter), adapter.probes)
 
     @torch.inference_mode()
     def load(self, slot: int, adapter: PreparedAdapter) -> None:
         """Raises NotServable when a matrix does not fit the base's layer."""
-        self._model.load(slot, adapter.form)
+        self.model.load(slot, adapter.form)
 
     def try_out(self, slot: int, adapter: PreparedAdapter) -> Iterator[None] | None:
         """Replays the adapter's probes, one forward pass an item; None when it has none. Raises
         ProbeMismatch when they do not agree with what was recorded."""
         if not adapter.probes:
             return None
-        return replay(
-            self._model, slot, adapter.probes, self._probe_tolerance, self._max_probe_rows
-        )
+        return replay(self.model, slot, adapter.probes, self._probe_tolerance, self.max_probe_rows)
 
     @torch.inference_mode()
     def execute(self, batch: Batch) -> list[list[NextToken]]:
         """What each work gives, in the batch's order: the next tokens when it samples."""
         works = sorted(batch.works, key=lambda w: (not w.is_decode, w.sequence.slots))
-        output = self._model.forward(self._pack(works))
+        output = self.model.forward(self.pack(works))
         chosen: dict[int, list[NextToken]] = {}
         row = 0
         for work in works:
@@ -96,7 +94,7 @@ class ModelRunner:
     def release(self, sequence: Sequence) -> None:
         self._choosers.pop(sequence.id, None)
 
-    def _pack(self, works: list[Work]) -> StepInput:
+    def pack(self, works: list[Work]) -> StepInput:
         token_ids: list[int] = []
         segments: list[Segment] = []
         wanted: list[int] = []

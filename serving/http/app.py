@@ -59,7 +59,7 @@ class Serving:
         quantization = placement.quantization
         model = make_model(settings, placement, self.base)
         _use_one_thread()  # here and wherever adapters are read: see Model.attach
-        self._runner = ModelRunner(
+        self.runner = ModelRunner(
             model,
             probe_tolerance=settings.probe_tolerance or PROBE_TOLERANCES[quantization],
             max_probe_rows=settings.prefill_chunk,
@@ -76,7 +76,7 @@ class Serving:
         )
         deliveries = Deliveries()
         self.engine: Engine[PreparedAdapter] = Engine(
-            self._runner,
+            self.runner,
             self.adapters,
             _limits(settings, model),
             max_loras=model.room.num_slots,
@@ -114,7 +114,7 @@ class Serving:
     def _read(self, path: Path, manifest: Manifest) -> PreparedAdapter:
         prompt = manifest.prompt or self.base.prompt_format()
         check_text(manifest.probes, prompt, self.base.tokenizer)
-        return self._runner.prepare(read_lora_weights(path, manifest.lora, manifest.probes))
+        return self.runner.prepare(read_lora_weights(path, manifest.lora, manifest.probes))
 
     def start(self) -> None:
         if self.request_log is not None:

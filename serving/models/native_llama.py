@@ -68,7 +68,7 @@ class NativeLlama:
 
         Raises BaseNotFound, KernelsMissing, OSError when the system gives no memory or threads, or
         ValueError when `unsupported` names a reason."""
-        self._shape = shape = Shape.of(base)
+        self.shape = shape = Shape.of(base)
         if reason := unsupported(shape):
             raise ValueError(reason)
         self.room = room
@@ -85,7 +85,7 @@ class NativeLlama:
         embedding = weights.embedding
         if embedding.dtype != torch.bfloat16:
             embedding = embedding.float()
-        self._num_embedded = len(embedding)
+        self.num_embedded = len(embedding)
         layers = (layout.Layer * shape.num_layers)()
         for index in range(shape.num_layers):
             self._fill_layer(layers[index], weights, index, self.spare_pages.stop)
@@ -109,10 +109,10 @@ class NativeLlama:
         )
         self._kept.append(layers)
         self._logits = torch.empty(0, self._model.head.n)
-        self._engine = Engine(
+        self.engine = Engine(
             self._model, max_entries=MAX_STACKED * max_rows, num_threads=num_threads
         )
-        self.keys_per_row = shape.weights_per_key / KEY_PRICE[self._engine.level]
+        self.keys_per_row = shape.weights_per_key / KEY_PRICE[self.engine.level]
         self._slots: list[NativeAdapter | None] = [None] * (room.num_slots + 1)
 
     def _address(self, tensor: Tensor) -> int:
@@ -123,7 +123,7 @@ class NativeLlama:
     def _fill_layer(
         self, layer: layout.Layer, weights: BaseWeights, index: int, num_pages: int
     ) -> None:
-        shape, name = self._shape, f"model.layers.{index}"
+        shape, name = self.shape, f"model.layers.{index}"
         layer.attention_norm = self._address(weights[f"{name}.input_layernorm.weight"].float())
         layer.mlp_norm = self._address(weights[f"{name}.post_attention_layernorm.weight"].float())
         if shape.has_qk_norm:
@@ -161,12 +161,12 @@ class NativeLlama:
         torch.set_num_threads(1)
 
     def prepare(self, adapter: LoraWeights) -> NativeAdapter:
-        return pack_adapter(self._shape, adapter, partial(self._dora_factors, adapter))
+        return pack_adapter(self.shape, adapter, partial(self._dora_factors, adapter))
 
     def _dora_factors(self, adapter: LoraWeights, number: int) -> Tensor:
         """For each output (n,) of a fused layer, with the base's weights as they are served."""
         layer, whole = divmod(number, len(LINEARS))
-        _, widths = self._shape.widths(LINEARS[whole])
+        _, widths = self.shape.widths(LINEARS[whole])
         factors = torch.ones(sum(widths))
         end = 0
         for part, num in zip(FUSED[LINEARS[whole]], widths, strict=True):
@@ -183,14 +183,14 @@ class NativeLlama:
     @torch.inference_mode()
     def forward(self, step: StepInput) -> StepOutput:
         num_rows, num_wanted = len(step.token_ids), len(step.wanted)
-        _require_room(step, self.max_rows, self._num_embedded)
+        _require_room(step, self.max_rows, self.num_embedded)
         if num_wanted > len(self._logits):
             self._logits = torch.empty(num_wanted, self._model.head.n)
         token_ids = (ctypes.c_int32 * num_rows)(*step.token_ids)
         best = (ctypes.c_int32 * num_wanted)()
         wanted = (ctypes.c_int32 * num_wanted)(*step.wanted)
         groups, low_width = self._groups(step)
-        self._engine.step(
+        self.engine.step(
             layout.Step(
                 token_ids=ctypes.addressof(token_ids),
                 segments=_segments(step),
@@ -205,7 +205,7 @@ class NativeLlama:
                 low_width=low_width,
             )
         )
-        return StepOutput(self._logits[:num_wanted, : self._shape.vocab], list(best))
+        return StepOutput(self._logits[:num_wanted, : self.shape.vocab], list(best))
 
     def _groups(self, step: StepInput) -> tuple[ctypes.Array[layout.LoraGroup], int]:
         """What the step's adapters do, and the widest of their layers."""

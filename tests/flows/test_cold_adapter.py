@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.registry import Registry
-from hotswap.serving.adapters.lora import LoraWeights
 from hotswap.serving.http.app import Serving
 from tests.serving.conftest import push_adapter
 from tests.serving.test_engine import Inbox
@@ -17,17 +18,20 @@ TIMEOUT_S = 30
 
 
 def test_running_requests_go_on_while_an_adapter_is_fetched(
-    serving: Serving, registry: Registry, adapter_dirs: list[Path]
+    serving: Serving,
+    registry: Registry,
+    adapter_dirs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest: Digest = push_adapter(registry, "team/cold", adapter_dirs[0]).manifest_digest
     may_arrive = threading.Event()
-    read = serving.adapters._read
+    open_blob = registry.open_blob
 
-    def read_when_allowed(directory: Path, manifest: Manifest) -> LoraWeights:
+    def open_when_allowed(digest: Digest) -> Iterator[bytes]:
         assert may_arrive.wait(TIMEOUT_S)
-        return read(directory, manifest)
+        return open_blob(digest)
 
-    serving.adapters._read = read_when_allowed
+    monkeypatch.setattr(registry, "open_blob", open_when_allowed)
     serving.start()
     try:
         running, cold = Inbox(max_tokens=300), Inbox(digest, max_tokens=5)

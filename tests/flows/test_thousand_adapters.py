@@ -61,8 +61,7 @@ def test_no_request_fails_the_bounds_hold_and_answers_are_those_alone(
         for inbox in inboxes:
             assert inbox.last().error is None
             assert len(serving.engine.health()["loaded_adapters"]) <= 8
-            with serving.adapters._lock:
-                assert len(serving.adapters._memory) <= 32
+            assert serving.adapters.num_in_memory <= 32
     finally:
         serving.stop()
     runner = make_runner(Kernels.NATIVE, Quantization.INT8)

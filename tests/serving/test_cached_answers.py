@@ -41,7 +41,7 @@ class Recorded:
 
     def __init__(self, runner: ModelRunner) -> None:
         self.runner = runner
-        self._model = runner._model
+        self._model = runner.model
         self._logits: dict[int, list[Tensor]] = {}
 
     def run(self, requests: list[Request], limits: Limits) -> tuple[Scheduler, list[Sequence]]:

@@ -122,7 +122,7 @@ def test_counters_of_accounts_that_are_gone_are_bounded() -> None:
         counters.enter(account)
         counters.leave(account)
     assert counters.num_active == 0
-    assert len(counters._left) == MAX_REMEMBERED
+    assert counters.num_remembered == MAX_REMEMBERED
 
 
 def test_on_the_real_engine_a_flood_does_not_hold_up_another_adapter(

@@ -176,7 +176,7 @@ def test_stop_says_goodbye_and_ends_the_wait_at_the_registry(world: World) -> No
         pass
     world.follower.stop()
     assert world.operator.events.servers() == []
-    assert not world.follower._thread.is_alive()
+    assert not world.follower.is_running
 
 
 def test_stop_ends_also_without_the_registry(world: World) -> None:
@@ -184,4 +184,4 @@ def test_stop_ends_also_without_the_registry(world: World) -> None:
     with pytest.raises(HotswapError):
         world.operator.adapters.all()
     world.follower.stop()
-    assert not world.follower._thread.is_alive()
+    assert not world.follower.is_running

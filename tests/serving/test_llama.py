@@ -22,7 +22,7 @@ RTOL = 1e-4
 def logits_of(runner: ModelRunner, works: list[Work]) -> torch.Tensor:
     """(num_works, vocab), in the order of `works` as the runner packs them."""
     place([work.sequence for work in works if not work.sequence.pages])
-    return runner._model.forward(runner._pack(works)).logits
+    return runner.model.forward(runner.pack(works)).logits
 
 
 def prefill(sequence: Sequence) -> Work:

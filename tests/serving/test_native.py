@@ -68,7 +68,7 @@ def with_adapters(model: Model, adapter_dirs: list[Path]) -> Model:
 
 
 def use_level(model: NativeLlama, level: int) -> None:
-    model._engine.level = level
+    model.engine.level = level
 
 
 def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -233,7 +233,7 @@ def test_an_adapter_costs_its_own_weights_and_at_most_a_tenth_more(
 ) -> None:
     modules = {}
     for name in LINEARS:
-        num_in, widths = native._shape.widths(name)
+        num_in, widths = native.shape.widths(name)
         for part, num_out in zip(FUSED[name], widths, strict=True):
             for layer in range(2):
                 modules[f"model.layers.{layer}.{part}"] = (
@@ -250,7 +250,7 @@ def test_a_step_that_would_write_elsewhere_is_refused(native: NativeLlama) -> No
         native.forward(whole([[5] * 257], []))
     with pytest.raises(ValueError, match="8 pages do not cover"):
         native.forward(whole([[5] * 129], []))
-    num_words = native._num_embedded
+    num_words = native.num_embedded
     for wrong in (-1, num_words):
         with pytest.raises(ValueError, match=f"the base's are 0 to {num_words - 1}"):
             native.forward(whole([[5, wrong]], []))
@@ -307,7 +307,7 @@ def test_a_steps_bound_counts_the_keys_that_layers_without_a_window_read(
     native: NativeLlama, serving: Serving
 ) -> None:
     smollm2 = replace(
-        native._shape,
+        native.shape,
         hidden=576,
         num_heads=9,
         num_kv_heads=3,
@@ -320,5 +320,5 @@ def test_a_steps_bound_counts_the_keys_that_layers_without_a_window_read(
     assert smollm2.weights_per_key == 106_168_320 / (30 * 2 * 576)
     assert replace(smollm2, windows=(0, 512) * 15).weights_per_key == 2 * smollm2.weights_per_key
     assert replace(smollm2, windows=(512,) * 30).weights_per_key == math.inf
-    model = serving._runner._model
-    assert serving.engine._scheduler.limits.keys_per_row == model.keys_per_row < math.inf
+    model = serving.runner.model
+    assert serving.engine.limits.keys_per_row == model.keys_per_row < math.inf

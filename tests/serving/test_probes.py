@@ -64,7 +64,7 @@ def disagreement_of(
 ) -> float:
     with torch.inference_mode():
         runner.load(1, runner.prepare(weights))
-        running = disagreement(runner._model, 1, probes, max_rows)
+        running = disagreement(runner.model, 1, probes, max_rows)
         while True:
             try:
                 next(running)
@@ -84,7 +84,7 @@ def test_probes_agree_however_they_share_steps_and_pages(
     probes: tuple[Probe, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, weights = runner._model, load_adapter(adapter_dirs[0])
+    model, weights = runner.model, load_adapter(adapter_dirs[0])
     longest = max(len(probe.token_ids) for probe in probes)
     all_pages = model.spare_pages
     for num_pages in (num_pages_of(longest), num_pages_of(longest) + 1, len(all_pages)):
@@ -116,7 +116,7 @@ def test_the_pages_in_which_probes_begin_alike_are_computed_once(
     system: Message = {"role": "system", "content": "one two three four five six seven " * 4}
     prompts = prompts_of(tiny_base, system)
     probes = record_probes(load_with_peft(tiny_base, adapter_dirs[0]), prompts)
-    model, rows = runner._model, list[int]()
+    model, rows = runner.model, list[int]()
     forward = model.forward
 
     def recorded(step: StepInput) -> StepOutput:
@@ -199,7 +199,7 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = serving._runner._model
+    model = serving.runner.model
     forward, steps = model.forward, []
 
     def recorded(step: StepInput) -> StepOutput:
@@ -225,7 +225,7 @@ def test_a_running_stream_waits_for_one_step_of_a_replay_at_a_time(
     finally:
         serving.stop()
     num_tokens = sum(len(probe.token_ids) for probe in probes)
-    assert steps.count("replay") == -(-num_tokens // serving._runner._max_probe_rows) > 3
+    assert steps.count("replay") == -(-num_tokens // serving.runner.max_probe_rows) > 3
     assert ("replay", "replay") not in set(pairwise(steps))
 
 

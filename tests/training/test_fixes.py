@@ -240,7 +240,7 @@ def test_two_normalisers_together_do_what_both_do() -> None:
 
 
 async def prompt_ids_of(engine: FreshEngine, target: Target, request: ChatRequest) -> list[int]:
-    generation = engine._serving.inference.start_chat(target, request)
+    generation = engine.serving.inference.start_chat(target, request)
     generation.close()
     return generation.prompt_ids
 

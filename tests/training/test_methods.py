@@ -117,7 +117,7 @@ def engine_logits(base: BaseDirectory, directory: Path, prompt_ids: list[int]) -
     runner.load(1, runner.prepare(load_adapter(directory)))
     sequence: Sequence = make_sequence(prompt_ids, slot=1)
     place([sequence])
-    return runner._model.forward(runner._pack([Work(sequence, 0, len(prompt_ids))])).logits[0]
+    return runner.model.forward(runner.pack([Work(sequence, 0, len(prompt_ids))])).logits[0]
 
 
 @each_method

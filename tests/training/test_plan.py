@@ -74,13 +74,12 @@ def test_the_planned_bytes_are_those_of_a_real_step(
     weights.gather()
     gradients += size_of(weights.gradients)
     weights.step(0.0)
-    moments = [m for state in weights._adamw.state.values() for m in list(state.values())]
-    moments = [moment for moment in moments if moment.ndim]
+    state = [tensor for tensor in weights.state().values() if tensor.ndim]  # no step counts
 
     memory = make_plan(base, spec, rows).memory
 
     assert memory.gradients_bytes == gradients
-    assert memory.optimizer_bytes == size_of([*weights._masters, *moments])
+    assert memory.optimizer_bytes == size_of(state)
     held = size_of(list(adapted.model.parameters()))
     if method == "qlora":  # its scales are no parameters
         states = [m.weight.quant_state for m in adapted.model.modules() if is_nf4(m)]

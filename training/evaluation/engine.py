@@ -97,7 +97,7 @@ class FreshEngine:
     def __init__(
         self, serving: Serving, registry: AdapterRegistry, work: Path, max_num_seqs: int
     ) -> None:
-        self._serving = serving
+        self.serving = serving
         self._registry = registry
         self._work = work
         self._max_num_seqs = max_num_seqs
@@ -105,21 +105,21 @@ class FreshEngine:
     @property
     def max_model_len(self) -> int:
         """Tokens of the context: a prompt and its answer together."""
-        return self._serving.inference.max_model_len
+        return self.serving.inference.max_model_len
 
     @property
     def quantization(self) -> str:
         """How the base's weights are kept."""
-        return str(self._serving.health()["quantization"])
+        return str(self.serving.health()["quantization"])
 
     def base(self, prompt: PromptFormat | None = None) -> Target:
         """The base alone, asked in its own prompt format or in another, such as an adapter's."""
-        return Target(prompt or self._serving.base.prompt_format())
+        return Target(prompt or self.serving.base.prompt_format())
 
     def load(self, directory: Path) -> Target:
         """A PEFT directory; raises what reading, pushing and resolving it raises."""
         bundle = Bundle.read(directory)
-        known = bundle.metadata.base or self._serving.base.fingerprint()
+        known = bundle.metadata.base or self.serving.base.fingerprint()
         return self._push(bundle, bundle.manifest(base=known))
 
     def load_version(self, registry: AdapterRegistry, ref: AdapterRef) -> Target:
@@ -173,13 +173,13 @@ class FreshEngine:
         started = time.perf_counter()
         request = ChatRequest.model_validate(
             {
-                "model": target.model or self._serving.base.model_id,
+                "model": target.model or self.serving.base.model_id,
                 "messages": conversation,
                 "temperature": 0,
                 "max_tokens": max_tokens,
             }
         )
-        generation = self._serving.inference.start_chat(target, request)
+        generation = self.serving.inference.start_chat(target, request)
         text, reason = "", ""
         try:
             async for piece in generation.pieces():
@@ -198,7 +198,7 @@ class FreshEngine:
     async def _likelihood(self, row: Row, target: Target) -> Likelihood:
         request = CompletionRequest.model_validate(
             {
-                "model": target.model or self._serving.base.model_id,
+                "model": target.model or self.serving.base.model_id,
                 "prompt": list(row.ids),
                 "temperature": 0,
                 "max_tokens": 1,
@@ -206,7 +206,7 @@ class FreshEngine:
                 "logprobs": 1,
             }
         )
-        (generation,) = self._serving.inference.start_completion(target, request)
+        (generation,) = self.serving.inference.start_completion(target, request)
         try:
             async for _ in generation.pieces():
                 pass
@@ -224,7 +224,7 @@ class FreshEngine:
         version: AdapterVersion = push(
             self._registry, _NAME, bundle, manifest, by="evaluation", allow_no_effect=True
         )
-        return self._serving.inference.resolver.resolve(str(version.ref))
+        return self.serving.inference.resolver.resolve(str(version.ref))
 
 
 async def _in_turns(
