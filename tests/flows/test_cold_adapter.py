@@ -25,13 +25,13 @@ def test_running_requests_go_on_while_an_adapter_is_fetched(
 ) -> None:
     digest: Digest = push_adapter(registry, "team/cold", adapter_dirs[0]).manifest_digest
     may_arrive = threading.Event()
-    open_blob = registry.open_blob
+    open_blob = registry.blobs.open
 
     def open_when_allowed(digest: Digest) -> Iterator[bytes]:
         assert may_arrive.wait(TIMEOUT_S)
         return open_blob(digest)
 
-    monkeypatch.setattr(registry, "open_blob", open_when_allowed)
+    monkeypatch.setattr(registry.blobs, "open", open_when_allowed)
     serving.start()
     try:
         running, cold = Inbox(max_tokens=300), Inbox(digest, max_tokens=5)
