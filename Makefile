@@ -1,6 +1,7 @@
 # make demo    the main job on the real base: train, push, serve, release, roll back
 # make test    every test
-# make check   formatting, lint, types
+# make check   formatting, lint, types, walls
+# make map     the map in ARCHITECTURE.md
 # All of them set up .venv first; nothing else needs to be installed (Python 3.11+, gcc).
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ C_SOURCES := $(wildcard serving/native/src/*.[ch] tests/serving/native/*.c)
 
 export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format map clean
 
 demo: $(VENV)/.training
 	$(BIN)/python examples/demo.py
@@ -47,6 +48,10 @@ $(VENV)/.training: pyproject.toml constraints.txt $(wildcard serving/native/src/
 $(VENV)/.dev: $(VENV)/.training
 	$(PIP) --editable '.[dev]'
 	touch $@
+
+# The files' sentences in ARCHITECTURE.md, from their docstrings.
+map:
+	$(PYTHON) docs/architecture_map.py
 
 clean:
 	rm -rf $(VENV) .hotswap build *.egg-info
