@@ -15,7 +15,7 @@ from hotswap.registry.commands.tables import print_json, print_table
 from hotswap.registry.commands.times import time_parameter, time_text
 from hotswap.registry.connect import signing
 from hotswap.registry.domain.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
-from hotswap.registry.domain.errors import InvalidReference
+from hotswap.registry.domain.errors import Forbidden, InvalidReference
 from hotswap.registry.domain.moves import served_at
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest
@@ -73,10 +73,21 @@ def set_alias(
             return
         if wait:
             require_waitable(registry)
+        before = _current(registry, name, alias_name)
         move = signing(registry, sign_key).aliases.move(request)
-        _finish(
-            registry, move, f"points to version {move.to_number}", wait, timeout_s, as_json=as_json
-        )
+        text = f"points to version {move.to_number}"
+        if before == move.sequence:
+            text += f" already, since {time_text(move.moved_at)}; nothing was changed"
+        _finish(registry, move, text, wait, timeout_s, as_json=as_json)
+
+
+def _current(registry: AdapterRegistry, name: str, alias: str) -> int | None:
+    """The number of the alias's last move; None for none, or for a token that may only move."""
+    try:
+        moves = registry.aliases.all(name)
+    except Forbidden:
+        return None
+    return next((move.sequence for move in moves if move.alias == alias), None)
 
 
 @click.command(epilog=example("hotswap alias history team/sql@prod"))

@@ -177,6 +177,43 @@ def test_filter_lists_the_versions_it_holds_for(shell: Shell) -> None:
     assert "column 13" in shell.fails("ls", "b", "--filter", "metrics.em >")
 
 
+def test_move_that_changes_nothing_says_so(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "a")
+    assert shell.ok("alias", "set", "a@prod", "1") == "a@prod points to version 1\n"
+    assert "already, since 2" in shell.ok("alias", "set", "a@prod", "1")
+    assert len(json.loads(shell.ok("alias", "history", "a@prod", "--json"))) == 1
+
+
+def test_list_takes_a_pattern_and_all_below_a_folder(shell: Shell) -> None:
+    make_bundle(shell.root / "v1")
+    for name in ("a", "team/sql", "team/text", "teams"):
+        shell.ok("push", "v1", name)
+
+    def names(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in shell.ok("ls", *arguments).splitlines()[1:]]
+
+    assert names("team/") == names("team/*") == ["team/sql", "team/text"]
+    assert names("team*", "--limit", "2") == ["team/sql", "team/text"]
+    assert names("team/", "--filter", "number = 1") == ["team/sql:1", "team/text:1"]
+    assert "not an adapter name" in shell.fails("ls", "Team/")
+
+
+def test_list_sorts_versions_and_shows_their_size_and_metrics(shell: Shell) -> None:
+    for seed, metric in ((1, "0.5"), (2, "0.9"), (3, "0.7")):
+        make_bundle(shell.root / f"v{seed}", seed)
+        shell.ok("push", f"v{seed}", "a", "--metric", f"em={metric}")
+    make_bundle(shell.root / "v4", 4)
+    shell.ok("push", "v4", "b")
+    lines = [line.split() for line in shell.ok("ls", "--sort", "metrics.em").splitlines()]
+    assert [line[0] for line in lines] == ["VERSION", "a:2", "a:3", "a:1", "b:1"]
+    assert lines[1][-1] == "em=0.9"
+    assert re.search(r"^a:2 .* [0-9.]+ k?B .* em=0.9$", shell.ok("ls", "a", "-l"), re.MULTILINE)
+    best = json.loads(shell.ok("ls", "a", "--sort", "metrics.em", "--limit", "1", "--json"))
+    assert [version["number"] for version in best] == [2]
+    assert "metrics.NAME" in shell.fails("ls", "--sort", "weight")
+
+
 def test_card_is_printed_alone(shell: Shell) -> None:
     make_bundle(shell.root / "v1")
     shell.ok("push", "v1", "team/sql", "--metric", "em=0.5")
@@ -283,7 +320,8 @@ def test_old_names_work_and_say_the_new_one(shell: Shell) -> None:
         "hotswap: note: `hotswap history` is now `hotswap alias history`\n",
     )
     status, output, errors = shell.run("alias", "team/sql@prod", "1")
-    assert (status, output) == (0, "team/sql@prod points to version 1\n")
+    assert status == 0
+    assert output.startswith("team/sql@prod points to version 1 already, since ")
     assert errors == "hotswap: note: `hotswap alias` is now `hotswap alias set`\n"
 
 
@@ -484,6 +522,18 @@ def test_token_from_the_environment_opens_a_closed_server(
     ]
     assert "token.revoke" in shell.ok("audit", "--since", "2026-01-01")
     assert "in the future" in shell.fails("audit", "--since", "2999-01-01")
+
+
+def test_token_that_may_only_move_an_alias_moves_it(
+    shell: Shell, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bundle(shell.root / "v1")
+    shell.ok("push", "v1", "team/sql")
+    scope = ("--scope", "move:team/sql@prod")
+    made = json.loads(shell.ok("token", "create", "releaser", *scope, "--json"))
+    monkeypatch.setenv("HOTSWAP_REGISTRY_TOKEN", made["token"])
+    moved = shell.ok("alias", "set", "team/sql@prod", "1", "--registry", server)
+    assert moved == "team/sql@prod points to version 1\n"
 
 
 def test_whoami_says_that_an_open_registry_asks_nobody(shell: Shell) -> None:
