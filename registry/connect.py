@@ -12,9 +12,8 @@ from hotswap.registry.domain.policy import ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.events.webhooks import WebhookSettings
 from hotswap.registry.http.client import RegistryClient
-from hotswap.registry.settings import Home, RegistrySettings, read_section
+from hotswap.registry.settings import Home, RegistrySettings, read_section, read_toml
 from hotswap.registry.storage import open_store
-from hotswap.registry.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from hotswap.registry.registry import Registry

@@ -35,7 +35,6 @@ from hotswap.registry.events.webhooks import WebhookSettings, read_states
 from hotswap.registry.ledger.listing import Listing
 from hotswap.registry.ledger.parts import Parts, Surroundings
 from hotswap.registry.ledger.reconcile import Rebuilt, Reconciliation
-from hotswap.registry.signing import check_signatures
 from hotswap.registry.storage.format import admit
 from hotswap.registry.storage.objects import ObjectStore
 from hotswap.registry.storage.uploads import StoredBlobs
@@ -124,8 +123,11 @@ class Registry:
         """Make the catalog again from the store alone."""
         return self._reconciliation.rebuild()
 
-    def delivery(self, settings: WebhookSettings) -> WebhookDelivery:
-        """What sends events to webhooks; to be started by one process over the store."""
+    def delivery(self, settings: WebhookSettings | None) -> WebhookDelivery | None:
+        """What sends events to the webhooks, if there are any; to be started by one process over
+        the store."""
+        if settings is None:
+            return None
         return WebhookDelivery(settings, self._parts.around.store, self.events.read, self.wake)
 
     def wake(self) -> None:
@@ -143,29 +145,19 @@ class VersionVerbs:
         self.manifest_bytes = parts.content.manifests.read
 
     def commit(self, request: PushRequest) -> AdapterVersion:
-        name, alias = check_name(request.name), request.alias
-        if alias is not None:
-            check_alias(alias)
+        check_name(request.name)
+        if request.alias is not None:
+            check_alias(request.alias)
         elif request.move_signature is not None:
             raise InvalidRequest("a signed move needs the alias that it moves", param="alias")
         check_actor(request.by, request.why)
         self._parts.gate.require_commit(request)
-        signed = check_signatures(name, request.manifest.digest, request.signatures)
 
         def move(version: AdapterVersion) -> None:
-            if alias is not None:
-                self._parts.mover.move(
-                    MoveRequest(
-                        name,
-                        alias,
-                        version.number,
-                        by=request.by,
-                        why=request.why,
-                        signature=request.move_signature,
-                    )
-                )
+            if (following := request.move_to(version.number)) is not None:
+                self._parts.mover.move(following)
 
-        return self._parts.claims.commit(request, signed, then=move)
+        return self._parts.claims.commit(request, then=move)
 
     def plan(self, request: PushRequest) -> MovePlan:
         check_actor(request.by, request.why)

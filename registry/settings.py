@@ -2,18 +2,20 @@
 
 `HOTSWAP_HOME` moves all local state. Other variables are `HOTSWAP_<SECTION>_<FIELD>`, for example
 `HOTSWAP_REGISTRY_STORE`. Each layer has a section and names it in the entry-point group
-`hotswap.settings`; the classes of other layers are not imported here.
+`hotswap.settings`; the classes of other layers are not imported here. A setting may name a TOML
+file, which is read here too.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.values import ValueObject, first_problem
@@ -26,6 +28,7 @@ GROUP = "hotswap.settings"
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 HomeT = TypeVar("HomeT", bound="Home")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Settings(ValueObject):
@@ -123,6 +126,18 @@ def read_section(
         raise InvalidSettings(
             f"{section} settings: {first_problem(error)}; known variables: {known}"
         ) from None
+
+
+def read_toml(path: Path, kind: type[ModelT]) -> ModelT:
+    """The file as `kind`; raises InvalidSettings when it cannot be read or does not fit."""
+    try:
+        return kind.model_validate(tomllib.loads(path.expanduser().read_text("utf-8")))
+    except OSError as error:
+        raise InvalidSettings(f"{path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        raise InvalidSettings(f"{path}: {first_problem(error)}") from None
 
 
 def _require_known(names: list[str]) -> None:

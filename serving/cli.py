@@ -64,7 +64,7 @@ def up(host: str, port: int, **options: object) -> None:
     start.say(f"opening the store {registry_settings.store or home.store}")
     with open_registry(registry_settings, home) as registry:
         serving = _start_serving(settings, registry, home, start)
-        planes = [registry_plane(registry, webhooks), serving.plane()]
+        planes = [registry_plane(registry, registry.delivery(webhooks)), serving.plane()]
         planes += further_planes(serving.surroundings(home))
         run(assemble(planes, registry.access), host, port, start.finish)
 

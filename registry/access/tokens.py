@@ -40,8 +40,8 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.layout import TOKENS, parse_token_key, revocation_key, token_key
 from hotswap.registry.domain.values import ValueObject, first_problem
-from hotswap.registry.recent import Recent
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
+from hotswap.registry.storage.recent import Recent
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 

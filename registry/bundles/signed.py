@@ -4,24 +4,21 @@ makes it."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hotswap.registry.domain.adapters import AdapterVersion, AliasMove
 from hotswap.registry.domain.errors import AliasConflict
 from hotswap.registry.domain.policy import MovePlan
 from hotswap.registry.domain.protocol import AdapterRegistry, Aliases, Versions
 from hotswap.registry.domain.requests import MoveRequest, PushRequest
+from hotswap.registry.domain.signatures import Signer
 from hotswap.registry.retries import retried
-
-if TYPE_CHECKING:  # what does not sign need not load the cryptography
-    from hotswap.registry.signing import SigningKey
 
 MAX_ATTEMPTS = 5
 # Somebody else was faster: the next sequence number is signed, without a pause.
 _AT_ONCE = (0.0,) * (MAX_ATTEMPTS - 1)
 
 
-def signed_by(key: SigningKey | None, registry: AdapterRegistry) -> AdapterRegistry:
+def signed_by(key: Signer | None, registry: AdapterRegistry) -> AdapterRegistry:
     """The registry, whose pushes and moves the key signs if there is one."""
     return registry if key is None else SignedRegistry(registry, key)
 
@@ -30,7 +27,7 @@ class SignedRegistry:
     """Implements AdapterRegistry over another one. Invariant: what is written has a signature by
     the key."""
 
-    def __init__(self, registry: AdapterRegistry, key: SigningKey) -> None:
+    def __init__(self, registry: AdapterRegistry, key: Signer) -> None:
         self.blobs = registry.blobs
         self.versions = SignedVersions(registry.versions, key)
         self.adapters = registry.adapters
@@ -42,7 +39,7 @@ class SignedRegistry:
 class SignedVersions:
     """Implements Versions: a commit brings signatures of the version and of the alias's move."""
 
-    def __init__(self, versions: Versions, key: SigningKey) -> None:
+    def __init__(self, versions: Versions, key: Signer) -> None:
         self._versions = versions
         self._key = key
         self.plan = versions.plan
@@ -74,7 +71,7 @@ class SignedAliases:
     The registry is believed about which manifest the target has.
     """
 
-    def __init__(self, aliases: Aliases, key: SigningKey) -> None:
+    def __init__(self, aliases: Aliases, key: Signer) -> None:
         self._aliases = aliases
         self._key = key
         self.all = aliases.all

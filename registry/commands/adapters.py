@@ -85,4 +85,6 @@ def serve(host: str, port: int, store: str | None) -> None:
     settings = read_section("registry", RegistrySettings, {"store": store})
     webhooks = configured_webhooks(settings)
     with open_registry(settings, read_home(Home)) as opened:
-        run(assemble([registry_plane(opened, webhooks)], opened.access), host, port)
+        run(
+            assemble([registry_plane(opened, opened.delivery(webhooks))], opened.access), host, port
+        )

@@ -25,6 +25,19 @@ class PushRequest:
     signatures: tuple[Signature, ...] = ()
     move_signature: MoveSignature | None = None
 
+    def move_to(self, number: int) -> MoveRequest | None:
+        """The alias's move to the version that the push has made; None without an alias."""
+        if self.alias is None:
+            return None
+        return MoveRequest(
+            self.name,
+            self.alias,
+            number,
+            by=self.by,
+            why=self.why,
+            signature=self.move_signature,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MoveRequest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import rfc8785
 from pydantic import AfterValidator, Field
@@ -88,6 +88,17 @@ class VersionSignature(ValueObject):
     name: str
     manifest_digest: Digest
     signature: Signature
+
+
+class Signer(Protocol):
+    """Whose key signs, wherever the key is. `public` names it."""
+
+    @property
+    def public(self) -> str: ...
+
+    def sign_version(self, name: str, manifest: Digest) -> Signature: ...
+
+    def sign_move(self, name: str, alias: str, sequence: int, to: Digest) -> MoveSignature: ...
 
 
 def version_statement(name: str, manifest: Digest) -> bytes:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -30,6 +30,7 @@ from hotswap.registry.domain.errors import (
     RequestTooLarge,
     Unavailable,
 )
+from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.http.auth import (
     Authentication,
     RequestId,
@@ -40,10 +41,6 @@ from hotswap.registry.http.auth import (
 from hotswap.registry.http.routes.adapters import registry_router
 from hotswap.registry.http.routes.rules import REGISTRY_RULES
 from hotswap.registry.http.rules import Rule, Rules
-
-if TYPE_CHECKING:
-    from hotswap.registry.events.webhooks import WebhookSettings
-    from hotswap.registry.registry import Registry
 
 MAX_BODY_BYTES = 2 << 20
 LEAVE_INTERVAL_S = 0.2
@@ -82,12 +79,25 @@ class Plane:
     rules: Sequence[Rule] = ()
 
 
-def registry_plane(registry: Registry, webhooks: WebhookSettings | None = None) -> Plane:
+class ServedRegistry(AdapterRegistry, Protocol):
+    """A registry in this process, whose waits for events its server can end."""
+
+    def wake(self) -> None: ...
+
+
+class Delivery(Protocol):
+    """What sends events to webhooks between `start` and `stop`."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def registry_plane(registry: ServedRegistry, delivery: Delivery | None = None) -> Plane:
     """The plane over a registry that is open already; who opened it closes it.
 
-    While it lives, events are sent to the webhooks.
+    The delivery lives as long as the plane.
     """
-    delivery = None if webhooks is None else registry.delivery(webhooks)
     leaving = threading.Event()
 
     def leave() -> None:

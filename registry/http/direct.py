@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 
-from hotswap.registry.certificates import certificates
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import StoreUnavailable
 from hotswap.registry.domain.uploads import SentPart, SignedPart, SignedRequest, UploadOffer
+from hotswap.registry.http.certificates import certificates
 from hotswap.registry.storage.blobs import read_chunks
 from hotswap.registry.storage.objects import CHUNK_BYTES
 

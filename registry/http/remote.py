@@ -12,7 +12,7 @@ import httpx
 from hotswap.registry.domain.access import AuditEntry, NewToken, Principal, TokenInfo
 from hotswap.registry.domain.errors import Unauthenticated
 from hotswap.registry.http.transport import Bearer, HttpTransport, lines_of
-from hotswap.registry.recent import Recent
+from hotswap.registry.storage.recent import Recent
 
 FRESHNESS_S = 1.0
 MAX_KNOWN = 4096

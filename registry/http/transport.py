@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from hotswap.registry.certificates import certificates
 from hotswap.registry.domain.errors import HotswapError, RegistryUnavailable
+from hotswap.registry.http.certificates import certificates
 
 CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60

@@ -6,7 +6,7 @@ from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AliasMove, check_alias, check_name
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.ledger.versions import VersionIndex
-from hotswap.registry.recent import Recent
+from hotswap.registry.storage.recent import Recent
 
 
 class AliasIndex:

@@ -13,6 +13,7 @@ from hotswap.registry.ledger.content import Content
 from hotswap.registry.ledger.publisher import Publisher
 from hotswap.registry.ledger.states import GONE, VersionStates
 from hotswap.registry.ledger.versions import VersionIndex
+from hotswap.registry.signing import check_signatures
 from hotswap.registry.tasks import Start
 
 
@@ -34,7 +35,6 @@ class VersionClaims:
     def commit(
         self,
         request: PushRequest,
-        signed: Sequence[VersionSignature],
         then: Callable[[AdapterVersion], object],
     ) -> AdapterVersion:
         """A new version; the same content again is the version it was, revived if it was deleted.
@@ -43,11 +43,13 @@ class VersionClaims:
         are written and its pin is removed; all of it is done when this returns.
 
         Raises BlobNotFound and InvalidManifest when the stored files are not what the manifest
-        says, NameTaken for a look-alike of another name.
+        says, NameTaken for a look-alike of another name, SignatureInvalid for a signature that does
+        not fit.
         """
         name, manifest, by = request.name, request.manifest, request.by
         data = manifest.canonical_json()
         digest = Digest.of(data)
+        signed = check_signatures(name, digest, request.signatures)
         manifests = self._content.manifests
         version = self._versions.with_content(name, digest)
         if version is not None and self._states.current(name, version.number) not in GONE:

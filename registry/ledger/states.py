@@ -17,7 +17,7 @@ from hotswap.registry.domain.errors import Conflict, VersionDeleted, VersionInUs
 from hotswap.registry.domain.requests import StateRequest
 from hotswap.registry.ledger.publisher import Publisher
 from hotswap.registry.ledger.records import Records
-from hotswap.registry.recent import Recent
+from hotswap.registry.storage.recent import Recent
 
 State = Literal["active", "yanked", "deleted", "purged"]
 

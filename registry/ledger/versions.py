@@ -19,8 +19,8 @@ from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.signatures import VersionSignature
 from hotswap.registry.ledger.reading import FactReader
 from hotswap.registry.ledger.records import Records
-from hotswap.registry.recent import Recent
 from hotswap.registry.search.facts import facts_of
+from hotswap.registry.storage.recent import Recent
 
 
 class VersionIndex:

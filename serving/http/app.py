@@ -13,8 +13,7 @@ from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.http.app import Plane
 from hotswap.registry.http.planes import Surroundings
-from hotswap.registry.settings import Home
-from hotswap.registry.tomlfile import read_toml
+from hotswap.registry.settings import Home, read_toml
 from hotswap.serving.adapters.cache import AdapterCache
 from hotswap.serving.adapters.lora import read_lora_weights
 from hotswap.serving.aliases.follower import Follower

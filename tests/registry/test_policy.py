@@ -18,9 +18,8 @@ from hotswap.registry.domain.requests import MoveRequest, PushRequest
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
-from hotswap.registry.settings import Home, RegistrySettings
+from hotswap.registry.settings import Home, RegistrySettings, read_toml
 from hotswap.registry.storage.local import LocalStore
-from hotswap.registry.tomlfile import read_toml
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_cli import Shell, shell  # noqa: F401

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from hotswap.registry import recent
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
 from hotswap.registry.domain.errors import AdapterNotFound, VersionDeleted
 from hotswap.registry.domain.layout import ALIASES, VERSIONS
 from hotswap.registry.domain.requests import MoveRequest, StateRequest
-from hotswap.registry.recent import Recent
 from hotswap.registry.registry import Registry
+from hotswap.registry.storage import recent
 from hotswap.registry.storage.local import LocalStore
+from hotswap.registry.storage.recent import Recent
 from hotswap.registry.tasks import OneByOne
 from tests.registry.bundles import read_bundle
 

@@ -20,8 +20,8 @@ from hotswap.registry.events.webhooks import WebhookSettings
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
+from hotswap.registry.settings import read_toml
 from hotswap.registry.storage.local import LocalStore
-from hotswap.registry.tomlfile import read_toml
 from tests.contracts.test_adapter_registry import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
@@ -219,7 +219,8 @@ def test_damaged_cursor_is_named_at_start(registry: Registry, tmp_path: Path) ->
 def test_server_of_the_registry_delivers_and_shows_it_to_admins_only(
     registry: Registry, receiver: Receiver, tmp_path: Path
 ) -> None:
-    app = assemble([registry_plane(registry, settings(receiver.url))], registry.access)
+    delivery = registry.delivery(settings(receiver.url))
+    app = assemble([registry_plane(registry, delivery)], registry.access)
     made = {
         scope: registry.access.create(scope.partition(":")[0], [scope], by="tests").token
         for scope in ("admin", "pull:*")

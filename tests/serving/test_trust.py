@@ -30,10 +30,9 @@ from hotswap.registry.domain.signatures import key_id
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
-from hotswap.registry.settings import Home
+from hotswap.registry.settings import Home, read_toml
 from hotswap.registry.signing import SigningKey
 from hotswap.registry.storage.local import LocalStore
-from hotswap.registry.tomlfile import read_toml
 from hotswap.serving.aliases.seen_moves import SeenMoves
 from hotswap.serving.aliases.trust import Trust, TrustPolicy, TrustRule
 from hotswap.serving.aliases.version_table import ResolvedRef
