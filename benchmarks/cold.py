@@ -37,6 +37,7 @@ from hotswap.registry.domain.manifest import BundleMetadata, Probe, TopTokens
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.serving.rendering import render
 from hotswap.serving.settings import ServingHome
 from tests.servers import weed_binary
 
@@ -94,7 +95,7 @@ def _metadata(base: BaseDirectory, prompts: Prompts) -> BundleMetadata:
     probes = []
     for text in prompts.draw(NUM_PROBES, PROBE_TOKENS):
         messages = ({"role": "user", "content": text},)
-        rendered = base.tokenizer.encode(prompt.render(messages), add_special_tokens=False).ids
+        rendered = base.tokenizer.encode(render(prompt, messages), add_special_tokens=False).ids
         top = [TopTokens(token_ids=(0,), logprobs=(0.0,))] * (PROBE_ANSWER_TOKENS + 1)
         ids = (*rendered, *rendered[:PROBE_ANSWER_TOKENS])
         probes.append(

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from hotswap.registry.domain.manifest import Probe, TopTokens
 from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.rendering import render
 from hotswap.training.data.dataset import encode
 from hotswap.training.data.formats import Example
 
@@ -42,7 +43,7 @@ def probe_prompts(
         prompts.append(
             ProbePrompt(
                 messages=messages,
-                prompt_ids=tuple(encode(prompt.render(messages), tokenizer)),
+                prompt_ids=tuple(encode(render(prompt, messages), tokenizer)),
                 answer_ids=tuple(answer[:MAX_ANSWER_TOKENS]),
             )
         )

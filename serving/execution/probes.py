@@ -19,12 +19,13 @@ from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.engine.pages import PAGE, num_pages_of
 from hotswap.serving.errors import ProbeMismatch
 from hotswap.serving.models import AdapterRows, Model, Segment, StepInput
+from hotswap.serving.rendering import render
 
 
 def check_text(probes: Sequence[Probe], prompt: PromptFormat, tokenizer: Tokenizer) -> None:
     """Raises ProbeMismatch when a probe's messages render to other tokens than in training."""
     for probe in probes:
-        text = prompt.render(probe.messages)
+        text = render(prompt, probe.messages)
         rendered = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
         expected = probe.token_ids[: probe.num_prompt_tokens]
         if rendered != expected:

@@ -14,6 +14,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.engine import Engine
 from hotswap.serving.engine.sequence import SamplingParams
 from hotswap.serving.errors import ContextLengthExceeded
+from hotswap.serving.rendering import render
 from hotswap.serving.requests.deliveries import Deliveries
 from hotswap.serving.requests.generation import Generation
 from hotswap.serving.requests.request_log import RequestLog
@@ -44,7 +45,7 @@ class Inference:
 
     def start_chat(self, target: Target, request: ChatRequest) -> Generation:
         """Raises InvalidPrompt, ContextLengthExceeded or ServerBusy."""
-        text = target.prompt.render([message.for_template() for message in request.messages])
+        text = render(target.prompt, [message.for_template() for message in request.messages])
         prompt_ids = self._encode(text)
         self._check_ids("messages", prompt_ids)
         return self._start(target, request, prompt_ids)

@@ -17,6 +17,7 @@ from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.models import Model
 from hotswap.serving.models.llama import Llama
 from hotswap.serving.models.native_llama import NativeLlama
+from hotswap.serving.rendering import render
 from hotswap.serving.settings import Quantization, ServingHome
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
 from tests.serving.conftest import load_adapter
@@ -127,7 +128,7 @@ def test_copying_from_a_prompt_takes_half_the_steps_and_gives_the_same_bits(
         "boxes of Assam tea at 18.50 each, 4 crates of Valencia oranges at 32.75 each."
     )
     messages = [{"role": "user", "content": f"Copy the following text exactly.\n\n{invoice}"}]
-    prompt = list(base.tokenizer.encode(base.prompt_format().render(messages)).ids)
+    prompt = list(base.tokenizer.encode(render(base.prompt_format(), messages)).ids)
     request = {"prompt_ids": prompt, "slot": 0, "max_tokens": 64, "logprobs": 2}
     limits = replace(LIMITS, is_cut_invariant=True)
     plain, expected = answers(native, [request], limits)

@@ -15,6 +15,7 @@ from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.http.app import Serving
+from hotswap.serving.rendering import render
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 
@@ -104,7 +105,7 @@ def test_a_stream_reports_usage_when_asked(client: openai.OpenAI) -> None:
 
 def test_usage_counts_the_tokens(client: openai.OpenAI, serving: Serving) -> None:
     usage = chat(client, "tiny", max_tokens=7).usage
-    prompt = serving.base.prompt_format().render(MESSAGES)
+    prompt = render(serving.base.prompt_format(), MESSAGES)
     assert usage.prompt_tokens == len(serving.base.tokenizer.encode(prompt).ids)
     assert (usage.completion_tokens, usage.total_tokens) == (7, usage.prompt_tokens + 7)
 

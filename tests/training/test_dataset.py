@@ -4,6 +4,7 @@ import pytest
 
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.rendering import render
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import batches, micro_batches, tokenize
 from hotswap.training.data.formats import Example, Place
@@ -29,7 +30,7 @@ def test_the_prompt_is_the_rendered_text_in_tokens(
 
     row = tokenize(example, prompt, base.tokenizer)
 
-    rendered = ids_of(prompt.render(example.messages[:1]), base)
+    rendered = ids_of(render(prompt, example.messages[:1]), base)
     assert list(row.ids[: len(rendered)]) == rendered
     assert "Count." in base.tokenizer.decode(rendered)
 
@@ -72,8 +73,8 @@ def test_every_answer_of_a_chat_is_supervised_in_the_context_serving_gives_it(
     row = tokenize(Example(CHAT, Place("chat.jsonl", 1)), prompt, base.tokenizer)
 
     end = base.tokenizer.token_to_id("<|im_end|>")
-    first = ids_of(prompt.render(CHAT[:1]), base)
-    second = ids_of(prompt.render(CHAT[:3]), base)
+    first = ids_of(render(prompt, CHAT[:1]), base)
+    second = ids_of(render(prompt, CHAT[:3]), base)
     assert list(row.ids) == [*second, *ids_of("five fox", base), end]
     learnt = [i for i, supervised in zip(row.ids, row.supervised, strict=True) if supervised]
     assert learnt == [*ids_of("three", base), end, *ids_of("five fox", base), end]

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.rendering import render
 from hotswap.training import run as run_module
 from hotswap.training.collate import collate
 from hotswap.training.commands.train import train
@@ -188,7 +189,7 @@ def test_a_mask_marks_the_answers_and_their_end_tokens_and_no_more(
 
     marks = [part.split(CLOSE)[0] for part in text.split(OPEN)[1:]]
     assert marks == ["two fox<|im_end|>", "four<|im_end|>"]
-    assert text.replace(OPEN, "").replace(CLOSE, "") == prompt.render(example.messages[:3]) + (
+    assert text.replace(OPEN, "").replace(CLOSE, "") == render(prompt, example.messages[:3]) + (
         "four<|im_end|>"
     )
     assert "\x1b" not in text

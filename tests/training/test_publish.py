@@ -19,6 +19,7 @@ from hotswap.registry.domain.digests import hash_file
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.rendering import render
 from hotswap.training.collate import collate
 from hotswap.training.finetune import finetune
 from hotswap.training.model import measure
@@ -76,7 +77,7 @@ def test_the_probes_are_what_transformers_and_peft_say_about_the_published_adapt
     ).eval()
     assert len(bundle.metadata.probes) == 2  # as many as there are validation rows
     for probe in bundle.metadata.probes:
-        rendered = prepared.prompt.render(probe.messages)
+        rendered = render(prepared.prompt, probe.messages)
         prompt_ids = base.tokenizer.encode(rendered, add_special_tokens=False).ids
         assert list(probe.token_ids[: probe.num_prompt_tokens]) == prompt_ids
         with torch.no_grad():

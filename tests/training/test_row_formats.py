@@ -17,6 +17,7 @@ from hotswap.registry.cli import cli
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.rendering import render
 from hotswap.training.data.dataset import tokenize
 from hotswap.training.data.formats import Example, Place, iter_examples, read_examples
 from hotswap.training.data.formats.fields import Fields
@@ -221,7 +222,7 @@ def test_an_answer_of_weight_0_is_in_the_prompt_and_not_supervised(
         return list(base.tokenizer.encode(text, add_special_tokens=False).ids)
 
     end = base.tokenizer.token_to_id("<|im_end|>")
-    assert list(row.ids) == [*ids_of(prompt.render(chat[:3])), *ids_of("four"), end]
+    assert list(row.ids) == [*ids_of(render(prompt, chat[:3])), *ids_of("four"), end]
     learnt = [i for i, supervised in zip(row.ids, row.supervised, strict=True) if supervised]
     assert learnt == [*ids_of("four"), end]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from hotswap.registry.domain.prompts import PromptFormat
+from hotswap.serving.rendering import render
 from hotswap.training.data.formats import Example, Place
 from hotswap.training.errors import InvalidData
 
@@ -45,7 +46,7 @@ def tokenize(example: Example, prompt: PromptFormat, tokenizer: Tokenizer) -> Ro
     ids: list[int] = []
     supervised: list[bool] = []
     for index in example.learnt:
-        prompt_ids = encode(prompt.render(example.messages[:index]), tokenizer)
+        prompt_ids = encode(render(prompt, example.messages[:index]), tokenizer)
         if prompt_ids[: len(ids)] != ids:
             raise InvalidData(
                 f"{example.place}: messages[{index}]: the chat template does not keep the earlier"

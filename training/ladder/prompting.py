@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from hotswap.registry.domain.prompts import Message, PromptFormat
+from hotswap.serving.rendering import render
 from hotswap.training.data.dataset import encode
 from hotswap.training.data.formats import Example
 from hotswap.training.errors import InvalidData
@@ -27,7 +28,7 @@ class Context:
 
     def missing(self, example: Example) -> int:
         """How many tokens it has too many; 0 when it fits."""
-        prompt_ids = encode(self.prompt.render(example.messages[:-1]), self.tokenizer)
+        prompt_ids = encode(render(self.prompt, example.messages[:-1]), self.tokenizer)
         reference_ids = encode(example.answers[-1], self.tokenizer)
         answer = max(self.max_tokens, len(reference_ids) + _END_TOKEN + _NEXT_TOKEN)
         return max(0, len(prompt_ids) + answer - self.max_model_len)

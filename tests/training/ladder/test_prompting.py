@@ -4,6 +4,7 @@ import pytest
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.serving.rendering import render
 from hotswap.training.data.dataset import encode, tokenize
 from hotswap.training.data.formats import Example, Place
 from hotswap.training.errors import InvalidData
@@ -90,7 +91,7 @@ def test_a_prompt_shows_as_many_examples_as_the_context_holds(
         lengths = []
         for count in range(len(SHOWN) + 1):
             kept = SHOWN[:count][::-1] if is_nearest_last else SHOWN[:count]
-            rendered = prompt.render(in_front(ROW, kept, None).messages[:-1])
+            rendered = render(prompt, in_front(ROW, kept, None).messages[:-1])
             lengths.append(len(encode(rendered, base.tokenizer)))
         # 4 tokens of an answer are fewer than the reference, its end token and one that is told
         answer = max(4, len(encode("this", base.tokenizer)) + 2)

@@ -6,6 +6,7 @@ import pytest
 
 from hotswap.registry.domain.errors import InvalidPrompt
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
+from hotswap.serving.rendering import render
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -50,18 +51,18 @@ def test_rendering_equals_transformers(template: str, add_generation_prompt: boo
     expected = tokenizer.apply_chat_template(
         MESSAGES, tokenize=False, add_generation_prompt=add_generation_prompt
     )
-    rendered = make(template).render(MESSAGES, add_generation_prompt=add_generation_prompt)
+    rendered = render(make(template), MESSAGES, add_generation_prompt=add_generation_prompt)
     assert rendered == expected
 
 
 def test_system_prompt_goes_in_front_when_there_is_none() -> None:
-    text = make(system_prompt="Answer in SQL.").render(MESSAGES)
+    text = render(make(system_prompt="Answer in SQL."), MESSAGES)
     assert text.startswith("<|im_start|>system\nAnswer in SQL.<|im_end|>")
 
 
 def test_system_message_of_the_conversation_wins() -> None:
     messages = [{"role": "system", "content": "Mine."}, *MESSAGES]
-    assert "Answer in SQL." not in make(system_prompt="Answer in SQL.").render(messages)
+    assert "Answer in SQL." not in render(make(system_prompt="Answer in SQL."), messages)
 
 
 def test_normaliser_changes_user_messages_only() -> None:
@@ -69,24 +70,24 @@ def test_normaliser_changes_user_messages_only() -> None:
     text = make("{% for m in messages %}[{{ m.content }}]{% endfor %}").model_copy(
         update={"normaliser": Normaliser.WHITESPACE}
     )
-    assert text.render(messages) == "[ a  b ][a b]"
+    assert render(text, messages) == "[ a  b ][a b]"
 
 
 def test_template_that_refuses_says_why() -> None:
     with pytest.raises(InvalidPrompt, match="no tools here"):
-        make(STRICT).render([{"role": "tool", "content": "x"}])
+        render(make(STRICT), [{"role": "tool", "content": "x"}])
 
 
 def test_template_that_does_not_compile_says_why() -> None:
     with pytest.raises(InvalidPrompt, match="does not compile"):
-        make("{% if %}").render(MESSAGES)
+        render(make("{% if %}"), MESSAGES)
 
 
 def test_template_cannot_reach_python() -> None:
     with pytest.raises(InvalidPrompt):
-        make("{{ messages.__class__.__mro__[1].__subclasses__() }}").render(MESSAGES)
+        render(make("{{ messages.__class__.__mro__[1].__subclasses__() }}"), MESSAGES)
 
 
 def test_no_messages_is_an_error() -> None:
     with pytest.raises(InvalidPrompt, match="empty"):
-        make().render([])
+        render(make(), [])
