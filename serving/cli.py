@@ -65,7 +65,7 @@ def up(host: str, port: int, **options: object) -> None:
     with open_registry(registry_settings, home) as registry:
         serving = _start_serving(settings, registry, home, start)
         planes = [registry_plane(registry, registry.delivery(webhooks)), serving.plane()]
-        planes += further_planes(serving.surroundings(home))
+        planes += further_planes(serving.plane_host(home))
         run(assemble(planes, registry.access), host, port, start.finish)
 
 
@@ -85,7 +85,7 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
     start.say(f"following the registry at {location or client_settings.url}")
     with connect(location, client_settings, home) as registry:
         serving = _start_serving(settings, registry, home, start)
-        planes = [serving.plane(), *further_planes(serving.surroundings(home))]
+        planes = [serving.plane(), *further_planes(serving.plane_host(home))]
         run(assemble(planes, registry.access), host, port, start.finish)
 
 

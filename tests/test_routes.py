@@ -26,7 +26,7 @@ __all__ = ["registry", "tiny_base"]
 def planes(tiny_base: BaseDirectory, registry: Registry, tmp_path: Path) -> Sequence[Plane]:
     home = TrainingHome(tmp_path / "home")
     serving = Serving(serving_settings(tiny_base), registry, home)
-    jobs = jobs_plane(serving.surroundings(home), TrainingSettings())
+    jobs = jobs_plane(serving.plane_host(home), TrainingSettings())
     assert jobs is not None
     return [registry_plane(registry), serving.plane(), jobs]
 

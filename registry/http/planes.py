@@ -1,6 +1,6 @@
 """Planes that other packages add to a serving process, found without knowing who they are.
 
-An entry point of the group is called with the Surroundings and gives a Plane, or None when it has
+An entry point of the group is called with its PlaneHost and gives a Plane, or None when it has
 nothing to add. What needs a package that is not installed is passed over.
 """
 
@@ -19,7 +19,7 @@ GROUP = "hotswap.planes"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class PlaneHost:
     """The server that a plane becomes part of: its registry, its home, and the base it serves."""
 
     registry: AdapterRegistry
@@ -31,12 +31,12 @@ class Surroundings:
     """Whether it has requests to answer. Callable from any thread."""
 
 
-PlaneMaker = Callable[[Surroundings], Plane | None]
+PlaneMaker = Callable[[PlaneHost], Plane | None]
 
 
-def further_planes(around: Surroundings) -> list[Plane]:
+def further_planes(host: PlaneHost) -> list[Plane]:
     """Every plane that an installed package adds, in order of name."""
-    made = [make(around) for make in _makers()]
+    made = [make(host) for make in _makers()]
     return [plane for plane in made if plane is not None]
 
 

@@ -12,7 +12,7 @@ import torch
 from hotswap.registry.domain.manifest import Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.http.app import Plane
-from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.http.planes import PlaneHost
 from hotswap.registry.settings import Home, read_toml
 from hotswap.serving.adapters.cache import AdapterCache
 from hotswap.serving.adapters.lora import read_lora_weights
@@ -132,10 +132,10 @@ class Serving:
         log = {} if self.request_log is None else {"request_log": self.request_log.health()}
         return {**self._facts, **self.engine.health(), **self.follower.health(), **log}
 
-    def surroundings(self, home: Home) -> Surroundings:
+    def plane_host(self, home: Home) -> PlaneHost:
         """What planes of other packages need to know of this one."""
         base = self.base
-        return Surroundings(
+        return PlaneHost(
             self.registry,
             home,
             base.path,

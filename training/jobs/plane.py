@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hotswap.registry.connect import signing
 from hotswap.registry.http.app import Plane
-from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.http.planes import PlaneHost
 from hotswap.registry.http.rules import rule
 from hotswap.registry.settings import read_section
 from hotswap.serving.errors import BaseMismatch
@@ -37,18 +37,18 @@ JOBS_RULES = (
 )
 
 
-def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -> Plane | None:
+def jobs_plane(host: PlaneHost, settings: TrainingSettings | None = None) -> Plane | None:
     """None when the operator has switched jobs off, or training is not installed."""
     settings = settings or read_section("training", TrainingSettings)
     if not settings.jobs or importlib.util.find_spec("peft") is None:
         return None
-    home = TrainingHome(around.home.root)
+    home = TrainingHome(host.home.root)
     files = Files(home.jobs / "files")
     store = JobStore(home.jobs / "jobs")
-    publication = Publication(signing(around.registry), home.runs, files)
-    orders = _Orders(around, settings, store, publication)
+    publication = Publication(signing(host.registry), home.runs, files)
+    orders = _Orders(host, settings, store, publication)
     queue = JobQueue(store, orders, publication, settings.max_running_jobs)
-    watch = BusyWatch(around.is_busy, queue.stand_back)
+    watch = BusyWatch(host.is_busy, queue.stand_back)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -62,7 +62,7 @@ def jobs_plane(around: Surroundings, settings: TrainingSettings | None = None) -
 
     router = APIRouter()
     router.include_router(files_router(files))
-    router.include_router(jobs_router(around.base_id, files, store, queue))
+    router.include_router(jobs_router(host.base_id, files, store, queue))
     max_bytes = settings.max_file_mb * _MB + _FORM_BYTES
     return Plane(
         "jobs",
@@ -80,36 +80,36 @@ class _Orders:
 
     def __init__(
         self,
-        around: Surroundings,
+        host: PlaneHost,
         settings: TrainingSettings,
         store: JobStore,
         publication: Publication,
     ) -> None:
-        self._around = around
+        self._host = host
         self._settings = settings
         self._store = store
         self._publication = publication
 
     def __call__(self, job: Job, only_check: bool) -> Order:
-        around, settings = self._around, self._settings
-        if job.model != around.base_id:
+        host, settings = self._host, self._settings
+        if job.model != host.base_id:
             raise BaseMismatch(
                 f"job {job.id} trains an adapter of the base {job.model!r}, but this server's base"
-                f" is {around.base_id!r}; serve {job.model!r}, or create a job of the base that is"
+                f" is {host.base_id!r}; serve {job.model!r}, or create a job of the base that is"
                 " served"
             )
         validation = self._store.rows(job.id, "validation")
         spec = {
             **job.spec,
-            "base": str(around.base_path),
+            "base": str(host.base_path),
             "data": str(self._store.rows(job.id, "train")),
             "validation": None if validation is None else str(validation),
         }
         return Order(
             spec=spec,
-            base_path=around.base_path,
-            base_id=around.base_id,
-            base_revision=around.base_revision,
+            base_path=host.base_path,
+            base_id=host.base_id,
+            base_revision=host.base_revision,
             run=self._publication.run(job),
             num_threads=settings.job_threads,
             niceness=settings.job_niceness,

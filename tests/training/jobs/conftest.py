@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from hotswap.registry.http.app import assemble, registry_plane
-from hotswap.registry.http.planes import Surroundings
+from hotswap.registry.http.planes import PlaneHost
 from hotswap.registry.registry import Registry
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.http.app import Serving
@@ -34,8 +34,8 @@ class Site:
         self.home = home
 
     @property
-    def surroundings(self) -> Surroundings:
-        return Surroundings(self.registry, self.home, self.base.path, self.base.model_id)
+    def surroundings(self) -> PlaneHost:
+        return PlaneHost(self.registry, self.home, self.base.path, self.base.model_id)
 
     @contextmanager
     def open(
