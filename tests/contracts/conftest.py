@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from hotswap.registry.bundles.signed import SignedRegistry
 from hotswap.registry.database.catalog import Catalog
 from hotswap.registry.domain.policy import ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
@@ -19,6 +20,7 @@ from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
 from hotswap.registry.settings import RegistrySettings
+from hotswap.registry.signing import SigningKey
 from hotswap.registry.storage import open_store
 from hotswap.registry.storage.objects import ObjectStore
 from tests.radosgw import PACKAGES, has_radosgw, radosgw
@@ -120,7 +122,10 @@ def policy() -> ReleasePolicy:
     return ReleasePolicy()
 
 
-@pytest.fixture(params=["in process", "over HTTP", "on SeaweedFS", "on PostgreSQL"])
+UNSIGNED = ["in process", "over HTTP", "on SeaweedFS", "on PostgreSQL"]
+
+
+@pytest.fixture(params=[*UNSIGNED, "signed"])
 def registry(
     request: pytest.FixtureRequest, tmp_path: Path, policy: ReleasePolicy
 ) -> Iterator[AdapterRegistry]:
@@ -135,6 +140,8 @@ def registry(
             app = assemble([registry_plane(opened)])
             with serving_app(app) as url, RegistryClient(url) as client:
                 yield client
+        elif request.param == "signed":
+            yield SignedRegistry(opened, SigningKey.create(tmp_path / "contract-key.pem"))
         else:
             yield opened
         opened.close()

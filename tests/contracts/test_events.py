@@ -10,7 +10,7 @@ import pytest
 from hotswap.registry.domain.errors import CursorAhead, InvalidRequest
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest, StateRequest
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 
 TIMEOUT_S = 30
 

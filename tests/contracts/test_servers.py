@@ -12,7 +12,7 @@ from hotswap.registry.domain.errors import AdapterNotFound, AliasNotFound, Inval
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest
 from hotswap.registry.domain.servers import ServerReport
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 
 TIMEOUT_S = 30
 DIGEST = Digest.of(b"an adapter")

@@ -28,9 +28,13 @@ from hotswap.registry.domain.signatures import (
     version_statement,
 )
 from hotswap.registry.signing import SigningKey, is_valid
+from tests.contracts.conftest import UNSIGNED
 from tests.registry.bundles import read_bundle
 
 NAME = "team/sql"
+
+# What these tests sign they sign by hand.
+pytestmark = pytest.mark.parametrize("registry", UNSIGNED, indirect=True)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from hotswap.registry.domain.errors import (
 )
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest, StateRequest
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.conftest import UNSIGNED
+from tests.contracts.pushes import NAME, push_version
 
 
 @pytest.fixture
@@ -104,6 +105,7 @@ def test_pushing_a_deleted_version_again_brings_it_back(
     assert [v.number for v in three.adapters.versions(NAME)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("registry", UNSIGNED, indirect=True)
 def test_verify_reads_every_file_of_a_version(three: AdapterRegistry) -> None:
     report = three.versions.verify(AdapterRef.parse(f"{NAME}:1"))
     assert (report.num_objects, report.damage) == (4, ())

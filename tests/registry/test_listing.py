@@ -17,7 +17,7 @@ from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.ledger import log, reconcile
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 from tests.registry.conftest import CatalogUrl, OpenRegistry
 from tests.registry.stepping import MemoryStore
 from tests.registry.stores import MeanwhileStore

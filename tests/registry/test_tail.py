@@ -21,7 +21,7 @@ from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
 from hotswap.registry.tasks import OneByOne
 from hotswap.registry.upkeep.sweep import MIN_GRACE, Sweep, SweepReport
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stepping import Actor, MemoryStore
 

@@ -22,7 +22,7 @@ from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
 from hotswap.registry.settings import read_toml
 from hotswap.registry.storage.local import LocalStore
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
 

@@ -22,7 +22,7 @@ from hotswap.registry.domain.servers import ServerInfo
 from hotswap.registry.http.client import RegistryClient
 from hotswap.serving.aliases.follower import Follower
 from hotswap.serving.aliases.version_table import VersionTable
-from tests.contracts.test_adapter_registry import NAME, push_version
+from tests.contracts.pushes import NAME, push_version
 from tests.servers import free_ports
 
 TIMEOUT_S = 30

@@ -1,4 +1,4 @@
-"""What every registry must do, in process and over HTTP, with the same errors."""
+"""What every registry's versions must do, with the same errors."""
 
 from __future__ import annotations
 
@@ -9,44 +9,30 @@ import pytest
 
 from hotswap.registry.bundles.comparison import compare
 from hotswap.registry.bundles.transfer import pull, push
-from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion
-from hotswap.registry.domain.digests import Descriptor, Digest
+from hotswap.registry.domain.adapters import AdapterRef
+from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import (
     AdapterNotFound,
-    AliasConflict,
     AliasNotFound,
     BlobNotFound,
-    DigestMismatch,
-    InvalidBundle,
     InvalidManifest,
     InvalidReference,
     InvalidRequest,
     NameTaken,
-    NothingToRollBack,
     UnsafeFile,
     VersionNotFound,
 )
 from hotswap.registry.domain.manifest import Lineage, Manifest
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.domain.requests import MoveRequest, PushRequest
-from hotswap.registry.domain.uploads import UploadOffer
+from hotswap.registry.domain.requests import PushRequest
+from tests.contracts.pushes import NAME, push_version
 from tests.registry.bundles import MODULE, file_bytes, make_bundle, read_bundle
 
-NAME = "team/sql"
 
-
-def push_version(
-    registry: AdapterRegistry, tmp_path: Path, seed: int, name: str = NAME, alias: str | None = None
-) -> AdapterVersion:
-    directory = tmp_path / f"{name.replace('/', '-')}-{seed}-{alias}"
-    bundle, manifest = read_bundle(directory, seed)
-    return push(registry, name, bundle, manifest, by="ann", alias=alias, why=f"seed {seed}")
-
-
-def descriptor_of(data: bytes) -> Descriptor:
-    return Descriptor(
-        digest=Digest.of(data), size_bytes=len(data), media_type="text/plain", file_name="x"
-    )
+def upload(registry: AdapterRegistry, directory: Path) -> Manifest:
+    bundle, manifest = read_bundle(directory)
+    push(registry, "uploaded", bundle, manifest, by="ann")
+    return manifest
 
 
 @pytest.mark.usefixtures("names_are_synced")
@@ -68,32 +54,6 @@ def test_name_that_looks_like_another_ones_is_refused(
         push(registry, twin, first, manifest, by="eve", alias="prod")
     assert [a.name for a in registry.adapters.all()] == ["team/my_sql"]
     assert push(registry, "team/my_sql", first, manifest, by="ann").number == 1
-
-
-def test_blob_of_several_megabytes_comes_back(registry: AdapterRegistry) -> None:
-    chunks = [bytes([i]) * 700_001 for i in range(9)]
-    descriptor = descriptor_of(b"".join(chunks))
-    registry.blobs.put(descriptor, iter(chunks))
-    assert registry.blobs.has(descriptor.digest)
-    assert b"".join(registry.blobs.open(descriptor.digest)) == b"".join(chunks)
-
-
-def test_empty_blob_comes_back(registry: AdapterRegistry) -> None:
-    registry.blobs.put(descriptor_of(b""), [])
-    assert b"".join(registry.blobs.open(Digest.of(b""))) == b""
-
-
-def test_blob_of_other_bytes_is_refused_and_not_kept(registry: AdapterRegistry) -> None:
-    descriptor = descriptor_of(b"announced")
-    for other in (b"different", b"announc", b"announced and more"):
-        with pytest.raises(DigestMismatch):
-            registry.blobs.put(descriptor, [other])
-    assert not registry.blobs.has(descriptor.digest)
-
-
-def test_missing_blob_is_not_found(registry: AdapterRegistry) -> None:
-    with pytest.raises(BlobNotFound):
-        b"".join(registry.blobs.open(Digest.of(b"never stored")))
 
 
 def test_missing_manifest_is_not_found(registry: AdapterRegistry) -> None:
@@ -143,39 +103,12 @@ def test_lineage_comes_back(registry: AdapterRegistry, tmp_path: Path) -> None:
     assert registry.versions.manifest(version.manifest_digest).lineage == lineage
 
 
-def test_file_that_is_stored_is_offered_no_upload(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    bundle, manifest = read_bundle(tmp_path / "a")
-    files = [(file, bundle.path(file)) for file in manifest.files]
-    registry.blobs.send(files)
-    assert all(registry.blobs.has(file.digest) for file in manifest.files)
-    assert [registry.blobs.offer(file) for file in manifest.files] == [
-        UploadOffer(is_stored=True)
-    ] * len(files)
-    registry.blobs.send(files)
-
-
-def test_error_of_one_file_of_several_is_raised(registry: AdapterRegistry, tmp_path: Path) -> None:
-    bundle, manifest = read_bundle(tmp_path / "a")
-    files = [(file, bundle.path(file)) for file in manifest.files]
-    bundle.path(manifest.file("adapter_config.json")).unlink()
-    with pytest.raises(InvalidBundle, match=r"adapter_config.json cannot be read"):
-        registry.blobs.send(files)
-
-
 def test_commit_without_the_blobs_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
     _, manifest = read_bundle(tmp_path / "a")
     with pytest.raises(BlobNotFound, match=r"adapter_config[.]json|README[.]md"):
         registry.versions.commit(PushRequest(NAME, manifest, by="ann"))
     with pytest.raises(AdapterNotFound):
         registry.adapters.versions(NAME)
-
-
-def upload(registry: AdapterRegistry, directory: Path) -> Manifest:
-    bundle, manifest = read_bundle(directory)
-    push(registry, "uploaded", bundle, manifest, by="ann")
-    return manifest
 
 
 def test_manifest_that_lies_about_the_rank_is_refused(
@@ -277,166 +210,11 @@ def test_unknown_adapter_error_names_adapters_there_are(
         registry.versions.resolve(AdapterRef.parse("team/sqk:1"))
 
 
-def test_every_verb_on_an_unknown_adapter_says_so(registry: AdapterRegistry) -> None:
-    for verb in (
-        lambda: registry.adapters.versions("no/such"),
-        lambda: registry.aliases.all("no/such"),
-        lambda: registry.aliases.history("no/such", "prod"),
-        lambda: registry.aliases.move(MoveRequest("no/such", "prod", 1, by="ann")),
-        lambda: registry.aliases.rollback(MoveRequest("no/such", "prod", by="ann")),
-        lambda: registry.versions.resolve(AdapterRef.parse("no/such")),
-    ):
-        with pytest.raises(AdapterNotFound, match="no/such"):
-            verb()
-
-
 def test_invalid_name_is_an_invalid_reference(registry: AdapterRegistry, tmp_path: Path) -> None:
     _, manifest = read_bundle(tmp_path / "a")
     for name in ("Team/SQL", "../x", "a/versions"):
         with pytest.raises(InvalidReference):
             registry.versions.commit(PushRequest(name, manifest, by="ann"))
-
-
-def test_nameless_actor_is_refused(registry: AdapterRegistry, tmp_path: Path) -> None:
-    push_version(registry, tmp_path, 1)
-    with pytest.raises(InvalidRequest, match="'by'"):
-        registry.aliases.move(MoveRequest(NAME, "prod", 1, by=" "))
-
-
-def test_adapters_are_listed_in_pages_by_name(registry: AdapterRegistry, tmp_path: Path) -> None:
-    for name in ("b", "a/x", "c"):
-        push_version(registry, tmp_path, 1, name=name, alias="prod")
-    push_version(registry, tmp_path, 2, name="b")
-    page = registry.adapters.all(limit=2)
-    assert [summary.name for summary in page] == ["a/x", "b"]
-    assert (page[1].num_versions, page[1].latest_number, page[1].aliases) == (2, 2, {"prod": 1})
-    assert [summary.name for summary in registry.adapters.all(after="b", limit=2)] == ["c"]
-
-
-def test_adapter_named_like_anothers_folder_has_its_own_records(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, name="team", alias="prod")
-    push_version(registry, tmp_path, 2, name="team/sql", alias="prod")
-    push_version(registry, tmp_path, 3, name="team/sql", alias="prod")
-    assert [version.number for version in registry.adapters.versions("team")] == [1]
-    assert [move.to_number for move in registry.aliases.all("team")] == [1]
-
-
-def test_alias_history_is_ordered_and_complete(registry: AdapterRegistry, tmp_path: Path) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    push_version(registry, tmp_path, 2)
-    registry.aliases.move(MoveRequest(NAME, "prod", 2, by="bob", why="better"))
-    moves = registry.aliases.history(NAME, "prod")
-    assert [(m.sequence, m.from_number, m.to_number, m.moved_by, m.why) for m in moves] == [
-        (1, None, 1, "ann", "seed 1"),
-        (2, 1, 2, "bob", "better"),
-    ]
-    assert registry.aliases.all(NAME) == [moves[-1]]
-
-
-def test_move_to_where_the_alias_points_writes_nothing(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    move = registry.aliases.move(MoveRequest(NAME, "prod", 1, by="bob", why="again"))
-    assert registry.aliases.history(NAME, "prod") == [move]
-    assert move.moved_by == "ann"
-
-
-def test_move_to_a_version_that_does_not_exist_is_refused(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    with pytest.raises(VersionNotFound):
-        registry.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
-
-
-def test_move_with_a_wrong_expectation_names_who_moved_it(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    push_version(registry, tmp_path, 2, alias="prod")
-    push_version(registry, tmp_path, 3)
-    with pytest.raises(
-        AliasConflict, match=r"expected .* version 1, but ann moved it to version 2"
-    ):
-        registry.aliases.move(MoveRequest(NAME, "prod", 3, by="bob", expect=1))
-    assert registry.aliases.move(MoveRequest(NAME, "prod", 3, by="bob", expect=2)).to_number == 3
-
-
-def test_of_racing_moves_with_an_expectation_one_wins(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    numbers = [push_version(registry, tmp_path, seed).number for seed in range(2, 8)]
-
-    def attempt(number: int) -> int:
-        try:
-            return registry.aliases.move(
-                MoveRequest(NAME, "prod", number, by="bob", expect=1)
-            ).to_number
-        except AliasConflict:
-            return 0
-
-    with ThreadPoolExecutor(len(numbers)) as pool:
-        won = [number for number in pool.map(attempt, numbers) if number]
-    assert [move.to_number for move in registry.aliases.history(NAME, "prod")] == [1, *won]
-    assert len(won) == 1
-
-
-def test_rollback_returns_to_the_last_different_version(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    for seed in (1, 2, 3):
-        push_version(registry, tmp_path, seed, alias="prod")
-    move = registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", why="broken"))
-    assert (move.from_number, move.to_number) == (3, 2)
-    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 2
-
-
-def test_rollback_of_a_rollback_returns(registry: AdapterRegistry, tmp_path: Path) -> None:
-    for seed in (1, 2):
-        push_version(registry, tmp_path, seed, alias="prod")
-    registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob"))
-    assert registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob")).to_number == 2
-
-
-def test_rollback_to_a_stated_earlier_target(registry: AdapterRegistry, tmp_path: Path) -> None:
-    for seed in (1, 2, 3):
-        push_version(registry, tmp_path, seed, alias="prod")
-    move = registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", to=1))
-    assert (move.from_number, move.to_number) == (3, 1)
-    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 1
-
-
-@pytest.mark.parametrize(("to", "words"), [(2, "never pointed to version 2"), (3, "already")])
-def test_rollback_to_what_is_no_earlier_target_is_refused(
-    registry: AdapterRegistry, tmp_path: Path, to: int, words: str
-) -> None:
-    for seed, alias in ((1, "prod"), (2, None), (3, "prod")):
-        push_version(registry, tmp_path, seed, alias=alias)
-    with pytest.raises(NothingToRollBack, match=words):
-        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", to=to))
-    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 3
-
-
-def test_rollback_of_an_alias_that_never_moved_is_refused(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    push_version(registry, tmp_path, 1, alias="prod")
-    with pytest.raises(NothingToRollBack, match="only ever pointed to version 1"):
-        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob"))
-
-
-def test_rollback_with_a_wrong_expectation_is_refused(
-    registry: AdapterRegistry, tmp_path: Path
-) -> None:
-    for seed in (1, 2):
-        push_version(registry, tmp_path, seed, alias="prod")
-    with pytest.raises(AliasConflict):
-        registry.aliases.rollback(MoveRequest(NAME, "prod", by="bob", expect=1))
-    assert registry.versions.resolve(AdapterRef.parse(NAME)).number == 2
 
 
 def test_concurrent_pushes_get_distinct_numbers_and_none_is_lost(
