@@ -194,7 +194,7 @@ def release_and_roll_back(client: Client, url: str, v1: str, v2: str, questions:
     figure("in order of arrival: " + " -> ".join(runs[:1] + runs[-2:] if len(runs) > 9 else runs))
     if load.failures:
         raise SystemExit(f"a request failed: {load.failures[0]}")
-    print(hotswap("history", f"{NAME}@prod", url=url).rstrip())
+    print(hotswap("alias", "history", f"{NAME}@prod", url=url).rstrip())
 
 
 def mix(client: Client, models: list[str], questions: list[str]) -> None:
