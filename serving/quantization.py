@@ -59,13 +59,13 @@ def quantize_rows(x: Tensor) -> Tensor:
 
 
 class Int4Linear:
-    """Weights of 4 bits with a step and a lowest value for each 32 input features, times the same
+    """Weights of 4 bits with a scale and a minimum for each 32 input features, times the same
     activations as Int8Linear. Computed in float32 from what both stand for."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        numbers, step, lowest = quantize_half_groups(weight)
-        groups = torch.unflatten(numbers, 1, (-1, HALF_GROUP)) * step.float()[..., None]
-        self._weight = (groups + lowest.float()[..., None]).flatten(1)
+        numbers, scale, minimum = quantize_half_groups(weight)
+        groups = torch.unflatten(numbers, 1, (-1, HALF_GROUP)) * scale.float()[..., None]
+        self._weight = (groups + minimum.float()[..., None]).flatten(1)
         self._bias = None if bias is None else bias.to(dtype)
         self._dtype = dtype
 

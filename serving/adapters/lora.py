@@ -105,7 +105,7 @@ def check_fit(module: str, a: Tensor, b: Tensor, num_in: int, num_out: int) -> N
         )
 
 
-TILE = 2
+TILE_M = 2
 """Rows of one slot that are multiplied together. Always this many, filled up with zeros: every
 product then has the same shape, and a row's bits do not depend on how many rows share the step."""
 
@@ -117,12 +117,12 @@ class Tiles:
 
     slots: slice
     num_tiles: int
-    sources: Tensor  # (num_tiles · TILE,) row of the step; num_rows stands for zeros
+    sources: Tensor  # (num_tiles · TILE_M,) row of the step; num_rows stands for zeros
     used: Sequence[tuple[int, int]]  # rows of the step that are served, and their places in tiles
     rows: Tensor  # (num_used,) those rows
     places: Tensor  # (num_used,) and those places
     is_whole: bool  # the tiles are the step's rows as they are: nothing to gather or scatter
-    scales: Tensor | None  # (num_tiles, TILE, 1), each row's own factor; None: all are 1
+    scales: Tensor | None  # (num_tiles, TILE_M, 1), each row's own factor; None: all are 1
 
     @classmethod
     def of(
@@ -133,9 +133,9 @@ class Tiles:
         scales: Mapping[int, float],
         device: torch.device,
     ) -> Tiles:
-        """`tiles` are at most TILE rows each, one tile after the other. Rows whose factor is not
+        """`tiles` are at most TILE_M rows each, one tile after the other. Rows whose factor is not
         1 have it in `scales`."""
-        sources = [row for tile in tiles for row in [*tile, *[num_rows] * (TILE - len(tile))]]
+        sources = [row for tile in tiles for row in [*tile, *[num_rows] * (TILE_M - len(tile))]]
         used = [(row, place) for place, row in enumerate(sources) if row < num_rows]
         return cls(
             slots=slots,
@@ -147,7 +147,7 @@ class Tiles:
             is_whole=sources == list(range(num_rows)),
             scales=(
                 torch.tensor([scales.get(row, 1.0) for row in sources], device=device).view(
-                    len(tiles), TILE, 1
+                    len(tiles), TILE_M, 1
                 )
                 if any(row in scales for row in sources)
                 else None
@@ -155,13 +155,13 @@ class Tiles:
         )
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows (num_rows, in) → tiles (num_tiles, TILE, in)."""
+        """Rows (num_rows, in) → tiles (num_tiles, TILE_M, in)."""
         if not self.is_whole:
             rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])[self.sources]
-        return rows.view(self.num_tiles, TILE, -1)
+        return rows.view(self.num_tiles, TILE_M, -1)
 
     def scatter_add(self, y: Tensor, columns: slice, tiled: Tensor) -> None:
-        """y (num_tokens, out) += tiles (num_tiles, TILE, width), in place."""
+        """y (num_tokens, out) += tiles (num_tiles, TILE_M, width), in place."""
         flat = tiled.flatten(0, 1)
         if self.is_whole:
             y[: len(flat), columns] += flat
@@ -189,7 +189,7 @@ def tile_rows(
     for row, slot in slot_of.items():
         rows_of.setdefault(slot, []).append(row)
     waiting = {
-        slot: [rows[at : at + TILE] for at in range(0, len(rows), TILE)]
+        slot: [rows[at : at + TILE_M] for at in range(0, len(rows), TILE_M)]
         for slot, rows in rows_of.items()
     }
     products = []
@@ -318,7 +318,7 @@ class LoraSlots:
     def add(self, plan: LoraPlan, x: Tensor, y: Tensor) -> None:
         """y += (x · A) · B in place, each row of x (num_tokens, in) with its own slot.
 
-        Single rows go through TILE-row products, a prompt's stretch through one of its own: a
+        Single rows go through TILE_M-row products, a prompt's stretch through one of its own: a
         row's bits are the same alone and in a mix.
         """
         rows = x[: plan.num_tiled].to(self._shrink.dtype)
@@ -326,7 +326,7 @@ class LoraSlots:
             low = torch.bmm(tiles.gather(rows), tiles.weights(self._shrink))
             if tiles.scales is not None:
                 low *= tiles.scales
-            for part, columns in enumerate(self._columns):  # low: (num_tiles, TILE, parts * r)
+            for part, columns in enumerate(self._columns):  # low: (num_tiles, TILE_M, parts * r)
                 up = torch.bmm(low[..., self._ranks(part)], tiles.weights(self._expand[part]))
                 tiles.scatter_add(y, columns, up)
         for start, end, slot, scale in plan.stretches:
@@ -342,7 +342,7 @@ class LoraSlots:
             slots = range(tiles.slots.start, tiles.slots.stop)
             num_tiles = tiles.num_tiles // len(slots)
             for row, place in tiles.used:
-                factor = self._factors.get(slots[place // TILE // num_tiles])
+                factor = self._factors.get(slots[place // TILE_M // num_tiles])
                 if factor is not None:
                     y[row] *= factor
         for start, end, slot, _ in plan.stretches:

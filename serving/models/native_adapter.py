@@ -13,29 +13,32 @@ from torch.nn import functional
 from hotswap.serving.adapters.lora import LoraWeights, check_fit
 from hotswap.serving.models.weights import FUSED, Shape
 from hotswap.serving.native import layout
-from hotswap.serving.native.layout import LINEARS, TILE
-from hotswap.serving.native.memory import allocate, taken
-from hotswap.serving.native.packing import pack_expand, pack_shrink, rounded_up, shrink_width
+from hotswap.serving.native.layout import LINEARS, TILE_N
+from hotswap.serving.native.memory import allocate, resident_size
+from hotswap.serving.native.packing import pack_expand, pack_shrink, padded_ranks, rounded_up
 
 
 @dataclass(frozen=True, slots=True)
 class NativeAdapter:
     """One adapter, packed into one piece of memory that `linears` points into."""
 
-    linears: ctypes.Array[layout.LoraLinear]
+    linears: ctypes.Array[layout.LoraLinearStruct]
     memory: Tensor
-    width: int  # that the shrunk activations of the widest of `linears` take
+    num_ranks: int
+    """The most of one of `linears`, in whole tiles."""
 
     @property
     def num_bytes(self) -> int:
-        return taken(self.memory.numel() * self.memory.element_size()) + ctypes.sizeof(self.linears)
+        return resident_size(self.memory.numel() * self.memory.element_size()) + ctypes.sizeof(
+            self.linears
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """What `field` of some linears points to: memory (num_linears, …) bf16."""
 
-    linears: Sequence[layout.LoraLinear]
+    linears: Sequence[layout.LoraLinearStruct]
     field: str
     memory: Tensor
 
@@ -47,7 +50,7 @@ def pack_adapter(
 
     Raises NotServable when a matrix does not fit the base's layer.
     """
-    linears = (layout.LoraLinear * (shape.num_layers * len(LINEARS)))()
+    linears = (layout.LoraLinearStruct * (shape.num_layers * len(LINEARS)))()
     pieces: list[_Piece] = []
     for whole, name in enumerate(LINEARS):
         num_in, widths = shape.widths(name)
@@ -68,8 +71,8 @@ def pack_adapter(
     if pieces:
         torch.cat([piece.memory.flatten() for piece in pieces], out=memory)
     _point(pieces, memory)
-    widest = max(linear.width for linear in linears)
-    return NativeAdapter(linears, memory, rounded_up(widest, TILE))
+    num_ranks = max(linear.num_ranks for linear in linears)
+    return NativeAdapter(linears, memory, rounded_up(num_ranks, TILE_N))
 
 
 def _alike(
@@ -92,7 +95,9 @@ def _alike(
 
 
 def _pack_alike(
-    linears: Sequence[layout.LoraLinear], modules: Sequence[Sequence[str]], adapter: LoraWeights
+    linears: Sequence[layout.LoraLinearStruct],
+    modules: Sequence[Sequence[str]],
+    adapter: LoraWeights,
 ) -> list[_Piece]:
     """Fill in the counts, and give the packed A (of all parts) and B (part by part)."""
     shrinks: list[Tensor] = []
@@ -111,10 +116,10 @@ def _pack_alike(
         rank, start = rank + a.shape[1], start + b[0].numel()
         shrinks.append(a)
         expands.append(pack_expand(b).flatten(1))
-    width = shrink_width(rank)
+    num_ranks = padded_ranks(rank)
     for linear in linears:
-        linear.width = width
-    a = functional.pad(torch.cat(shrinks, 1), (0, 0, 0, width - rank))
+        linear.num_ranks = num_ranks
+    a = functional.pad(torch.cat(shrinks, 1), (0, 0, 0, num_ranks - rank))
     return [_Piece(linears, "a", pack_shrink(a)), _Piece(linears, "b", torch.cat(expands, 1))]
 
 

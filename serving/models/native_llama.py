@@ -22,7 +22,7 @@ from hotswap.serving.models.native_adapter import NativeAdapter, pack_adapter
 from hotswap.serving.models.step import StepInput, StepOutput, reachable_positions, spare_pages_of
 from hotswap.serving.models.weights import FUSED, BaseWeights, Shape, rotary_table
 from hotswap.serving.native import layout
-from hotswap.serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE
+from hotswap.serving.native.layout import GROUP, LINEARS, MAX_PARTS, TILE_N
 from hotswap.serving.native.library import (
     AMX,
     AVX2,
@@ -30,7 +30,7 @@ from hotswap.serving.native.library import (
     AVX512_VNNI,
     AVX_VNNI,
     PORTABLE,
-    Engine,
+    NativeEngine,
 )
 from hotswap.serving.native.memory import Arena, allocate
 from hotswap.serving.native.packing import PackedWeights, rounded_up
@@ -86,10 +86,10 @@ class NativeLlama:
         if embedding.dtype != torch.bfloat16:
             embedding = embedding.float()
         self.num_embedded = len(embedding)
-        layers = (layout.Layer * shape.num_layers)()
+        layers = (layout.LayerStruct * shape.num_layers)()
         for index in range(shape.num_layers):
             self._fill_layer(layers[index], weights, index, self.spare_pages.stop)
-        self._model = layout.Model(
+        self._model = layout.ModelStruct(
             **{
                 field: getattr(shape, field)
                 for field in ("hidden", "num_heads", "num_kv_heads", "head_dim", "num_layers")
@@ -97,7 +97,7 @@ class NativeLlama:
             intermediate=shape.intermediate,
             max_rows=max_rows,
             max_keys=num_pages_of(self.max_positions) * PAGE,
-            max_width=rounded_up(MAX_PARTS * rounded_up(room.max_rank, 2), TILE),
+            max_ranks=rounded_up(MAX_PARTS * rounded_up(room.max_rank, 2), TILE_N),
             vocab=shape.vocab,
             eps=shape.eps,
             **{f"embedding{8 * embedding.itemsize}": self._address(embedding)},
@@ -109,7 +109,7 @@ class NativeLlama:
         )
         self._kept.append(layers)
         self._logits = torch.empty(0, self._model.head.n)
-        self.engine = Engine(
+        self.engine = NativeEngine(
             self._model, max_entries=MAX_STACKED * max_rows, num_threads=num_threads
         )
         self.keys_per_row = shape.weights_per_key / KEY_PRICE[self.engine.level]
@@ -121,7 +121,7 @@ class NativeLlama:
         return tensor.data_ptr()
 
     def _fill_layer(
-        self, layer: layout.Layer, weights: BaseWeights, index: int, num_pages: int
+        self, layer: layout.LayerStruct, weights: BaseWeights, index: int, num_pages: int
     ) -> None:
         shape, name = self.shape, f"model.layers.{index}"
         layer.attention_norm = self._address(weights[f"{name}.input_layernorm.weight"].float())
@@ -136,24 +136,24 @@ class NativeLlama:
         num_kept = num_pages * shape.num_kv_heads * 2 * shape.head_dim * PAGE
         layer.cache = self._address(allocate(num_kept * torch.bfloat16.itemsize))
 
-    def _linear(self, parts: list[Tensor], bias: Tensor | None, bits: int) -> layout.Linear:
+    def _linear(self, parts: list[Tensor], bias: Tensor | None, bits: int) -> layout.LinearStruct:
         weights = PackedWeights.of(torch.cat(parts), bits)
         weights = replace(weights, memory=self._arena.copy(weights.memory))
         num_out, num_in = sum(len(part) for part in parts), parts[0].shape[1]
         self._packed.append(weights)
-        linear = layout.Linear(
+        linear = layout.LinearStruct(
             weight=self._address(weights.memory),
             scale=None if weights.scale is None else self._address(weights.scale),
             bias=None if bias is None else self._address(bias.float()),
             bits=bits,
             k=num_in,
-            n=rounded_up(num_out, TILE),
+            n=rounded_up(num_out, TILE_N),
             num_parts=len(parts),
         )
         end = 0
         for part, weight in enumerate(parts):
-            end += rounded_up(weight.shape[0], TILE)
-            linear.part_end[part] = end // TILE
+            end += rounded_up(weight.shape[0], TILE_N)
+            linear.part_end[part] = end // TILE_N
         return linear
 
     def attach(self) -> None:
@@ -189,36 +189,36 @@ class NativeLlama:
         token_ids = (ctypes.c_int32 * num_rows)(*step.token_ids)
         best = (ctypes.c_int32 * num_wanted)()
         wanted = (ctypes.c_int32 * num_wanted)(*step.wanted)
-        groups, low_width = self._groups(step)
+        adapters, shrunk_stride = self._adapters(step)
         self.engine.step(
-            layout.Step(
+            layout.StepStruct(
                 token_ids=ctypes.addressof(token_ids),
                 segments=_segments(step),
-                groups=groups,
+                adapters=adapters,
                 wanted=ctypes.addressof(wanted),
                 logits=self._logits.data_ptr(),
                 best=ctypes.addressof(best),
                 num_rows=num_rows,
                 num_segments=len(step.segments),
-                num_groups=len(step.adapters),
+                num_adapters=len(step.adapters),
                 num_wanted=num_wanted,
-                low_width=low_width,
+                shrunk_stride=shrunk_stride,
             )
         )
         return StepOutput(self._logits[:num_wanted, : self.shape.vocab], list(best))
 
-    def _groups(self, step: StepInput) -> tuple[ctypes.Array[layout.LoraGroup], int]:
-        """What the step's adapters do, and the widest of their layers."""
-        groups = (layout.LoraGroup * len(step.adapters))()
-        low = width = 0
-        for group, rows in zip(groups, step.adapters, strict=True):
+    def _adapters(self, step: StepInput) -> tuple[ctypes.Array[layout.AdapterRowsStruct], int]:
+        """What the step's adapters do, and the most ranks of one of their layers."""
+        adapters = (layout.AdapterRowsStruct * len(step.adapters))()
+        num_entries = num_ranks = 0
+        for to, rows in zip(adapters, step.adapters, strict=True):
             adapter = self._slots[rows.slot]
             assert adapter is not None, "a slot that was never loaded"
-            group.adapter = adapter.linears
-            group.scale, group.start, group.end, group.low = rows.scale, rows.start, rows.end, low
-            low += rows.end - rows.start
-            width = max(width, adapter.width)
-        return groups, width
+            to.linears, to.scale = adapter.linears, rows.scale
+            to.start, to.end, to.first_entry = rows.start, rows.end, num_entries
+            num_entries += rows.end - rows.start
+            num_ranks = max(num_ranks, adapter.num_ranks)
+        return adapters, num_ranks
 
 
 def unsupported(shape: Shape) -> str | None:
@@ -248,8 +248,8 @@ def _require_room(step: StepInput, max_rows: int, num_embedded: int) -> None:
             raise ValueError(f"{len(segment.pages)} pages do not cover the rows of {segment}")
 
 
-def _segments(step: StepInput) -> ctypes.Array[layout.Segment]:
-    segments = (layout.Segment * len(step.segments))()
+def _segments(step: StepInput) -> ctypes.Array[layout.SegmentStruct]:
+    segments = (layout.SegmentStruct * len(step.segments))()
     for to, segment in zip(segments, step.segments, strict=True):
         to.pages = segment.pages.buffer_info()[0]
         to.start, to.end, to.position = segment.start, segment.end, segment.position

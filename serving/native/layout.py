@@ -1,16 +1,19 @@
-"""The structs of `src/types.h`, field by field: a change here is a change there, and a version."""
+"""The structs of `src/types.h`, field by field: a change here is a change there, and a version.
+
+A struct is named as in C, with Struct behind it.
+"""
 
 from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 7
-TILE = 16
-"""Output columns that are computed together."""
+VERSION = 8
+TILE_N = 16
+"""Outputs of a linear layer (n) that are computed together."""
 GROUP = 64
 """Input features that share one activation scale."""
 HALF_GROUP = 32
-"""Input features that share the step and lowest value of 4-bit weights."""
+"""Input features that share the scale and minimum of 4-bit weights."""
 MAX_PARTS = 3
 LINEARS = ("qkv", "o", "gate_up", "down")
 
@@ -18,7 +21,7 @@ _Parts32 = c_int32 * MAX_PARTS
 _Parts64 = c_int64 * MAX_PARTS
 
 
-class Linear(Structure):
+class LinearStruct(Structure):
     _fields_ = (
         ("weight", c_void_p),
         ("scale", c_void_p),
@@ -31,7 +34,7 @@ class Linear(Structure):
     )
 
 
-class LoraLinear(Structure):
+class LoraLinearStruct(Structure):
     _fields_ = (
         ("a", c_void_p),
         ("b", c_void_p),
@@ -39,23 +42,23 @@ class LoraLinear(Structure):
         ("b_start", _Parts64),
         ("rank_start", _Parts32),
         ("num_pairs", _Parts32),
-        ("width", c_int32),
+        ("num_ranks", c_int32),
     )
 
 
-class Layer(Structure):
+class LayerStruct(Structure):
     _fields_ = (
         ("attention_norm", c_void_p),
         ("mlp_norm", c_void_p),
         ("q_norm", c_void_p),
         ("k_norm", c_void_p),
-        ("linear", Linear * len(LINEARS)),
+        ("linear", LinearStruct * len(LINEARS)),
         ("cache", c_void_p),
         ("window", c_int32),
     )
 
 
-class Model(Structure):
+class ModelStruct(Structure):
     _fields_ = (
         ("hidden", c_int32),
         ("num_heads", c_int32),
@@ -65,29 +68,29 @@ class Model(Structure):
         ("intermediate", c_int32),
         ("max_rows", c_int32),
         ("max_keys", c_int32),
-        ("max_width", c_int32),
+        ("max_ranks", c_int32),
         ("vocab", c_int32),
         ("eps", c_float),
         ("embedding16", c_void_p),
         ("embedding32", c_void_p),
         ("rotary", c_void_p),
-        ("layers", POINTER(Layer)),
+        ("layers", POINTER(LayerStruct)),
         ("norm", c_void_p),
-        ("head", Linear),
+        ("head", LinearStruct),
     )
 
 
-class LoraGroup(Structure):
+class AdapterRowsStruct(Structure):
     _fields_ = (
-        ("adapter", POINTER(LoraLinear)),
+        ("linears", POINTER(LoraLinearStruct)),
         ("scale", c_float),
         ("start", c_int32),
         ("end", c_int32),
-        ("low", c_int32),
+        ("first_entry", c_int32),
     )
 
 
-class Segment(Structure):
+class SegmentStruct(Structure):
     _fields_ = (
         ("pages", c_void_p),
         ("start", c_int32),
@@ -96,17 +99,17 @@ class Segment(Structure):
     )
 
 
-class Step(Structure):
+class StepStruct(Structure):
     _fields_ = (
         ("token_ids", c_void_p),
-        ("segments", POINTER(Segment)),
-        ("groups", POINTER(LoraGroup)),
+        ("segments", POINTER(SegmentStruct)),
+        ("adapters", POINTER(AdapterRowsStruct)),
         ("wanted", c_void_p),
         ("logits", c_void_p),
         ("best", c_void_p),
         ("num_rows", c_int32),
         ("num_segments", c_int32),
-        ("num_groups", c_int32),
+        ("num_adapters", c_int32),
         ("num_wanted", c_int32),
-        ("low_width", c_int32),
+        ("shrunk_stride", c_int32),
     )

@@ -43,11 +43,11 @@ def load() -> Any:
 
 def _declare(library: Any) -> None:
     library.engine_new.restype = ctypes.c_void_p
-    library.engine_new.argtypes = [ctypes.POINTER(layout.Model), ctypes.c_int, ctypes.c_int]
+    library.engine_new.argtypes = [ctypes.POINTER(layout.ModelStruct), ctypes.c_int, ctypes.c_int]
     library.engine_free.restype = None
     library.engine_free.argtypes = [ctypes.c_void_p]
     library.engine_step.restype = None
-    library.engine_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(layout.Step), ctypes.c_int]
+    library.engine_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(layout.StepStruct), ctypes.c_int]
 
 
 @cache
@@ -56,13 +56,13 @@ def levels() -> tuple[int, ...]:
     return tuple(level for level in range(AMX + 1) if load().native_has(level))
 
 
-class Engine:
+class NativeEngine:
     """Threads and room for one model's steps. Used by one thread at a time.
 
     The model, and all it points to, must outlive it.
     """
 
-    def __init__(self, model: layout.Model, *, max_entries: int, num_threads: int) -> None:
+    def __init__(self, model: layout.ModelStruct, *, max_entries: int, num_threads: int) -> None:
         """Raises KernelsMissing, or OSError when the system gives no memory or no threads."""
         self._library = load()
         self._engine = self._library.engine_new(ctypes.byref(model), max_entries, num_threads)
@@ -77,6 +77,6 @@ class Engine:
         self.level = levels()[-1]
         """The instruction set that is used: the fastest here, or another one of `levels()`."""
 
-    def step(self, step: layout.Step) -> None:
+    def step(self, step: layout.StepStruct) -> None:
         """Run one forward pass; other Python threads go on meanwhile."""
         self._library.engine_step(self._engine, ctypes.byref(step), self.level)

@@ -17,11 +17,11 @@ def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize_half_groups(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """0 to 15 of (out, in), and a bfloat16 step and lowest value for each output and HALF_GROUP
-    input features: weight ≈ step · number + lowest."""
+    """0 to 15 of (out, in), and a bfloat16 scale and minimum for each output and HALF_GROUP
+    input features: weight ≈ scale · number + minimum."""
     groups = torch.unflatten(weight.float(), 1, (-1, HALF_GROUP))
-    lowest, highest = groups.amin(-1), groups.amax(-1)
-    step = ((highest - lowest) / 15).clamp_min(1e-12).bfloat16()
-    lowest = lowest.bfloat16()
-    numbers = (groups - lowest.float()[..., None]) / step.float()[..., None]
-    return numbers.round_().clamp_(0, 15).to(torch.uint8).flatten(1), step, lowest
+    minimum, maximum = groups.amin(-1), groups.amax(-1)
+    scale = ((maximum - minimum) / 15).clamp_min(1e-12).bfloat16()
+    minimum = minimum.bfloat16()
+    numbers = (groups - minimum.float()[..., None]) / scale.float()[..., None]
+    return numbers.round_().clamp_(0, 15).to(torch.uint8).flatten(1), scale, minimum

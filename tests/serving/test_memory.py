@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hotswap.serving.native.memory import HUGE_PAGE, Arena, allocate, taken
+from hotswap.serving.native.memory import HUGE_PAGE, Arena, allocate, resident_size
 
 MB = 1 << 20
 
@@ -48,7 +48,9 @@ def test_what_is_written_lies_in_huge_pages() -> None:
 def test_a_piece_takes_at_most_a_twentieth_more_or_a_page(num_bytes: int) -> None:
     memory = allocate(num_bytes)
     assert len(memory.fill_(1)) == num_bytes
-    assert num_bytes <= taken(num_bytes) < max(num_bytes * 1.05, num_bytes + mmap.PAGESIZE) + 1
+    assert (
+        num_bytes <= resident_size(num_bytes) < max(num_bytes * 1.05, num_bytes + mmap.PAGESIZE) + 1
+    )
 
 
 def test_what_is_not_written_takes_no_memory_and_what_is_dropped_none_either() -> None:

@@ -271,14 +271,14 @@ def test_packed_weights_stand_where_the_kernels_read_them() -> None:
     assert packed.shape == (2, 16, 16, 4)
     for n, k in ((0, 0), (17, 5), (31, 63)):
         assert packed[n // 16, k // 4, n % 16, k % 4].item() == w[n, k].item() + 128
-    numbers, step, lowest = quantize_half_groups(torch.randn(32, 128))
-    packed = pack_int4(numbers, step, lowest)
+    numbers, scale, minimum = quantize_half_groups(torch.randn(32, 128))
+    packed = pack_int4(numbers, scale, minimum)
     assert packed.shape == (2, 4, 320)
     for n, k in ((0, 0), (17, 37), (31, 127)):
         half = packed[n // 16, k // 32]
         assert half[:64].view(torch.bfloat16)[[n % 16, 16 + n % 16]].tolist() == [
-            step[n, k // 32],
-            lowest[n, k // 32],
+            scale[n, k // 32],
+            minimum[n, k // 32],
         ]
         byte = half[64 + k % 32 // 8 * 64 + n % 16 * 4 + k % 4].item()
         assert (byte >> 4 if k % 8 >= 4 else byte & 15) == numbers[n, k]

@@ -1,5 +1,8 @@
-/* Attention of up to sixteen queries at a time on tiles of AMX. A row's bits do not depend on the
- * other rows of a tile, nor on pages behind its last key: their weights are 0. */
+/* Attention of up to sixteen queries at a time on tile registers of AMX. A row's bits do not depend
+ * on the other rows of a register, nor on pages behind its last key: their probabilities are 0.
+ *
+ * Compiled once per instruction set, by attention.h where USE_AMX is defined. Needs Narrow to be
+ * bf16, and matrix_begin to have been called on the thread. Provides attend_block. */
 #pragma once
 
 #include "queries.h"
@@ -9,11 +12,11 @@ typedef struct {
     int first_page, end_page, num_keys, stride;
 } Span;
 
-INLINE Span span_of(const Queries *of) {
-    int first = of->first[0], end = of->end[0];
-    for (int i = 1; i < of->num; i++) {
-        if (of->first[i] < first) first = of->first[i];
-        if (of->end[i] > end) end = of->end[i];
+INLINE Span span_of(const QueryBlock *block) {
+    int first = block->first[0], end = block->end[0];
+    for (int i = 1; i < block->num; i++) {
+        if (block->first[i] < first) first = block->first[i];
+        if (block->end[i] > end) end = block->end[i];
     }
     int first_page = first / PAGE, end_page = (end + PAGE - 1) / PAGE;
     /* An odd number of lines: rows at one distance from a power of two would share the
@@ -34,7 +37,7 @@ static void score_pages(const Model *model, const Layer *layer, const int32_t *p
         const bf16 *keys = page_of(model, layer, pages[page], kv_head);
         const bf16 *next =
             page_of(model, layer, pages[page + 1 < span->end_page ? page + 1 : page], kv_head);
-        for (int line = 0; line < d; line++) fetch(next + 32 * line);
+        for (int line = 0; line < d; line++) prefetch_near(next + 32 * line);
         _tile_zero(0);
         if (d == 64) {
             _tile_loadd(1, keys, 64);
@@ -53,7 +56,7 @@ static void score_pages(const Model *model, const Layer *layer, const int32_t *p
 }
 
 /* p = e^(score - highest) of one query, 0 for keys it does not see; gives 1 / the sum of p. */
-INLINE float weigh_keys(const Span *span, int first, int end, float *scores, bf16 *p) {
+INLINE float softmax_row(const Span *span, int first, int end, float *scores, bf16 *p) {
     F16 top = f_all(-INFINITY), sum = f_zero();
     int from = span->first_page * PAGE, num = (span->end_page - span->first_page) * PAGE;
     first -= from, end -= from;
@@ -117,26 +120,26 @@ static void sum_values(const Model *model, const Layer *layer, const int32_t *pa
 
 /* softmax(q · K) · V of up to QUERY_BLOCK queries, for which `scores` and `p` have room. */
 static void attend_block(const Model *model, const Layer *layer, const int32_t *pages, int kv_head,
-                         const Queries *of, float *scores, Narrow *p) {
+                         const QueryBlock *block, float *scores, Narrow *p) {
     int d = model->head_dim;
-    Span span = span_of(of);
+    Span span = span_of(block);
     bf16 queries[QUERY_BLOCK * 256] __attribute__((aligned(64)));
     float out[QUERY_BLOCK * 64] __attribute__((aligned(64)));
     float inverse[QUERY_BLOCK];
     for (int i = 0; i < QUERY_BLOCK; i++) {
-        if (i < of->num) memcpy(queries + i * d, of->q[i], (size_t)d * 2);
+        if (i < block->num) memcpy(queries + i * d, block->q[i], (size_t)d * 2);
         else memset(queries + i * d, 0, (size_t)d * 2);
     }
     score_pages(model, layer, pages, kv_head, &span, queries, scores);
-    for (int i = 0; i < of->num; i++) {
+    for (int i = 0; i < block->num; i++) {
         int64_t row = (int64_t)i * span.stride;
-        inverse[i] = weigh_keys(&span, of->first[i], of->end[i], scores + row, p + row);
+        inverse[i] = softmax_row(&span, block->first[i], block->end[i], scores + row, p + row);
     }
     for (int at = 0; at < d; at += 64) {
         int width = d - at >= 64 ? 64 : 32;
         sum_values(model, layer, pages, kv_head, &span, p, at, out);
-        for (int i = 0; i < of->num; i++)
-            for (int j = 0; j < width; j += TILE)
-                f_store(of->out[i] + at + j, f_mul(f_load(out + i * 64 + j), f_all(inverse[i])));
+        for (int i = 0; i < block->num; i++)
+            for (int j = 0; j < width; j += 16)
+                f_store(block->out[i] + at + j, f_mul(f_load(out + i * 64 + j), f_all(inverse[i])));
     }
 }

@@ -1,4 +1,7 @@
-/* Rotary positions and attention over the paged cache. */
+/* Rotary positions and attention over the paged cache.
+ *
+ * Compiled once per instruction set. Needs vectors.h, and USE_AMX where tile registers attend.
+ * Provides place_row and attend. */
 #pragma once
 
 #ifdef USE_AMX
@@ -58,17 +61,17 @@ static void attend(const Model *model, const Layer *layer, const Segment *segmen
     int d = model->head_dim, shared = model->num_heads / model->num_kv_heads;
     int num = (end - first) * shared;
     for (int at = 0; at < num; at += QUERY_BLOCK) {
-        Queries of;
-        of.num = num - at < QUERY_BLOCK ? num - at : QUERY_BLOCK;
-        for (int i = 0; i < of.num; i++) {
+        QueryBlock block;
+        block.num = num - at < QUERY_BLOCK ? num - at : QUERY_BLOCK;
+        for (int i = 0; i < block.num; i++) {
             int row = first + (at + i) / shared, head = kv_head * shared + (at + i) % shared;
             int64_t place = ((int64_t)row * model->num_heads + head) * d;
-            of.q[i] = queries + place;
-            of.out[i] = out + place;
-            of.end[i] = segment->position + row - segment->start + 1;
-            of.first[i] =
-                layer->window && of.end[i] > layer->window ? of.end[i] - layer->window : 0;
+            block.q[i] = queries + place;
+            block.out[i] = out + place;
+            block.end[i] = segment->position + row - segment->start + 1;
+            block.first[i] =
+                layer->window && block.end[i] > layer->window ? block.end[i] - layer->window : 0;
         }
-        attend_block(model, layer, segment->pages, kv_head, &of, scores, p);
+        attend_block(model, layer, segment->pages, kv_head, &block, scores, p);
     }
 }

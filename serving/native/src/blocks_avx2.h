@@ -1,9 +1,12 @@
 /* The products of a block of rows with a tile in 256-bit registers, which have no sums of four
- * products that are exact for weights of 8 bits: the sums of integers are the same, made of
- * int16. */
+ * products that are exact for weights of 8 bits: the sums of integers are the same, made of int16.
+ *
+ * Compiled once per instruction set, by strip.h for AVX2 without AVX-VNNI. Needs vectors_avx2.h and
+ * ROW_BLOCK. Provides block8 and block4, with the arithmetic of blocks_dot.h; `tiles` is always 1.
+ */
 #pragma once
 
-#include "ahead.h"
+#include "prefetch.h"
 
 /* A group's activations as pairs of int16: of every four the first and third, and the second and
  * fourth. */
@@ -73,7 +76,7 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
     const __m256i fifteen = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     for (int half = 0; half < 2; half++) {
         I16 small[ROW_BLOCK];
-        const bf16 *step = (const bf16 *)w;
+        const bf16 *weight_scale = (const bf16 *)w;
         w += 64;
         for (int i = 0; i < rows; i++) small[i].low = small[i].high = _mm256_setzero_si256();
 #pragma GCC unroll 1
@@ -97,9 +100,9 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
             I16 whole = {_mm256_madd_epi16(small[i].low, one),
                          _mm256_madd_epi16(small[i].high, one)};
             F16 scaled = f_mul(f_of_int(whole), f_all(x->scale[at + i * num_groups]));
-            F16 stepped = f_fma(scaled, load_bf16(step), sum[i][0]);
+            F16 with_scale = f_fma(scaled, load_bf16(weight_scale), sum[i][0]);
             F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
-            sum[i][0] = f_fma(all, load_bf16(step + TILE), stepped);
+            sum[i][0] = f_fma(all, load_bf16(weight_scale + TILE_N), with_scale);
         }
     }
 }

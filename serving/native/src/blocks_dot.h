@@ -1,9 +1,14 @@
 /* The products of a block of rows with the tiles of a strip, where sums of four products are one
  * instruction. Each four activations are loaded once for all tiles, and each tile's weights once
- * for all rows. */
+ * for all rows.
+ *
+ * Compiled once per instruction set, by strip.h but for AVX2 without AVX-VNNI. Needs dot4,
+ * ROW_BLOCK, STRIP8, STRIP4 and UNROLLED of vectors.h. Provides block8 and block4: to the sums of
+ * `rows` rows and `tiles` tiles they add the products of group `g`, with weights of 8 and 4 bits.
+ */
 #pragma once
 
-#include "ahead.h"
+#include "prefetch.h"
 
 INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
                    int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
@@ -39,7 +44,7 @@ INLINE void block8(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
 INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, int row, int rows,
                    int tiles, int g, F16 sum[ROW_BLOCK][STRIP8]) {
     int64_t num_groups = x->k / GROUP, at = row * num_groups + g;
-    for (int half = 0; half < 2; half++, w += HALF_BYTES4) {
+    for (int half = 0; half < 2; half++, w += HALF_GROUP_BYTES) {
         const int8_t *q = x->q + (int64_t)row * x->k + g * GROUP + half * HALF_GROUP;
         I16 whole[ROW_BLOCK][STRIP4];
 #pragma GCC unroll 8
@@ -69,10 +74,10 @@ INLINE void block4(const uint8_t *w, int64_t tile_bytes, const Activations *x, i
             F16 all = f_all(x->sum[2 * (at + i * num_groups) + half]);
 #pragma GCC unroll 2
             for (int t = 0; t < tiles; t++) {
-                const bf16 *step = (const bf16 *)(w + t * tile_bytes);
+                const bf16 *weight_scale = (const bf16 *)(w + t * tile_bytes);
                 F16 scaled = f_mul(f_of_int(whole[i][t]), scale);
-                F16 stepped = f_fma(scaled, load_bf16(step), sum[i][t]);
-                sum[i][t] = f_fma(all, load_bf16(step + TILE), stepped);
+                F16 with_scale = f_fma(scaled, load_bf16(weight_scale), sum[i][t]);
+                sum[i][t] = f_fma(all, load_bf16(weight_scale + TILE_N), with_scale);
             }
         }
     }

@@ -13,10 +13,10 @@
 
 #include "program.h"
 
-enum { VERSION = 7, PHASES_A_LAYER = 10, PHASES_AROUND = 5 };
-enum { NARROW_BYTES = 4 };        /* at most */
-enum { MATRIX_ROWS_BEHIND = 15 }; /* rows read, not used, behind the last */
-enum { QUERIES = 16 };            /* QUERY_BLOCK, at most */
+enum { VERSION = 8, PHASES_PER_LAYER = 10, PHASES_OUTSIDE_LAYERS = 5 };
+enum { NARROW_BYTES = 4 };         /* at most */
+enum { MATRIX_PADDING_ROWS = 15 }; /* rows read, not used, behind the last */
+enum { MAX_QUERY_BLOCK = 16 };     /* QUERY_BLOCK, at most */
 
 struct Engine {
     const Model *model;
@@ -26,7 +26,7 @@ struct Engine {
 
 static int max_int(int a, int b) { return a > b ? a : b; }
 
-static void *room(int64_t count, int64_t size) {
+static void *allocate(int64_t count, int64_t size) {
     int64_t bytes = (count * size + 63) / 64 * 64;
     return aligned_alloc(64, (size_t)(bytes ? bytes : 64));
 }
@@ -35,25 +35,26 @@ static int make_workspace(Workspace *s, const Model *m, int max_entries, int num
     int64_t rows = m->max_rows, heads = (int64_t)m->num_heads * m->head_dim;
     int64_t qkv = heads + 2 * (int64_t)m->num_kv_heads * m->head_dim;
     int64_t k = max_int(m->hidden, max_int((int)heads, m->intermediate));
-    int64_t wide = max_int((int)qkv, 2 * m->intermediate);
-    int64_t scratch = (int64_t)num_threads * QUERIES * (m->max_keys + PAGE);
-    s->q = room((rows + MATRIX_ROWS_BEHIND) * k, 1);
-    s->scale = room(rows * k / GROUP, 4);
-    s->offset = room(rows * k / GROUP, 4);
-    s->sum = room(rows * k / HALF_GROUP, 4);
-    s->narrow = room(rows * k, NARROW_BYTES);
-    s->queries = room(rows * heads, NARROW_BYTES);
-    s->low = room((int64_t)max_entries * m->max_width, NARROW_BYTES);
-    s->x = room(rows * m->hidden, 4);
-    s->normed = room(rows * m->hidden, 4);
-    s->wide = room(rows * wide, 4);
-    s->attended = room(rows * heads, 4);
-    s->scores = room(scratch, 4);
-    s->weights = room(scratch, NARROW_BYTES);
-    s->num_phases = m->num_layers * PHASES_A_LAYER + PHASES_AROUND;
-    s->taken = room(s->num_phases, sizeof(Taken));
-    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->low && s->x &&
-           s->normed && s->wide && s->attended && s->scores && s->weights && s->taken;
+    int64_t fused = max_int((int)qkv, 2 * m->intermediate);
+    int64_t scratch = (int64_t)num_threads * MAX_QUERY_BLOCK * (m->max_keys + PAGE);
+    s->q = allocate((rows + MATRIX_PADDING_ROWS) * k, 1);
+    s->scale = allocate(rows * k / GROUP, 4);
+    s->offset = allocate(rows * k / GROUP, 4);
+    s->sum = allocate(rows * k / HALF_GROUP, 4);
+    s->narrow = allocate(rows * k, NARROW_BYTES);
+    s->queries = allocate(rows * heads, NARROW_BYTES);
+    s->shrunk = allocate((int64_t)max_entries * m->max_ranks, NARROW_BYTES);
+    s->x = allocate(rows * m->hidden, 4);
+    s->normed = allocate(rows * m->hidden, 4);
+    s->fused = allocate(rows * fused, 4);
+    s->attended = allocate(rows * heads, 4);
+    s->scores = allocate(scratch, 4);
+    s->probabilities = allocate(scratch, NARROW_BYTES);
+    s->num_phases = m->num_layers * PHASES_PER_LAYER + PHASES_OUTSIDE_LAYERS;
+    s->counters = allocate(s->num_phases, sizeof(PhaseCounters));
+    return s->q && s->scale && s->offset && s->sum && s->narrow && s->queries && s->shrunk &&
+           s->x && s->normed && s->fused && s->attended && s->scores && s->probabilities &&
+           s->counters;
 }
 
 Engine *engine_new(const Model *model, int max_entries, int num_threads) {
@@ -71,15 +72,16 @@ Engine *engine_new(const Model *model, int max_entries, int num_threads) {
 
 void engine_free(Engine *engine) {
     Workspace *s = &engine->space;
-    void *all[] = {s->x,   s->sum,  s->q,        s->scale,  s->offset,  s->narrow, s->queries,
-                   s->low, s->wide, s->attended, s->scores, s->weights, s->normed, s->taken};
+    void *all[] = {s->x,      s->sum,           s->q,      s->scale,   s->offset,
+                   s->narrow, s->queries,       s->shrunk, s->fused,   s->attended,
+                   s->scores, s->probabilities, s->normed, s->counters};
     for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) free(all[i]);
     if (engine->pool) pool_free(engine->pool);
     free(engine);
 }
 
 /* By level. */
-static const Job RUN_STEP[] = {
+static const Task RUN_STEP[] = {
     [PORTABLE] = run_step_portable,
 #if defined(__x86_64__)
     [AVX2] = run_step_avx2,
@@ -96,7 +98,7 @@ static const Job RUN_STEP[] = {
 
 void engine_step(Engine *engine, const Step *step, int level) {
     Program program = {engine->model, step, &engine->space, engine->pool, 0};
-    memset(engine->space.taken, 0, (size_t)engine->space.num_phases * sizeof(Taken));
+    memset(engine->space.counters, 0, (size_t)engine->space.num_phases * sizeof(PhaseCounters));
     pool_run(engine->pool, RUN_STEP[level], &program);
 }
 

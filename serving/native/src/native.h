@@ -7,18 +7,19 @@
 typedef struct {
     _Alignas(64) _Atomic int count; /* pieces handed out */
     _Atomic int done;               /* shrinks finished */
-} Taken;
+} PhaseCounters;
 
 /* Room for one step of at most max_rows rows; made once. */
 typedef struct {
     int8_t *q;
     float *scale;
     int32_t *offset;
-    void *narrow, *queries, *low,
-        *weights; /* Narrow, which instruction sets have each their own of */
+    /* Narrow, which instruction sets have each their own of. */
+    void *narrow, *queries, *shrunk, *probabilities;
     float *x;     /* (rows, hidden): what the layers add to */
-    float *sum, *normed, *wide, *attended, *scores;
-    Taken *taken;
+    float *fused; /* (rows, n) of qkv or gate_up */
+    float *sum, *normed, *attended, *scores;
+    PhaseCounters *counters;
     int num_phases;
 } Workspace;
 
@@ -40,8 +41,8 @@ void engine_step(Engine *engine, const Step *step, int level);
 /* Changes whenever a struct or its meaning does. */
 int native_version(void);
 
-/* Compilers before these do not know AVX-VNNI and AMX; the kernel gives AMX's tiles on request, on
- * Linux. */
+/* Compilers before these do not know AVX-VNNI and AMX; Linux gives a process AMX's tile
+ * registers on request. */
 #if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define HAS_AVX_VNNI
 #ifdef __linux__

@@ -15,12 +15,12 @@ enum { SPINS_BEFORE_YIELD = 4000, SPINS_BEFORE_SLEEP = 20000 };
 struct Pool {
     int num_threads;
     pthread_t *threads;
-    Job job;
+    Task task;
     void *context;
     _Alignas(64) _Atomic uint32_t round; /* counts jobs; a futex */
     _Alignas(64) _Atomic int num_sleeping;
-    _Alignas(64) _Atomic int num_met;
-    _Alignas(64) _Atomic uint32_t meeting;
+    _Alignas(64) _Atomic int num_arrived;
+    _Alignas(64) _Atomic uint32_t generation;
     _Atomic int is_ending;
     _Atomic int next_index;
 };
@@ -31,14 +31,14 @@ static void futex(_Atomic uint32_t *word, int operation, uint32_t value) {
     syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, 0, 0, 0);
 }
 
-void pool_meet(Pool *pool) {
-    uint32_t meeting = atomic_load_explicit(&pool->meeting, memory_order_relaxed);
-    if (atomic_fetch_add(&pool->num_met, 1) == pool->num_threads - 1) {
-        atomic_store_explicit(&pool->num_met, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->meeting, meeting + 1, memory_order_release);
+void pool_barrier(Pool *pool) {
+    uint32_t generation = atomic_load_explicit(&pool->generation, memory_order_relaxed);
+    if (atomic_fetch_add(&pool->num_arrived, 1) == pool->num_threads - 1) {
+        atomic_store_explicit(&pool->num_arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&pool->generation, generation + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&pool->meeting, memory_order_acquire) == meeting;
+    for (int spins = 0; atomic_load_explicit(&pool->generation, memory_order_acquire) == generation;
          spins++)
         if (spins < SPINS_BEFORE_YIELD) pool_relax();
         else sched_yield(); /* someone else has the other thread's core */
@@ -65,8 +65,8 @@ static void *work(void *argument) {
     for (;;) {
         round = wait_for_round(pool, round);
         if (pool->is_ending) return 0;
-        pool->job(pool->context, index);
-        pool_meet(pool);
+        pool->task(pool->context, index);
+        pool_barrier(pool);
     }
 }
 
@@ -86,17 +86,17 @@ Pool *pool_new(int num_threads) {
     return 0;
 }
 
-void pool_run(Pool *pool, Job job, void *context) {
+void pool_run(Pool *pool, Task task, void *context) {
     if (pool->num_threads == 1) {
-        job(context, 0);
+        task(context, 0);
         return;
     }
-    pool->job = job;
+    pool->task = task;
     pool->context = context;
     atomic_fetch_add(&pool->round, 1);
     if (atomic_load(&pool->num_sleeping)) futex(&pool->round, FUTEX_WAKE, INT32_MAX);
-    job(context, 0);
-    pool_meet(pool);
+    task(context, 0);
+    pool_barrier(pool);
 }
 
 void pool_free(Pool *pool) {

@@ -1,4 +1,7 @@
-/* What attention is asked for, and where keys and values lie. */
+/* What attention is asked for, and where keys and values lie.
+ *
+ * Compiled once per instruction set. Needs VECTOR_QUERIES of vectors.h, or USE_AMX. Provides
+ * QUERY_BLOCK, QueryBlock, page_of. */
 #pragma once
 
 #include "rows.h"
@@ -21,4 +24,4 @@ typedef struct {
     float *out[QUERY_BLOCK];
     int first[QUERY_BLOCK], end[QUERY_BLOCK]; /* the keys each may see */
     int num;
-} Queries;
+} QueryBlock;

@@ -1,15 +1,18 @@
-/* What is done row by row: norms, quantization to int8, the gated activation. */
+/* What is done row by row: norms, quantization to int8, the gated activation.
+ *
+ * Compiled once per instruction set. Needs vectors.h. Provides Activations and quantize_row,
+ * rms_norm, gated, best_of; and for products of few rows DISPATCH, min_int, STRIP_ROWS, out_of. */
 #pragma once
 
 #include "vectors.h"
 
-INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int min_int(int a, int b) { return a < b ? a : b; }
 
 /* Makes the call with a constant for `n`, which is the lesser of `number` and `most`, so that loops
  * up to n are unrolled and their sums stay in registers: C has no templates. `most` is a constant,
  * at most 8. */
 #define DISPATCH(n, number, most, call)                                                            \
-    switch (least(number, most)) {                                                                 \
+    switch (min_int(number, most)) {                                                               \
     case 1: DISPATCH_CALL(n, 1, most, call) break;                                                 \
     case 2: DISPATCH_CALL(n, 2, most, call) break;                                                 \
     case 3: DISPATCH_CALL(n, 3, most, call) break;                                                 \
@@ -21,7 +24,7 @@ INLINE int least(int a, int b) { return a < b ? a : b; }
     }
 #define DISPATCH_CALL(n, number, most, call)                                                       \
     {                                                                                              \
-        const int n = least(number, most);                                                         \
+        const int n = min_int(number, most);                                                       \
         call;                                                                                      \
     }
 
@@ -35,10 +38,12 @@ typedef struct {
     int32_t k;      /* of the current product; also the stride */
 } Activations;
 
-enum { MAX_ROWS = 64 }; /* of a strip's products */
+enum { STRIP_ROWS = 64 }; /* of a strip's products */
 
 /* Where a row's sums with a tile of the strip stand. */
-INLINE float *out_of(float *out, int row, int tile) { return out + (tile * MAX_ROWS + row) * TILE; }
+INLINE float *out_of(float *out, int row, int tile) {
+    return out + (tile * STRIP_ROWS + row) * TILE_N;
+}
 
 /* Symmetric int8 with one scale a group: q = round(x / s), s = max |x| / 127. */
 INLINE void quantize_row(const Activations *to, int row, const float *x, int with_narrow) {
@@ -46,17 +51,17 @@ INLINE void quantize_row(const Activations *to, int row, const float *x, int wit
     int8_t *q = to->q + (int64_t)row * to->k;
     Narrow *narrow = to->narrow + (int64_t)row * to->k;
     for (int g = 0; g < num_groups; g++, x += GROUP, q += GROUP, narrow += GROUP) {
-        F16 part[4], top = f_zero();
+        F16 lanes[4], top = f_zero();
         for (int i = 0; i < 4; i++) {
-            part[i] = f_load(x + 16 * i);
-            top = f_max(top, f_abs(part[i]));
-            if (with_narrow) store_narrow(narrow + 16 * i, part[i]);
+            lanes[i] = f_load(x + 16 * i);
+            top = f_max(top, f_abs(lanes[i]));
+            if (with_narrow) store_narrow(narrow + 16 * i, lanes[i]);
         }
         float scale = f_top(top) / 127.0f;
         F16 inverse = f_all(scale > 0 ? 1.0f / scale : 0.0f);
         int32_t sum[2] = {0, 0};
         for (int i = 0; i < 4; i++)
-            sum[i / 2] += store_int8(q + 16 * i, f_round(f_mul(part[i], inverse)));
+            sum[i / 2] += store_int8(q + 16 * i, f_round(f_mul(lanes[i], inverse)));
         int64_t at = (int64_t)row * num_groups + g;
         to->scale[at] = scale;
         to->offset[at] = -128 * (sum[0] + sum[1]);

@@ -1,20 +1,24 @@
-/* Sixteen lanes: one contract, kept with AVX-512, with AVX2, and in portable C. Included once per
- * instruction set. A lane's arithmetic is float32's; f_fma rounds once, but in portable C.
+/* Sixteen lanes: one contract, kept with AVX-512, with AVX2, and in portable C.
  *
- * F16: floats. f_keep: lanes first <= lane < end keep their value, the others become `other`.
- * f_scale2: a * 2^n for whole n above -126. f_round: to a whole number, halves to even.
- * Narrow: a number of bf16 as dot2 takes it: bf16, or float where pairs are not one instruction.
- * dot2: acc + the sum of 2 products, bf16 pairs (16 lanes) times the pair at x.
- * store_bf16, store_narrow: to nearest, halves to even. store_int8: whole numbers of at most 127;
- * returns their sum.
+ * Compiled once per instruction set. Needs the defines of forward.h: they choose the one of
+ * vectors_avx512.h, vectors_avx2.h and vectors_portable.h that keeps the contract. Provides:
  *
- * fetch: into the core's nearest cache; fetch_far: into the next.
+ * F16: floats. A lane's arithmetic is float32's; f_fma rounds once, but in portable C. f_keep:
+ * lanes first <= lane < end keep their value, the others become `other`. f_scale2: a * 2^n for
+ * whole n above -126. f_round: to a whole number, halves to even. f_exp. Narrow: a number of bf16
+ * as dot2 takes it: bf16, or float where pairs are not one instruction. dot2: acc + the sum of 2
+ * products, bf16 pairs (16 lanes) times the pair at x. store_bf16, store_narrow: to nearest, halves
+ * to even. store_int8: whole numbers of at most 127; returns their sum. prefetch_near: into the
+ * core's nearest cache; prefetch_far: into the next.
  *
  * For blocks_dot.h only (AVX2 has blocks_avx2.h). I16: int32. B64: unsigned bytes; b_low, b_high:
  * the low and the high halves of each. Fours: 4 signed bytes for every lane. dot4: acc + the sum of
  * 4 products.
  *
- * How much is computed at once is as much as the registers hold: ROW_BLOCK rows and STRIP8 or (no
+ * HAS_MATRIX: whether tile registers of AMX multiply; matrix_begin and matrix_end, around a step.
+ * With it matrix_product, i_load, i_add.
+ *
+ * How much is computed at once, as much as the registers hold: ROW_BLOCK rows and STRIP8 or (no
  * more) STRIP4 tiles of the base's products, SHRINK_BLOCK rows and SHRINK_TILES times 16 ranks of
  * an adapter's shrink, EXPAND_BLOCK rows of its expand, in attention VECTOR_QUERIES queries with
  * SCORE_PAGES pages of keys or with 16 * VALUE_VECTORS features. UNROLLED steps of blocks_dot.h are

@@ -1,5 +1,8 @@
-/* Sixteen registers of 256 bits: sixteen lanes are two of them. With AVX-VNNI where the processor
- * has it. */
+/* Sixteen registers of 256 bits: sixteen lanes are two of them.
+ *
+ * Compiled once per instruction set, by vectors.h. Needs INLINE, bf16, and USE_AVX_VNNI where the
+ * processor has it. Provides the contract of vectors.h; what only blocks_dot.h needs, with
+ * USE_AVX_VNNI alone. */
 #pragma once
 
 #include <immintrin.h>
@@ -140,8 +143,8 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
     __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
     return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
 }
-INLINE void fetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
-INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
+INLINE void prefetch_near(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
+INLINE void prefetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 typedef struct {
     __m256i low, high;

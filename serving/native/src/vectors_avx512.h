@@ -1,4 +1,7 @@
-/* Thirty-two registers of 512 bits, with BF16 and AMX where the processor has them. */
+/* Thirty-two registers of 512 bits.
+ *
+ * Compiled once per instruction set, by vectors.h. Needs INLINE, bf16, and USE_BF16 and USE_AMX
+ * where the processor has them. Provides the contract of vectors.h. */
 #pragma once
 
 #include <immintrin.h>
@@ -117,14 +120,14 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(whole));
     return _mm512_reduce_add_epi32(whole);
 }
-INLINE void fetch(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
-INLINE void fetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
+INLINE void prefetch_near(const void *p) { _mm_prefetch(p, _MM_HINT_T0); }
+INLINE void prefetch_far(const void *p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 #ifdef USE_AMX
 INLINE I16 i_load(const int32_t *p) { return _mm512_load_si512(p); }
 INLINE I16 i_add(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
-/* A thread's tiles are 16 rows of 64 bytes, but for number 6, sixteen weights of keys a row, and
- * number 7, the values of sixteen keys. */
+/* A thread's tile registers are 16 rows of 64 bytes, but for number 6, a row's probabilities of
+ * sixteen keys, and number 7, the values of sixteen keys. */
 INLINE void matrix_begin(void) {
     struct {
         uint8_t palette, start, zero[14];

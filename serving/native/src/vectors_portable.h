@@ -1,4 +1,7 @@
-/* For any processor; the compiler fits it to what it is told to compile for. */
+/* For any processor; the compiler fits it to what it is told to compile for.
+ *
+ * Compiled once per instruction set, by vectors.h. Needs INLINE and bf16. Provides the contract of
+ * vectors.h. */
 #pragma once
 
 enum { ROW_BLOCK = 4, STRIP8 = 1, STRIP4 = 1, UNROLLED = 1 };
@@ -69,7 +72,7 @@ INLINE I16 dot4(I16 acc, B64 w, Fours x) {
         acc[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] + w[4 * i + 3] * x[3];
     return acc;
 }
-INLINE float wide(bf16 x) {
+INLINE float float_of_bf16(bf16 x) {
     uint32_t bits = (uint32_t)x << 16;
     float value;
     memcpy(&value, &bits, 4);
@@ -89,7 +92,7 @@ INLINE F16 dot2(F16 acc, const bf16 *w, const Narrow *x) {
 INLINE F16 dot2_folded(F16 acc, const bf16 *w, const Narrow *x, int ranks) {
     for (int i = 0; i < 16; i++) {
         const Narrow *pair = x + i / ranks * 2;
-        acc[i] = acc[i] + wide(w[2 * i]) * pair[0] + wide(w[2 * i + 1]) * pair[1];
+        acc[i] = acc[i] + float_of_bf16(w[2 * i]) * pair[0] + float_of_bf16(w[2 * i + 1]) * pair[1];
     }
     return acc;
 }
@@ -103,7 +106,7 @@ INLINE void store_bf16(bf16 *p, F16 x) { /* round to nearest even */
 }
 INLINE F16 load_bf16(const bf16 *p) {
     F16 x;
-    for (int i = 0; i < 16; i++) x[i] = wide(p[i]);
+    for (int i = 0; i < 16; i++) x[i] = float_of_bf16(p[i]);
     return x;
 }
 INLINE void store_narrow(Narrow *p, F16 x) {
@@ -117,5 +120,5 @@ INLINE int32_t store_int8(int8_t *p, F16 x) {
     for (int i = 0; i < 16; i++) sum += p[i] = (int8_t)x[i];
     return sum;
 }
-INLINE void fetch(const void *p) { __builtin_prefetch(p); }
-INLINE void fetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }
+INLINE void prefetch_near(const void *p) { __builtin_prefetch(p); }
+INLINE void prefetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }

@@ -54,11 +54,11 @@ def limited(max_rows: str, num_threads: str) -> dict[str, object]:
 
 
 def make(max_rows: int, num_threads: int) -> None:
-    model = layout.Model(
+    model = layout.ModelStruct(
         hidden=64, num_heads=2, num_kv_heads=1, head_dim=32, num_layers=1, intermediate=64,
-        max_rows=max_rows, max_keys=16, max_width=16, vocab=16,
+        max_rows=max_rows, max_keys=16, max_ranks=16, vocab=16,
     )  # fmt: skip
-    library.Engine(model, max_entries=1, num_threads=num_threads)
+    library.NativeEngine(model, max_entries=1, num_threads=num_threads)
 
 
 def error_of(max_rows: int, num_threads: int) -> OSError | None:
