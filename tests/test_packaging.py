@@ -27,7 +27,7 @@ def is_source(path: Path) -> bool:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean copy of what the package is built from, with the folders' links."""
     copy = tmp_path_factory.mktemp("sources")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("hotswap", "tests", *LAYERS):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")

@@ -1,4 +1,4 @@
-"""The structs of `src/types.h`, field by field: a change here is a change there, and a version.
+"""The structs and constants of `src/types.h`, for ctypes: a test compares the two, field by field.
 
 A struct is named as in C, with Struct behind it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 
-VERSION = 8
 TILE_N = 16
 """Outputs of a linear layer (n) that are computed together."""
 GROUP = 64

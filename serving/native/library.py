@@ -1,4 +1,9 @@
-"""Finds and loads the compiled kernels; says why when they cannot be used here."""
+"""Finds and loads the compiled kernels; says why when they cannot be used here.
+
+A library of other sources than those beside it is refused: it may read other structs or weights in
+another order, and nothing else would show it. That `layout` has the structs of the sources, a test
+shows.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hotswap.serving.native import layout
+from hotswap.serving.native import layout, sources
 
 PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX = range(6)
 """Instruction sets in rising speed; `native.h` has the same numbers."""
 
 
 class KernelsMissing(Exception):
-    """The library was not built, or belongs to another version of this package."""
+    """The library was not built, or of other sources."""
 
 
 @cache
@@ -32,13 +37,22 @@ def load() -> Any:
         library = ctypes.CDLL(str(files[-1]), use_errno=True)
     except OSError as error:
         raise KernelsMissing(f"the native kernels cannot be loaded: {error}") from error
-    _declare(library)
-    if (version := library.native_version()) != layout.VERSION:
+    if not _is_of(library, sources.digest()):
         raise KernelsMissing(
-            f"the native kernels are of version {version}, this package needs {layout.VERSION}; "
-            "install hotswap again"
+            "the native kernels were compiled of other sources than this package has; install "
+            "hotswap again"
         )
+    _declare(library)
     return library
+
+
+def _is_of(library: Any, digest: str) -> bool:
+    try:
+        native_sources = library.native_sources
+    except AttributeError:  # a release that did not say
+        return False
+    native_sources.restype = ctypes.c_char_p
+    return bool(native_sources() == digest.encode())
 
 
 def _declare(library: Any) -> None:
@@ -47,7 +61,11 @@ def _declare(library: Any) -> None:
     library.engine_free.restype = None
     library.engine_free.argtypes = [ctypes.c_void_p]
     library.engine_step.restype = None
-    library.engine_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(layout.StepStruct), ctypes.c_int]
+    library.engine_step.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(layout.StepStruct),
+        ctypes.c_int,
+    ]
 
 
 @cache

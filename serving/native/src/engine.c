@@ -13,7 +13,7 @@
 
 #include "program.h"
 
-enum { VERSION = 8, PHASES_PER_LAYER = 10, PHASES_OUTSIDE_LAYERS = 5 };
+enum { PHASES_PER_LAYER = 10, PHASES_OUTSIDE_LAYERS = 5 };
 enum { NARROW_BYTES = 4 };         /* at most */
 enum { MATRIX_PADDING_ROWS = 15 }; /* rows read, not used, behind the last */
 enum { MAX_QUERY_BLOCK = 16 };     /* QUERY_BLOCK, at most */
@@ -146,4 +146,4 @@ int native_has(int level) {
 int native_has(int level) { return level == PORTABLE; }
 #endif
 
-int native_version(void) { return VERSION; }
+const char *native_sources(void) { return SOURCES; }

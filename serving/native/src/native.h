@@ -38,8 +38,8 @@ enum { PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI, AVX512_BF16, AMX };
 int native_has(int level);
 /* Runs a step on the kernels of a level that is there. */
 void engine_step(Engine *engine, const Step *step, int level);
-/* Changes whenever a struct or its meaning does. */
-int native_version(void);
+/* The digest of the sources that this library was compiled of: see serving/native/sources.py. */
+const char *native_sources(void);
 
 /* Compilers before these do not know AVX-VNNI and AMX; Linux gives a process AMX's tile
  * registers on request. */

@@ -1,5 +1,5 @@
 /* What Python and the kernels share: plain structs and their constants. `serving/native/layout.py`
- * has the same, field by field.
+ * has the same; a test compares the two, field by field.
  *
  * Bytes are little-endian. A tile is TILE_N outputs of a linear layer, a group is GROUP input
  * features that share an activation scale. Every row's arithmetic has one fixed order, whatever
