@@ -14,9 +14,7 @@
 #include "program.h"
 
 enum { PHASES_PER_LAYER = 10, PHASES_OUTSIDE_LAYERS = 5 };
-enum { NARROW_BYTES = 4 };         /* at most */
 enum { MATRIX_PADDING_ROWS = 15 }; /* rows read, not used, behind the last */
-enum { MAX_QUERY_BLOCK = 16 };     /* QUERY_BLOCK, at most */
 
 struct Engine {
     const Model *model;

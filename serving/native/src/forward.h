@@ -21,6 +21,9 @@
 
 enum { ROWS_PER_PIECE = 4, SHRINK_ROWS = 16, ATTENTION_ROWS = 16 };
 enum { TILES_PER_PIECE = 6, ROWS_PER_PANEL = 128 };
+_Static_assert(sizeof(Narrow) <= NARROW_BYTES, "the workspace has room for Narrow");
+_Static_assert(QUERY_BLOCK <= MAX_QUERY_BLOCK, "the workspace has room for QUERY_BLOCK queries");
+
 enum { MEMORY_BOUND_ROWS = 8, MAX_PREFETCH_ROWS = 64 };
 
 /* The next piece of the current phase, or one that is past its end. */

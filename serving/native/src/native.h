@@ -9,6 +9,9 @@ typedef struct {
     _Atomic int done;               /* shrinks finished */
 } PhaseCounters;
 
+/* What the kernels of every instruction set keep to, so that one workspace serves them all. */
+enum { NARROW_BYTES = 4, MAX_QUERY_BLOCK = 16 };
+
 /* Room for one step of at most max_rows rows; made once. */
 typedef struct {
     int8_t *q;
