@@ -1,7 +1,8 @@
 # make demo    the main job on the real base: train, push, serve, release, roll back
 # make test    every test
-# make check   formatting, lint, types, walls
+# make check   formatting, lint, types, walls, documentation
 # make map     the map in ARCHITECTURE.md
+# make docs    the documentation's site, in build/site
 # All of them set up .venv first; nothing else needs to be installed (Python 3.11+, gcc).
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ C_SOURCES := $(wildcard serving/native/src/*.[ch] tests/serving/native/*.c)
 
 export HOTSWAP_HOME ?= $(CURDIR)/.hotswap
 
-.PHONY: demo test check format map clean
+.PHONY: demo test check format map docs clean
 
 demo: $(VENV)/.training
 	$(BIN)/python examples/demo.py
@@ -29,6 +30,7 @@ check: $(VENV)/.dev
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -52,6 +54,9 @@ $(VENV)/.dev: $(VENV)/.training
 # The files' sentences in ARCHITECTURE.md, from their docstrings.
 map:
 	$(PYTHON) docs/architecture_map.py
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .hotswap build *.egg-info

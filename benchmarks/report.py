@@ -1,14 +1,15 @@
-"""Table, plot and the README's section from the figures that benchmarks.serving measured."""
+"""Table, plot and the pages' section from the figures that benchmarks.serving measured."""
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PLOT = ROOT / "benchmarks" / "figures" / "hotswap.serving.svg"
+PLOT = ROOT / "benchmarks" / "figures" / "serving.svg"
 SCALING_PLOT = PLOT.with_name("scaling.svg")
 OURS = "Hotswap"
 OURS_INT4 = "Hotswap int4"
@@ -61,25 +62,30 @@ def _is_comparable(case: str) -> bool:
 
 
 def notes(figures: Figures) -> str:
-    """The machine, everyone's settings, and what must be known about the run."""
+    """The machine, what must be known about the run, and everyone's settings."""
     lines = [f"Measured on {figures['machine']}; medians of {figures['rounds']}."]
     if (in_use := figures["cores_in_use"]) > BUSY:
         lines.append(f"Preliminary: others kept {in_use:.1f} cores busy when it began.")
-    settings = [f"{text}" for name, text in figures["settings"].items() if name in figures["rates"]]
-    lines.append(f"Settings: {'; '.join(settings)}.")
     for name, reason in figures["failed"].items():
         lines.append(f"{name} could not take part: {reason}.")
-    return "\n".join(lines)
+    used = [(name, text) for name, text in figures["settings"].items() if name in figures["rates"]]
+    rows = ["| engine | settings |", "| --- | --- |", *(f"| {n} | {text} |" for n, text in used)]
+    return "\n".join([*lines, "", *rows])
 
 
-def write_readme(figures: Figures) -> None:
-    readme = ROOT / "README.md"
-    section = (
-        f"\n{table(figures)}\n\n![{PLOT.stem}]({PLOT.relative_to(ROOT)})\n\n{notes(figures)}\n\n"
-    )
-    text, count = SECTION.subn(lambda _: section, readme.read_text())
-    assert count == 1, "README.md has no place for the table"
-    readme.write_text(text)
+def write_pages(figures: Figures) -> None:
+    """The table and the plot in the README; the same with the settings among the benchmarks."""
+    short = f"{table(figures)}\n\n![{PLOT.stem}]({{plot}})"
+    _write(ROOT / "README.md", short)
+    _write(ROOT / "docs" / "benchmarks.md", f"{short}\n\n{notes(figures)}")
+
+
+def _write(page: Path, section: str) -> None:
+    plot = Path(os.path.relpath(PLOT, page.parent)).as_posix()
+    filled = f"\n{section.format(plot=plot)}\n\n"
+    text, count = SECTION.subn(lambda _: filled, page.read_text())
+    assert count == 1, f"{page} has no place for the table"
+    page.write_text(text)
 
 
 def draw(figures: Figures) -> None:

@@ -34,7 +34,7 @@ from typing import Any
 from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.peers.peer import PROGRAMS, Peer, PeerFailed, Program, installed, peer
 from benchmarks.peers.prepare import gguf_adapters, openvino_base, q4_0_base
-from benchmarks.report import OURS, OURS_INT4, draw, table, write_readme
+from benchmarks.report import OURS, OURS_INT4, draw, table, write_pages
 from benchmarks.server import server
 from benchmarks.workload import (
     BASE,
@@ -100,7 +100,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     if arguments.readme:
         draw(figures)
-        write_readme(figures)
+        write_pages(figures)
 
 
 def _arguments() -> argparse.Namespace:
