@@ -52,10 +52,9 @@ def adapters(base: BaseDirectory, tmp_path_factory: pytest.TempPathFactory) -> l
 
 @pytest.fixture(scope="module")
 def prompts(base: BaseDirectory) -> list[list[int]]:
-    render = base.prompt_format().render
-    return [
-        list(base.tokenizer.encode(render([{"role": "user", "content": q}])).ids) for q in QUESTIONS
-    ]
+    prompt = base.prompt_format()
+    questions = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    return [list(base.tokenizer.encode(render(prompt, messages)).ids) for messages in questions]
 
 
 def make_runner(base: BaseDirectory, adapters: list[Path], model: Model) -> ModelRunner:

@@ -17,6 +17,7 @@ from hotswap.registry.settings import read_home
 from hotswap.serving.adapters.export import check_exportable, export_gguf, export_merged
 from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, _package_file, provide_base
 from hotswap.serving.errors import BaseMismatch, NotServable
+from hotswap.serving.rendering import render
 from hotswap.serving.settings import ServingHome
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.families import make_family
@@ -124,9 +125,8 @@ def test_llama_cpp_gives_the_exported_adapter_the_same_next_tokens(
     base = provide_base("smollm2-135m", read_home(ServingHome).bases)
     directory = make_adapter(base, tmp_path / "adapter", strength=0.2, **config)
     export_gguf(directory, Bundle.read(directory).lora, base, tmp_path / "adapter.gguf")
-    render = base.prompt_format().render
     prompts = [
-        render([{"role": "user", "content": text}])
+        render(base.prompt_format(), [{"role": "user", "content": text}])
         for text in ("What is the capital of France?", "Count to five.", "Name a colour.")
     ]
     answers = _ask_llama_cpp(llama_cpp, tmp_path / "adapter.gguf", prompts)
