@@ -25,7 +25,7 @@ from hotswap.registry.settings import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from hotswap.registry.bundles.comparison import Comparison
+    from hotswap.registry.bundles.comparison import VersionComparison
     from hotswap.registry.domain.manifest import BaseFingerprint
     from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest
@@ -187,7 +187,7 @@ class Client:
             limit,
         )
 
-    def diff(self, a: str, b: str) -> Comparison:
+    def diff(self, a: str, b: str) -> VersionComparison:
         """What differs from the version `a` to the version `b`: config, metrics, data, weights.
 
         >>> found = client.diff("team/sql:1", "team/sql:2")

@@ -1,7 +1,7 @@
 """Files and directories that appear whole or not at all, and are on disk when a call returns.
 
-Bytes are synced before they get their name, and the name before anyone hears of it. Nobody else in
-the product renames, links or syncs. Knows nothing of what is written.
+Bytes are synced before they get their name, and the name before anyone learns of it. No other file
+of the product renames, links or syncs. Knows nothing of what is written.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def remove_directory(path: Path) -> None:
 def open_directory(path: Path) -> list[Path]:
     """Make the directory if need be, clear what a crash left half made, and list the rest."""
     make_directory(path)
-    found = []
+    opened = []
     for entry in sorted(path.iterdir()):
         if entry.name.startswith("."):
             shutil.rmtree(entry, ignore_errors=True)
         else:
-            found.append(entry)
-    return found
+            opened.append(entry)
+    return opened
 
 
 def make_directory(path: Path) -> None:
@@ -139,7 +139,7 @@ def link(path: Path, target: Path) -> bool:
     """Give the file a second name; False when that is taken.
 
     A link fails when the name exists, where a rename would replace it. The name is synced for the
-    loser, too: what it is told exists must survive a power cut.
+    loser, too: what it reads as existing must survive a power cut.
     """
     try:
         target.hardlink_to(path)

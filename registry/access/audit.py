@@ -1,8 +1,8 @@
 """The audit log: who changed what, from what to what, when, in which request.
 
 Entries are objects in the store, written once under their time and a random id, so that writers
-never wait for each other and none can overwrite another. An entry is written after the change it
-tells of; the change's own record (version, move, token) is the truth if a crash comes between.
+never wait for each other and none can overwrite another. An entry is written after its
+change; the change's own record (version, move, token) is the truth if a crash comes between.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Tokens:
         )
         key = token_key(name)
         data = _json(record)
-        # The hash is random: if the answer to a create that succeeded was lost, it tells.
+        # The hash is random, so it shows whether a create succeeded whose answer was lost.
         if not self._store.create(key, data) and self._read(key) != data:
             raise TokenExists(
                 f"there is, or was, a token {name!r}; names are not used twice, so that the audit "
@@ -154,8 +154,8 @@ class Tokens:
             return ANYONE
         if token is None:
             raise Unauthenticated(f"this server needs a token and none was sent; {_HOW}")
-        found = _TEXT.fullmatch(token)
-        record = self._known(found[1]) if found else None
+        match = _TEXT.fullmatch(token)
+        record = self._known(match[1]) if match else None
         if record is None or not hmac.compare_digest(record.sha256, _hash(token)):
             raise Unauthenticated(f"the token that was sent is not one of this server; {_HOW}")
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):

@@ -40,7 +40,7 @@ class MetricChange(ValueObject):
     difference: float | None
 
 
-class Comparison(ValueObject):
+class VersionComparison(ValueObject):
     """Only what differs; `layers` has every layer. `change` is that of all layers together."""
 
     a: AdapterVersion
@@ -55,13 +55,13 @@ class Comparison(ValueObject):
     notes: tuple[str, ...]
 
 
-def compare(registry: AdapterRegistry, a: AdapterRef, b: AdapterRef) -> Comparison:
+def compare(registry: AdapterRegistry, a: AdapterRef, b: AdapterRef) -> VersionComparison:
     """Compare what two references mean now. Reads both weights files through the registry."""
     versions = [registry.versions.resolve(ref) for ref in (a, b)]
     one, other = (registry.versions.manifest(version.manifest_digest) for version in versions)
     layers, notes = _weights(registry, one, other)
     fields = [_fields(manifest) for manifest in (one, other)]
-    return Comparison(
+    return VersionComparison(
         a=versions[0],
         b=versions[1],
         config=_differing(fields, "base", "lora", "prompt"),
@@ -93,7 +93,7 @@ def _weights(
 
 
 def _left_out(side: str, other_tensors: Sequence[str]) -> Iterator[str]:
-    """What the layers' figures do not tell."""
+    """What the layers' figures leave out."""
     if any(MAGNITUDE in name for name in other_tensors):
         yield (
             f"{side} is a DoRA adapter: the change is that of its low-rank part B·A alone; its "

@@ -67,7 +67,7 @@ def has_effect(path: Path) -> bool:
     ‖B·A‖² is the trace of (Bᵀ·B)·(A·Aᵀ), of which both factors are only (r, r).
     """
     waiting: dict[str, Array] = {}
-    found = False
+    has_any = False
     for name, values in read_tensors(path):
         if not np.isfinite(values).all():
             raise InvalidBundle(
@@ -79,8 +79,8 @@ def has_effect(path: Path) -> bool:
         elif part == "B.weight" and stem in waiting:
             a = waiting.pop(stem).astype(np.float64)
             b = values.astype(np.float64)
-            found = found or float(((b.T @ b) * (a @ a.T)).sum()) > 0
-    return found
+            has_any = has_any or float(((b.T @ b) * (a @ a.T)).sum()) > 0
+    return has_any
 
 
 def _widened(values: NDArray[Any], dtype: str) -> Array:

@@ -27,7 +27,7 @@ def verify_manifest(manifest: Manifest, blobs: BlobStore, tasks: Tasks) -> None:
     with tasks.together() as start:
         for descriptor in manifest.files:
             start(_verify_stored, descriptor, blobs)
-        start(_verify_shape, manifest, blobs)  # last: that a file is not there is told first
+        start(_verify_shape, manifest, blobs)  # last: a missing file is the first error
 
 
 def _verify_stored(descriptor: Descriptor, blobs: BlobStore) -> None:
@@ -65,14 +65,14 @@ def _verify_shape(manifest: Manifest, blobs: BlobStore) -> None:
     """The reasons for `not_servable` may be worded otherwise; that there is one may not."""
     stated, stored = manifest.lora, _stored_shape(manifest, blobs)
     for field in LoraShape.model_fields:
-        said, found = getattr(stated, field), getattr(stored, field)
+        said, actual = getattr(stated, field), getattr(stored, field)
         if field == "not_servable":
-            if found and not said:
-                raise InvalidManifest(f"the manifest says the adapter is servable, but {found[0]}")
-        elif said != found:
+            if actual and not said:
+                raise InvalidManifest(f"the manifest says the adapter is servable, but {actual[0]}")
+        elif said != actual:
             raise InvalidManifest(
                 f"the manifest says lora.{field} is {str(said)[:200]}, but the stored "
-                f"{CONFIG_FILE} and {WEIGHTS_FILE} say {str(found)[:200]}"
+                f"{CONFIG_FILE} and {WEIGHTS_FILE} say {str(actual)[:200]}"
             )
 
 

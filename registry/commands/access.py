@@ -68,9 +68,9 @@ def create(
 def ls(location: str | None, as_json: bool) -> None:
     """List every token ever made, without its secret."""
     with open_registry_at(location) as registry:
-        found = registry.access.all()
+        tokens = registry.access.all()
     if as_json:
-        print_json([info.model_dump(mode="json") for info in found])
+        print_json([info.model_dump(mode="json") for info in tokens])
         return
     now = datetime.now(UTC)
     print_table(
@@ -84,7 +84,7 @@ def ls(location: str | None, as_json: bool) -> None:
                 time_text(info.created_at),
                 ", ".join(info.scopes),
             )
-            for info in found
+            for info in tokens
         ],
     )
 

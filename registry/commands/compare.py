@@ -15,7 +15,7 @@ from hotswap.registry.domain.digests import Digest
 
 if TYPE_CHECKING:
     from hotswap.registry.bundles.changes import LayerChange
-    from hotswap.registry.bundles.comparison import Comparison, FieldChange
+    from hotswap.registry.bundles.comparison import FieldChange, VersionComparison
 
 _LISTED = 20
 _WIDTH = 40
@@ -41,29 +41,32 @@ def diff(a: str, b: str, all_layers: bool, location: str | None, as_json: bool) 
 
     refs = AdapterRef.parse(a), AdapterRef.parse(b)
     with open_registry_at(location) as registry:
-        found = compare(registry, *refs)
+        comparison = compare(registry, *refs)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(comparison.model_dump(mode="json"))
     else:
-        _show(found, None if all_layers else _LISTED)
+        _show(comparison, None if all_layers else _LISTED)
 
 
-def _show(found: Comparison, max_layers: int | None) -> None:
-    for side, version in (("A", found.a), ("B", found.b)):
+def _show(comparison: VersionComparison, max_layers: int | None) -> None:
+    for side, version in (("A", comparison.a), ("B", comparison.b)):
         click.echo(f"{side}  {version.ref}  {version.manifest_digest}")
     metrics: list[Row] = [
-        (m.metric, _number(m.a), _number(m.b), _number(m.difference, "+")) for m in found.metrics
+        (m.metric, _number(m.a), _number(m.b), _number(m.difference, "+"))
+        for m in comparison.metrics
     ]
-    _section(("CONFIG", "A", "B"), _field_rows(found.config))
+    _section(("CONFIG", "A", "B"), _field_rows(comparison.config))
     _section(("METRIC", "A", "B", "DIFFERENCE"), metrics)
-    _section(("DATA", "A", "B"), _field_rows(found.data))
-    _section(("ABOUT", "A", "B"), _field_rows(found.about))
-    _section(("FILE", "A", "B"), _field_rows(found.files))
-    _section(("LAYER", "CHANGE", "NORM A", "NORM B"), list(map(_layer, found.layers[:max_layers])))
-    if max_layers is not None and (more := len(found.layers) - max_layers) > 0:
+    _section(("DATA", "A", "B"), _field_rows(comparison.data))
+    _section(("ABOUT", "A", "B"), _field_rows(comparison.about))
+    _section(("FILE", "A", "B"), _field_rows(comparison.files))
+    _section(
+        ("LAYER", "CHANGE", "NORM A", "NORM B"), list(map(_layer, comparison.layers[:max_layers]))
+    )
+    if max_layers is not None and (more := len(comparison.layers) - max_layers) > 0:
         click.echo(f"and {more} more layers; list them with --all")
-    click.echo(f"\nall layers: {_number(found.change)}")
-    for note in found.notes:
+    click.echo(f"\nall layers: {_number(comparison.change)}")
+    for note in comparison.notes:
         click.echo(f"note: {note}")
 
 

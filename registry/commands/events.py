@@ -59,12 +59,12 @@ def _what(event: Event) -> str:
 def webhooks(location: str | None, as_json: bool) -> None:
     """List the webhooks: how far each has come, and how its last attempt ended."""
     with open_registry_at(location) as registry:
-        found = registry.events.webhooks()
+        states = registry.events.webhooks()
     if as_json:
-        print_json([webhook.model_dump(mode="json") for webhook in found])
+        print_json([webhook.model_dump(mode="json") for webhook in states])
         return
     rows = []
-    for webhook in found:
+    for webhook in states:
         last = webhook.attempts[-1] if webhook.attempts else None
         rows.append(
             (

@@ -100,12 +100,12 @@ Listing = tuple[Row, list[Row], Sequence[AdapterSummary | AdapterVersion]]
 
 
 def _adapters(registry: AdapterRegistry, pattern: str, after: str, limit: int | None) -> Listing:
-    found = read_pages(
+    summaries = read_pages(
         lambda last, size: registry.adapters.all(after=last.name if last else after, limit=size),
         limit if pattern == "*" else None,
     )
-    found = [each for each in found if covers(pattern, each.name)][:limit]
-    return *summary_rows(found), found
+    summaries = [each for each in summaries if covers(pattern, each.name)][:limit]
+    return *summary_rows(summaries), summaries
 
 
 def _versions(registry: AdapterRegistry, name: str) -> Listing:
@@ -119,13 +119,13 @@ def _search(
     registry: AdapterRegistry, expression: str, after: str | None, limit: int | None
 ) -> Listing:
     start = None if after is None else AdapterRef.parse(after)
-    found = read_pages(
+    versions = read_pages(
         lambda last, size: registry.adapters.search(
             expression, after=last.ref if last else start, limit=size
         ),
         limit,
     )
-    return *found_rows(found), found
+    return *found_rows(versions), versions
 
 
 def _measured(
@@ -137,10 +137,10 @@ def _measured(
 ) -> Listing:
     """With a sort order all that the expression holds for is read, and the limit cuts the rest."""
     versions = _search(registry, expression, after, None if sort else limit)[2]
-    found = measure(registry, [each for each in versions if isinstance(each, AdapterVersion)])
+    measured = measure(registry, [each for each in versions if isinstance(each, AdapterVersion)])
     if sort is not None:
-        found = sort_versions(found, sort)[:limit]
-    return *measured_rows(found), [each.version for each in found]
+        measured = sort_versions(measured, sort)[:limit]
+    return *measured_rows(measured), [each.version for each in measured]
 
 
 def _joined(name: str | None, expression: str | None) -> str:

@@ -43,9 +43,9 @@ def measure(registry: AdapterRegistry, versions: Sequence[AdapterVersion]) -> li
     ]
 
 
-def sort_versions(found: Sequence[MeasuredVersion], field: str) -> list[MeasuredVersion]:
+def sort_versions(measured: Sequence[MeasuredVersion], field: str) -> list[MeasuredVersion]:
     """By name and number, or the newest, largest or best first; those without the metric last."""
-    by_name = sorted(found, key=lambda each: (each.version.name, each.version.number))
+    by_name = sorted(measured, key=lambda each: (each.version.name, each.version.number))
     if field == "name":
         return by_name
     if field == "created":
@@ -56,7 +56,7 @@ def sort_versions(found: Sequence[MeasuredVersion], field: str) -> list[Measured
     return sorted(by_name, key=lambda each: -each.manifest.metrics.get(metric, float("-inf")))
 
 
-def measured_rows(found: Sequence[MeasuredVersion]) -> tuple[Row, list[Row]]:
+def measured_rows(measured: Sequence[MeasuredVersion]) -> tuple[Row, list[Row]]:
     rows: list[Row] = [
         (
             str(each.version.ref),
@@ -66,6 +66,6 @@ def measured_rows(found: Sequence[MeasuredVersion]) -> tuple[Row, list[Row]]:
             time_text(each.version.created_at),
             ", ".join(f"{key}={value:g}" for key, value in each.manifest.metrics.items()) or "-",
         )
-        for each in found
+        for each in measured
     ]
     return ("VERSION", "DIGEST", "SIZE", "BY", "AT", "METRICS"), rows

@@ -105,7 +105,7 @@ def push(
 
     check_name(name)
     if dry_run and alias is None:
-        raise click.UsageError("--dry-run tells what an alias would do; give --alias")
+        raise click.UsageError("--dry-run says what an alias would do; give --alias")
     stated = _lineage(dataset_digest, run, revision)
     with open_source(source) as directory:
         bundle = Bundle.read(directory)

@@ -45,28 +45,28 @@ class RenamedOptions(click.Command):
             return super().parse_args(ctx, reported)
 
     def _in_new_words(self, ctx: click.Context, args: list[str]) -> list[str]:
-        found: list[str] = []
+        kept: list[str] = []
         moved: list[str] = []
         words = iter(args)
         for word in words:
             name, equals, value = word.partition("=")
             new = self._renamed.get(name)
             if new is None:
-                found.append(word)
+                kept.append(word)
                 continue
             announce(ctx, name, new)
             if new.startswith("--"):
-                found.append(f"{new}{equals}{value}")
+                kept.append(f"{new}{equals}{value}")
             else:
                 moved.append(value if equals else next(words, ""))
-        return [*found, *moved]
+        return [*kept, *moved]
 
 
 def _with_report(args: list[str]) -> list[str]:
     """`--json FILE` as `--report FILE`."""
-    found = list(args)
+    words = list(args)
     for index, word in enumerate(args):
         is_followed = index + 1 < len(args) and not args[index + 1].startswith("-")
         if word.startswith("--json=") or (word == "--json" and is_followed):
-            found[index] = word.replace("--json", "--report", 1)
-    return found
+            words[index] = word.replace("--json", "--report", 1)
+    return words

@@ -20,10 +20,10 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 def ls(location: str | None, as_json: bool) -> None:
     """List the servers that follow the registry, and which event each has applied."""
     with open_registry_at(location) as registry:
-        found = registry.events.servers()
+        servers = registry.events.servers()
         end = registry.events.read().cursor
     if as_json:
-        print_json([server.model_dump(mode="json") for server in found])
+        print_json([server.model_dump(mode="json") for server in servers])
         return
     print_table(
         ("SERVER", "BASE", "EVENT", "BEHIND", "LOADED", "SEEN", "ALIASES"),
@@ -40,7 +40,7 @@ def ls(location: str | None, as_json: bool) -> None:
                     + [f"{ref} refused" for ref in server.refused]
                 ),
             )
-            for server in found
+            for server in servers
         ],
     )
 

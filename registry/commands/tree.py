@@ -104,14 +104,14 @@ class CommandTree(click.Group):
 
     def _children(self) -> dict[str, Lazy | Group]:
         """What is listed at this level, in the order of the tables."""
-        found: dict[str, Lazy | Group] = {}
+        children: dict[str, Lazy | Group] = {}
         for table in (self._own, *self._others()):
             entries: dict[str, Lazy | Group] = {**table.commands, **table.groups}
             for path, entry in entries.items():
                 parent, _, name = path.rpartition(" ")
                 if parent == self._path:
-                    found[name] = entry
-        return found
+                    children[name] = entry
+        return children
 
     def _lookup(self, path: str) -> Sequence[CommandTable]:
         """The table that has the path, in a list of at most one."""

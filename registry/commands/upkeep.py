@@ -107,10 +107,10 @@ def sweep(
 def _show_sweep(report: SweepReport) -> None:
     rows = []
     for word in ("deleted", "unfinished", "condemned", "waiting"):
-        found = getattr(report, word)
-        size_bytes = sum(each.size_bytes for each in found)
-        rows.append((word, str(len(found)), size_text(size_bytes)))
-        for each in found if word != "waiting" else ():
+        swept = getattr(report, word)
+        size_bytes = sum(each.size_bytes for each in swept)
+        rows.append((word, str(len(swept)), size_text(size_bytes)))
+        for each in swept if word != "waiting" else ():
             click.echo(f"{word}: {each.key} ({size_text(each.size_bytes)})")
     for ref in report.purged:
         click.echo(f"purged: {ref}")

@@ -17,11 +17,11 @@ def whoami(location: str | None, as_json: bool) -> None:
     """Print which token is used, what it may do, and until when."""
     token = read_section("registry", RegistrySettings).token
     with open_registry_at(location) as registry:
-        found = registry.access.principal(None if token is None else token.get_secret_value())
+        principal = registry.access.principal(None if token is None else token.get_secret_value())
     if as_json:
-        print_json(found.model_dump(mode="json"))
-    elif found.name is None:
+        print_json(principal.model_dump(mode="json"))
+    elif principal.name is None:
         click.echo("nobody: no token was ever made here, so everybody may do everything")
     else:
-        until = f", until {time_text(found.expires_at)}" if found.expires_at else ""
-        click.echo(f"{found.name}: {', '.join(found.scopes)}{until}")
+        until = f", until {time_text(principal.expires_at)}" if principal.expires_at else ""
+        click.echo(f"{principal.name}: {', '.join(principal.scopes)}{until}")

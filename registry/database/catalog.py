@@ -15,10 +15,10 @@ from hotswap.registry.database.database import Database
 from hotswap.registry.database.revisions import require_head
 from hotswap.registry.database.rows import (
     TARGET,
-    Pointer,
+    AliasHead,
+    alias_head,
     move_of,
     move_row,
-    pointer_of,
     record_key,
     summary_of,
     version_of,
@@ -53,7 +53,7 @@ _MOVES: Any = SQLModel.metadata.tables[AliasMoveRow.__tablename__]
 _STATES: Any = SQLModel.metadata.tables[VersionStateRow.__tablename__]
 _EVENTS: Any = SQLModel.metadata.tables[EventRow.__tablename__]
 _FACTS: Any = SQLModel.metadata.tables[FactRow.__tablename__]
-_TOLD: dict[str, Any] = {"version": _VERSIONS, "move": _MOVES, "state": _STATES}
+_PUBLISHED: dict[str, Any] = {"version": _VERSIONS, "move": _MOVES, "state": _STATES}
 _RECORDS = (_EVENTS, _STATES, _MOVES, _VERSIONS)  # what is referred to comes last
 _TABLES = (_FACTS, *_RECORDS)
 
@@ -125,21 +125,21 @@ class Catalog:
             return {table.name: _keys(connection, table) for table in _RECORDS}
 
     def add_events(self, events: Iterable[Event]) -> None:
-        """Note which records the events tell of."""
+        """Note which records the events publish."""
         with self._add() as connection:
             _insert_events(connection, events)
 
     def unknown(self, events: Sequence[Event]) -> list[Event]:
-        """Those that tell of a record which has no row."""
-        found: list[Event] = []
+        """Those whose record has no row."""
+        missing: list[Event] = []
         with self._read() as connection:
-            for kind, table in _TOLD.items():
-                told = {record_key(event): event for event in events if event.kind == kind}
+            for kind, table in _PUBLISHED.items():
+                of_kind = {record_key(event): event for event in events if event.kind == kind}
                 columns = [*table.primary_key]
-                rows = _rows(connection, table, columns, list(told))
+                rows = _rows(connection, table, columns, list(of_kind))
                 known = {tuple(row[column.name] for column in columns) for row in rows}
-                found += [event for key, event in told.items() if key not in known]
-        return found
+                missing += [event for key, event in of_kind.items() if key not in known]
+        return missing
 
     def last_event(self) -> int:
         """The highest sequence number of an event, 0 when there is none."""
@@ -181,8 +181,8 @@ class Catalog:
             statement = statement.where(_STATES.c.number == number)
         with self._read() as connection:
             rows = connection.execute(statement.order_by("number", "sequence")).all()
-        found = {row.number: VersionState.model_validate(dict(row._mapping)) for row in rows}
-        return list(found.values())
+        states = {row.number: VersionState.model_validate(dict(row._mapping)) for row in rows}
+        return list(states.values())
 
     def version(self, name: str, number: int) -> AdapterVersion | None:
         return self._one_version(_VERSIONS.c.name == name, _VERSIONS.c.number == number)
@@ -208,7 +208,7 @@ class Catalog:
         with self._read() as connection:
             return [version_of(row) for row in connection.execute(select(_VERSIONS))]
 
-    def pointer(self, name: str, alias: str) -> Pointer | None:
+    def head(self, name: str, alias: str) -> AliasHead | None:
         """All that a resolution asks, in one statement: each costs PostgreSQL four round trips."""
         latest = select(func.max(_VERSIONS.c.number)).where(_VERSIONS.c.name == name)
         target = _VERSIONS.alias()
@@ -222,7 +222,7 @@ class Catalog:
         )
         with self._read() as connection:
             row = connection.execute(statement).first()
-        return None if row is None else pointer_of(row)
+        return None if row is None else alias_head(row)
 
     def current_moves(self, name: str) -> list[AliasMove]:
         """The current move of every alias of `name`, in order of alias."""
@@ -274,8 +274,8 @@ class Catalog:
     def names_like(self, name: str) -> list[str]:
         """A few names to suggest: those under the same first segment, or else the first ones."""
         under = f"{name.split('/')[0]}/"
-        found = [a.name for a in self.adapters(under, NUM_SUGGESTIONS) if a.name.startswith(under)]
-        return found or [a.name for a in self.adapters("", NUM_SUGGESTIONS)]
+        names = [a.name for a in self.adapters(under, NUM_SUGGESTIONS) if a.name.startswith(under)]
+        return names or [a.name for a in self.adapters("", NUM_SUGGESTIONS)]
 
     def _one_version(self, *conditions: Any) -> AdapterVersion | None:
         statement = select(_VERSIONS).where(*conditions).order_by(_VERSIONS.c.number).limit(1)
@@ -333,12 +333,12 @@ def _facts_of(connection: Connection, versions: list[dict[str, Any]]) -> list[di
 def _rows(
     connection: Connection, table: Any, columns: list[Any], values: Sequence[tuple[Any, ...]]
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    fetched: list[dict[str, Any]] = []
     for start in range(0, len(values), ROWS_A_STATEMENT):
         part = values[start : start + ROWS_A_STATEMENT]
         statement = select(table).where(tuple_(*columns).in_(part))
-        found += [dict(row._mapping) for row in connection.execute(statement)]
-    return found
+        fetched += [dict(row._mapping) for row in connection.execute(statement)]
+    return fetched
 
 
 def _current_moves(connection: Connection, names: Sequence[str]) -> Iterator[AliasMove]:

@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction beside which nobody else writes."""
+        """A transaction beside which no other one writes."""
         with self._explained(), self._writer.begin() as connection:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")

@@ -28,15 +28,15 @@ def require_head(database: Database) -> None:
     """A SQLite file is brought to HEAD; raises SchemaMismatch for a PostgreSQL schema that is
     behind, and for any that a later version of hotswap made."""
     with database.read() as connection:
-        found = _revision(connection)
-    _refuse_later(database, found)
-    if found == HEAD:
+        revision = _revision(connection)
+    _refuse_later(database, revision)
+    if revision == HEAD:
         return
     if not database.is_sqlite:
         raise SchemaMismatch(
-            f"the catalog {database.place} has {_named(found)}, this hotswap needs {HEAD}; run "
+            f"the catalog {database.place} has {_named(revision)}, this hotswap needs {HEAD}; run "
             "`hotswap store migrate` once, for all registries that share it",
-            found=found,
+            found=revision,
             needed=HEAD,
         )
     upgrade(database)
@@ -45,28 +45,29 @@ def require_head(database: Database) -> None:
 def upgrade(database: Database) -> str | None:
     """Bring the schema to HEAD in one transaction; returns the revision it had before."""
     with database.alone() as connection:
-        found = _revision(connection)  # another process may have been first
-        _refuse_later(database, found)
-        if found is None and database.is_sqlite:
+        revision = _revision(connection)  # another process may have been first
+        _refuse_later(database, revision)
+        if revision is None and database.is_sqlite:
             _drop_unnumbered(connection)
-        if found != HEAD:
+        if revision != HEAD:
             _run_migrations(connection)
-    return found
+    return revision
 
 
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return None if found is None else str(found)
+    revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if revision is None else str(revision)
 
 
-def _refuse_later(database: Database, found: str | None) -> None:
-    if found is not None and found not in REVISIONS:
+def _refuse_later(database: Database, revision: str | None) -> None:
+    if revision is not None and revision not in REVISIONS:
         raise SchemaMismatch(
-            f"the catalog {database.place} has {_named(found)}, which this hotswap does not know "
-            f"(it needs {HEAD}); use the version of hotswap that made it, or name another catalog",
-            found=found,
+            f"the catalog {database.place} has {_named(revision)}, which this hotswap does not "
+            f"know (it needs {HEAD}); use the version of hotswap that made it, or name another "
+            "catalog",
+            found=revision,
             needed=HEAD,
         )
 

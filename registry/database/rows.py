@@ -10,10 +10,10 @@ from sqlalchemy import Row
 from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove
 from hotswap.registry.domain.event import Event
 
-TARGET = "target_"  # begins the columns of the version in a row of `pointer_of`
+TARGET = "target_"  # begins the columns of the version in a row of `alias_head`
 
 
-class Pointer(NamedTuple):
+class AliasHead(NamedTuple):
     """An alias's current move, the version it points to, and the newest number of its name."""
 
     move: AliasMove
@@ -22,7 +22,7 @@ class Pointer(NamedTuple):
 
 
 def record_key(event: Event) -> tuple[Any, ...]:
-    """The primary key of the row of the record the event tells of."""
+    """The primary key of the row of the record that the event publishes."""
     if event.move is not None:
         return event.move.name, event.move.alias, event.move.sequence
     if event.state is not None:
@@ -51,13 +51,13 @@ def move_of(row: Row[Any]) -> AliasMove:
     return _move(dict(row._mapping))
 
 
-def pointer_of(row: Row[Any]) -> Pointer:
+def alias_head(row: Row[Any]) -> AliasHead:
     """From the columns of a move, those of its version behind TARGET, and `latest_number`."""
     fields = dict(row._mapping)
     latest_number = fields.pop("latest_number")
     names = [name for name in fields if name.startswith(TARGET)]
     version = {name.removeprefix(TARGET): fields.pop(name) for name in names}
-    return Pointer(_move(fields), AdapterVersion.model_validate(version), latest_number)
+    return AliasHead(_move(fields), AdapterVersion.model_validate(version), latest_number)
 
 
 def _move(fields: dict[str, Any]) -> AliasMove:

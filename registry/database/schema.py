@@ -96,7 +96,7 @@ class VersionStateRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """Which record the event of a sequence number tells of."""
+    """Which record the event of a sequence number publishes."""
 
     __tablename__ = "events"
 

@@ -37,7 +37,7 @@ from hotswap.registry.database.schema import (
 )
 from hotswap.registry.search import language
 from hotswap.registry.search.facts import searchable
-from hotswap.registry.search.language import Comparison, Expression, Not, mentions
+from hotswap.registry.search.language import Expression, Not, Predicate, mentions
 
 MAX_DRIVING = 5000
 MAX_LATE = 1000  # what others may add between the count and the page
@@ -56,7 +56,7 @@ def search_page(
 ) -> Sequence[Row[Any]]:
     """Up to `limit` rows of versions behind the name and number `after`. What was deleted is left
     out unless the expression asks for a state."""
-    terms = list(expression.parts) if isinstance(expression, language.All) else [expression]
+    terms = list(expression.parts) if isinstance(expression, language.And) else [expression]
     compiled = _Compiler(connection.dialect.name == "sqlite")
     driver, rows = compiled.driver(connection, terms)
     conditions = [
@@ -84,9 +84,9 @@ class _Compiler:
 
     def condition(self, expression: Expression) -> Condition:
         match expression:
-            case language.All():
+            case language.And():
                 return and_(*map(self.condition, expression.parts))
-            case language.Any():
+            case language.Or():
                 return or_(*map(self.condition, expression.parts))
             case Not():
                 return not_(self.condition(expression.inner))
@@ -104,7 +104,7 @@ class _Compiler:
     ) -> tuple[Expression | None, Any]:
         """The term with the fewest rows, and these, if they are few; counting stops where they
         are not."""
-        found: tuple[Expression | None, Any] = (None, None)
+        best: tuple[Expression | None, Any] = (None, None)
         fewest = MAX_DRIVING + 1
         for term in terms:
             if (parts := self.all_rows(term)) is not None:
@@ -114,22 +114,22 @@ class _Compiler:
                 if number < fewest:
                     # The bound is for PostgreSQL's planner, which cannot know how few they are.
                     bounded = select(rows.subquery()).limit(number + MAX_LATE)
-                    found, fewest = (term, bounded), number
-        return found
+                    best, fewest = (term, bounded), number
+        return best
 
     def all_rows(self, term: Expression) -> list[Select[Any]] | None:
         """What gives every version for which the term holds; None when no index knows. A flat
         list, because SQLite nests no unions."""
         match term:
-            case Comparison() if _has_rows(term):
+            case Predicate() if _has_rows(term):
                 return [self.rows(term)]
-            case language.Any():
+            case language.Or():
                 parts = [self.all_rows(part) for part in term.parts]
                 known = [rows for part in parts if part is not None for rows in part]
                 return known if None not in parts else None
         return None
 
-    def rows(self, term: Comparison) -> Select[Any]:
+    def rows(self, term: Predicate) -> Select[Any]:
         """Name and number of every version for which a term on facts, aliases or states holds."""
         match term.field:
             case "alias":
@@ -144,7 +144,7 @@ class _Compiler:
             return statement.where(_F.c.text.is_(None), self._holds(_F.c.value, term))
         return statement.where(self._holds(_F.c.text, term))
 
-    def _holds(self, column: Any, term: Comparison) -> Condition:
+    def _holds(self, column: Any, term: Predicate) -> Condition:
         values = [searchable(v) if isinstance(v, str) else v for v in term.values]
         match term.operator:
             case "in":
@@ -174,18 +174,18 @@ def _beginning(column: Any, prefix: str) -> list[Condition]:
     return [column >= prefix, column < prefix[:-1] + chr(ord(prefix[-1]) + 1)]
 
 
-def _has_rows(term: Comparison) -> bool:
+def _has_rows(term: Predicate) -> bool:
     if term.field == "state":
         return "active" not in _wanted_states(term)
     return term.field not in ("name", "number")
 
 
-def _wanted_states(term: Comparison) -> frozenset[str]:
+def _wanted_states(term: Predicate) -> frozenset[str]:
     """The states for which the comparison holds; there are only four."""
     return frozenset(state for state in STATES if _is_true(state, term))
 
 
-def _is_true(state: str, term: Comparison) -> bool:
+def _is_true(state: str, term: Predicate) -> bool:
     wanted = [str(value) for value in term.values]
     match term.operator:
         case "=" | "in":

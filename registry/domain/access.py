@@ -65,7 +65,7 @@ def check_scope(text: str) -> str:
 
 
 class Principal(ValueObject):
-    """Who asks. `name` is the token's name; None when the server is open and asks nobody."""
+    """Who asks. `name` is the token's name; None when the server is open and asks for no token."""
 
     name: str | None
     scopes: tuple[str, ...]
@@ -93,7 +93,7 @@ class Principal(ValueObject):
             )
 
     def may_name(self, adapter: str) -> bool:
-        """Whether the adapter's name may be told: a scope covers it for some verb."""
+        """Whether the adapter's name may be shown: a scope covers it for some verb."""
         verbs: tuple[Verb, ...] = ("pull", "infer", "push")
         return any(self.allows(verb, adapter) for verb in verbs)
 

@@ -153,7 +153,7 @@ class AliasMove(ValueObject):
 
 
 class AliasTarget(ValueObject):
-    """Where an alias points, with the move that made it so; `move.sequence` tells what is newer."""
+    """Where an alias points, with the move that made it so; the higher `move.sequence` is newer."""
 
     move: AliasMove
     version: AdapterVersion

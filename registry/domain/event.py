@@ -21,7 +21,7 @@ class Event(ValueObject):
     `version` is what it is about: the pushed one, the move's target, the one with the state. The
     record of a move or a state is embedded, so that a follower need not ask again. Two moves of
     one alias may come in the wrong order: only one with a higher `move.sequence` than the last
-    is news.
+    counts.
     """
 
     sequence: int
@@ -33,7 +33,7 @@ class Event(ValueObject):
 
     @classmethod
     def of(cls, sequence: int, at: datetime, record: EventRecord, version: AdapterVersion) -> Event:
-        """The event that tells of `record`; `version` is the version the record names."""
+        """The event that publishes `record`; `version` is the version the record names."""
         if isinstance(record, AliasMove):
             return cls(sequence=sequence, at=at, kind="move", version=version, move=record)
         if isinstance(record, VersionState):
@@ -42,7 +42,7 @@ class Event(ValueObject):
 
     @property
     def record_key(self) -> str:
-        """The key in the store of the record the event tells of."""
+        """The key in the store of the record that the event publishes."""
         return key_of(self.move or self.state or self.version)
 
 

@@ -133,7 +133,7 @@ class Probe(ValueObject):
 
 
 class Lineage(ValueObject):
-    """Where a version comes from, as far as its pusher states it; nobody checks it.
+    """Where a version comes from, as far as its pusher states it; it is not checked.
 
     A field that is not stated is left out of the JSON. `parent` is `name:number`, for people;
     `parent_digest` is the parent's identity.

@@ -155,11 +155,11 @@ class Rule(ValueObject):
         return self._at_least(manifest, key, least, f"{asked} version {number} ({before:g})")
 
     def _base(self, manifest: Manifest, field: str, wanted: str) -> Condition:
-        found = getattr(manifest.base, field)
+        actual = getattr(manifest.base, field)
         return self._condition(
             f"a base with {field} {wanted}",
-            f"{field} {found or 'is not stated'}",
-            str(found) == wanted,
+            f"{field} {actual or 'is not stated'}",
+            str(actual) == wanted,
             "train it on that base, or push it with --base FINGERPRINT",
         )
 
@@ -217,7 +217,9 @@ class ReleasePolicy(ValueObject):
     ) -> tuple[Condition, ...]:
         """Every condition of every rule that matches; none for an alias that is not protected."""
         rules = self.matching(name, alias)
-        return tuple(found for rule in rules for found in rule.judge(manifest, replaced, why))
+        return tuple(
+            condition for rule in rules for condition in rule.judge(manifest, replaced, why)
+        )
 
 
 def require_all(what: str, conditions: tuple[Condition, ...]) -> None:

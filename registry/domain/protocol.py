@@ -116,7 +116,7 @@ class Versions(Protocol):
     def signatures(self, name: str, manifest: Digest) -> list[Signature]:
         """The signatures of the version of `name` with this manifest; none when there is none.
 
-        They fitted when they were stored. Whoever relies on them checks them himself."""
+        They fitted when they were stored. A reader that relies on them checks them again."""
         ...
 
     def change(self, request: StateRequest) -> VersionState:
@@ -235,7 +235,7 @@ class Events(Protocol):
         ...
 
     def forget(self, server_id: str, *, by: str = "") -> None:
-        """The server stops: nobody waits for it any more, and its own wait for events ends."""
+        """The server stops: no wait counts it any more, and its own wait for events ends."""
         ...
 
     def servers(self) -> list[ServerInfo]:

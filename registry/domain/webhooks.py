@@ -8,7 +8,7 @@ from hotswap.registry.domain.values import ValueObject
 
 
 class Attempt(ValueObject):
-    """One line of the delivery log. `status` is None when nobody answered; `error` says why."""
+    """One line of the delivery log. `status` is None without an answer; `error` says why."""
 
     event: int
     at: datetime

@@ -1,7 +1,7 @@
 """Which servers follow this registry, how far each has come, and what each holds.
 
-What servers say is kept in memory, where the newest is. A note in the store tells sweeps, which run
-over the store alone, what is loaded; it is written again only when that changes or it gets old.
+Reports are kept in memory. Sweeps run over the store alone and read what is loaded from a note in
+it; a note is written again only when that changes or it gets old.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hotswap.registry.domain.servers import ServerInfo, ServerReport, check_serv
 from hotswap.registry.domain.values import first_problem
 from hotswap.registry.storage.objects import ObjectMissing, ObjectStore
 
-# A server that was not heard of for this long is not waited for.
+# A server that has not reported for this long is not waited for.
 LIVE = timedelta(seconds=30)
 NOTE_AGE = timedelta(minutes=5)
 # How long a note counts: a heartbeat may be late, the clocks of registry and sweep may differ.
@@ -66,14 +66,14 @@ class Servers:
 
         Shortly after a start, when they may not have reported yet, also those of the notes.
         """
-        found: dict[str, ServerInfo] = {}
+        live: dict[str, ServerInfo] = {}
         now = self._now()
         if now - self._started_at < LIVE:
-            found = {note.server_id: note for note in read_servers(self._store, now)}
+            live = {note.server_id: note for note in read_servers(self._store, now)}
         with self._lock:
             self._drop_silent()
-            found |= self._known
-        return [found[server_id] for server_id in sorted(found)]
+            live |= self._known
+        return [live[server_id] for server_id in sorted(live)]
 
     def _drop_silent(self) -> None:
         now = self._now()

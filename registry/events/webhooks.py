@@ -93,8 +93,8 @@ class WebhookSettings(ValueObject):
 
 def read_states(store: ObjectStore) -> list[WebhookState]:
     """What the store knows of every webhook there ever was, in order of name."""
-    found = (read_state(store, key) for key in sorted(store.list(WEBHOOKS)))
-    return [state for state in found if state is not None]
+    states = (read_state(store, key) for key in sorted(store.list(WEBHOOKS)))
+    return [state for state in states if state is not None]
 
 
 def read_state(store: ObjectStore, key: str) -> WebhookState | None:

@@ -22,8 +22,8 @@ def require_waitable(registry: AdapterRegistry) -> None:
 def wait_for_servers(registry: AdapterRegistry, ref: str, timeout_s: float) -> str:
     """Until every live server has applied the move of `ref` that was just made; says how many.
 
-    Raises NotAcknowledged, naming those that have not after `timeout_s` and those that have heard
-    of the move and refuse its target.
+    Raises NotAcknowledged, naming the servers that have not after `timeout_s`, and those that
+    have read the move's event and refuse its target.
     """
     deadline = time.monotonic() + timeout_s
     end = registry.events.read().cursor

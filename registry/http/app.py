@@ -127,7 +127,7 @@ def registry_plane(registry: ServedRegistry, delivery: Delivery | None = None) -
 def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> FastAPI:
     """One application with the routes of all planes; lifespans are entered in order.
 
-    Without `access` nobody is asked who he is, and `run` listens on loopback only.
+    Without `access` every request counts as anyone's, and `run` listens on loopback only.
     """
 
     @asynccontextmanager
@@ -154,7 +154,7 @@ def assemble(planes: Sequence[Plane], access: AccessControl | None = None) -> Fa
         return {
             "status": "ok",
             "planes": [plane.name for plane in planes],
-            **{name: found for name, found in facts.items() if found},
+            **{name: fact for name, fact in facts.items() if fact},
         }
 
     for plane in planes:
@@ -259,8 +259,8 @@ def _install_error_handlers(app: FastAPI) -> None:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         given = problem.get("input")
-        found = f", found {given!r}" if isinstance(given, int | float) else ""
-        return _answer(InvalidRequest(f"{where}: {problem['msg']}{found}", param=where))
+        given_text = f", found {given!r}" if isinstance(given, int | float) else ""
+        return _answer(InvalidRequest(f"{where}: {problem['msg']}{given_text}", param=where))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -79,8 +79,8 @@ class Authentication:
 
 def principal_of(request: Request) -> Principal:
     """Who sent the request; ANYONE in an application without access control."""
-    found: Principal = getattr(request.state, "principal", ANYONE)
-    return found
+    principal: Principal = getattr(request.state, "principal", ANYONE)
+    return principal
 
 
 def refusal(error: HotswapError) -> JSONResponse:

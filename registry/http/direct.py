@@ -31,19 +31,19 @@ def send_directly(offer: Offer, finish: Finish, descriptor: Descriptor, path: Pa
 
     Raises what `offer` and `finish` raise, InvalidBundle when the file cannot be read.
     """
-    found = offer(descriptor, ())
-    if found is None or found.is_stored:
-        return found is not None
+    offered = offer(descriptor, ())
+    if offered is None or offered.is_stored:
+        return offered is not None
     try:
         with _client() as http:
-            if found.put is not None:
-                return _put(http, found.put, read_chunks(path)) is not None
-            assert found.part_bytes is not None
-            digests = [Digest.of(part) for part in read_chunks(path, found.part_bytes)]
-            found = offer(descriptor, digests)
-            if found is None or found.is_stored:
-                return found is not None
-            sent = _send_parts(http, found, digests, path)
+            if offered.put is not None:
+                return _put(http, offered.put, read_chunks(path)) is not None
+            assert offered.part_bytes is not None
+            digests = [Digest.of(part) for part in read_chunks(path, offered.part_bytes)]
+            offered = offer(descriptor, digests)
+            if offered is None or offered.is_stored:
+                return offered is not None
+            sent = _send_parts(http, offered, digests, path)
     except httpx.HTTPError:
         return False
     if sent is None:
@@ -68,13 +68,15 @@ def _client() -> httpx.Client:
 
 
 def _send_parts(
-    http: httpx.Client, found: UploadOffer, digests: Sequence[Digest], path: Path
+    http: httpx.Client, offered: UploadOffer, digests: Sequence[Digest], path: Path
 ) -> list[SentPart] | None:
     """What was sent; None when a part was refused. A part that is stored already is not sent,
     but for the first, whose new date keeps sweeps away."""
     sent: list[SentPart] = []
-    parts = read_chunks(path, found.part_bytes or CHUNK_BYTES)
-    for number, (signed, digest, data) in enumerate(zip(found.parts, digests, parts, strict=True)):
+    parts = read_chunks(path, offered.part_bytes or CHUNK_BYTES)
+    for number, (signed, digest, data) in enumerate(
+        zip(offered.parts, digests, parts, strict=True)
+    ):
         etag = signed.stored_etag if number > 0 and _is_stored(signed, data) else None
         if etag is None:
             response = _put(http, signed, iter([data]))

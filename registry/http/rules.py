@@ -29,8 +29,8 @@ class Rule:
 
     def target(self, path: str, ref_name: str | None) -> str | None:
         """What the verb is needed on: the path's name or alias, or else the query's `ref`."""
-        found = self.path.fullmatch(path)
-        groups = found.groupdict() if found else {}
+        match = self.path.fullmatch(path)
+        groups = match.groupdict() if match else {}
         name = groups.get("name")
         if name is None:
             return ref_name

@@ -41,7 +41,7 @@ class HttpTransport:
         self._http.close()
 
     def head(self, path: str) -> int:
-        """The status; the answer to HEAD has no body to tell a cause."""
+        """The status; the answer to HEAD has no body that could name a cause."""
         with self._explained():
             return self._http.head(path).status_code
 

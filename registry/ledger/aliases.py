@@ -74,17 +74,17 @@ class AliasIndex:
 
     def _look(self, name: str, alias: str) -> AliasMove | None:
         mark = self._recent.mark()
-        pointer = self.versions.pointer(name, alias)
-        sequence = pointer.move.sequence + 1 if pointer else 1
+        head = self.versions.head(name, alias)
+        sequence = head.move.sequence + 1 if head else 1
         moves = list(self._records.moves_from(name, alias, sequence))
-        if moves or pointer is None:
-            latest = pointer.latest_number if pointer else None
+        if moves or head is None:
+            latest = head.latest_number if head else None
             self.versions.catch_up(name, moves, known=latest)
         if moves:
-            # Whoever looked before the moves were there must not keep what he found.
+            # A reader that began before the moves were there must not keep its answer.
             self._recent.forget((name, alias))
             return moves[-1]
-        if pointer is None:
+        if head is None:
             return None
-        self._recent.keep((name, alias), pointer.move, mark)
-        return pointer.move
+        self._recent.keep((name, alias), head.move, mark)
+        return head.move

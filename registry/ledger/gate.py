@@ -29,7 +29,7 @@ from hotswap.registry.storage.blobs import ManifestStore
 
 class ReleaseGate:
     """Invariant: a judgement is about the move it is given as current, not about a later one;
-    who makes the move at the next sequence number is judged against what he replaces."""
+    the move at the next sequence number is judged against what it replaces."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ReleaseGate:
 
     def require_commit(self, request: PushRequest) -> None:
         """As `require`, for a manifest that may not be a version yet: a refused alias leaves
-        no version that nobody expected."""
+        no version behind."""
         name, alias = request.name, request.alias
         if alias is not None and self.policy.protects(name, alias):
             plan = self.plan_commit(request)

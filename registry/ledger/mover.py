@@ -51,8 +51,8 @@ class AliasMover:
                 return move
 
     def rollback(self, request: MoveRequest) -> AliasMove:
-        """Claims once: rolling back what another one did would be a second rollback that nobody
-        asked for."""
+        """Claims once: rolling back what another caller did would be a second rollback, which
+        was not asked for."""
         name, alias = request.name, request.alias
         current = self._aliases.current(name, alias)
         if current is None:

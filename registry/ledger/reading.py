@@ -13,7 +13,7 @@ from hotswap.registry.storage.blobs import ManifestStore
 
 class FactReader:
     """A manifest that is missing or damaged gives no facts and no error: the search can do
-    without it, and whoever asks for the manifest is told."""
+    without it, and a request for the manifest gets it."""
 
     def __init__(self, manifests: ManifestStore) -> None:
         self._manifests = manifests

@@ -56,7 +56,7 @@ class Reconciliation:
         """The records are read from where the catalog ends, as every verb does it: events may come
         in another order than the numbers, and a gap would never be filled.
 
-        A damaged record keeps nobody else's rows away; who asks for its name gets the error.
+        A damaged record keeps no other rows away; a request for its name gets the error.
         """
         try:
             if subject.alias is not None:

@@ -174,7 +174,7 @@ class Records:
 
     def _claim(self, key: str, record: BaseModel) -> bool:
         """A claim carries a random id: when the answer to a create that succeeded is lost and
-        the retry is refused, the id in the store tells that the winner was this very claim."""
+        the retry is refused, the id in the store shows that the winner was this very claim."""
         document = {"claim": uuid.uuid4().hex, **record.model_dump(mode="json")}
         data = json.dumps(document, ensure_ascii=False, indent=1).encode()
         return self._store.create(key, data) or self._read(key) == data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hotswap.registry.database.catalog import Catalog
-from hotswap.registry.database.rows import Pointer
+from hotswap.registry.database.rows import AliasHead
 from hotswap.registry.domain.adapters import AdapterRef, AdapterVersion, AliasMove, check_name
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import (
@@ -73,13 +73,13 @@ class VersionIndex:
         """The version of `name` that has this manifest, as far as the catalog knows."""
         return self._catalog.version_by_digest(name, digest)
 
-    def pointer(self, name: str, alias: str) -> Pointer | None:
+    def head(self, name: str, alias: str) -> AliasHead | None:
         """Where the catalog says that the alias points; its version is not asked for again."""
         mark = self._recent.mark()
-        pointer = self._catalog.pointer(name, alias)
-        if pointer is not None:
-            self._recent.keep((name, pointer.version.number), pointer.version, mark)
-        return pointer
+        head = self._catalog.head(name, alias)
+        if head is not None:
+            self._recent.keep((name, head.version.number), head.version, mark)
+        return head
 
     def require_adapter(self, name: str) -> None:
         """Raises AdapterNotFound when there is no version of `name`."""

@@ -44,7 +44,7 @@ KEYED_FIELDS: dict[str, Kind] = {"metrics": "number", "tag": "text"}
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Predicate:
     """One field against values. Invariant: every value is of the field's kind; only `in` has
     several. Times are seconds since 1970."""
 
@@ -59,21 +59,21 @@ class Not:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class And:
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Any:
+class Or:
     parts: tuple[Expression, ...]
 
 
-Expression = Comparison | Not | All | Any
+Expression = Predicate | Not | And | Or
 
 
 def mentions(expression: Expression, field: str) -> bool:
     match expression:
-        case Comparison():
+        case Predicate():
             return expression.field == field
         case Not():
             return mentions(expression.inner, field)

@@ -16,11 +16,11 @@ def read_pages(
 
     `page_behind` gets the last item so far, None at first, and how many to read at most.
     """
-    found: list[ItemT] = []
-    while limit is None or len(found) < limit:
-        size = PAGE if limit is None else min(PAGE, limit - len(found))
-        page = page_behind(found[-1] if found else None, size)
-        found += page
+    items: list[ItemT] = []
+    while limit is None or len(items) < limit:
+        size = PAGE if limit is None else min(PAGE, limit - len(items))
+        page = page_behind(items[-1] if items else None, size)
+        items += page
         if len(page) < size:
             break
-    return found
+    return items

@@ -10,12 +10,12 @@ from hotswap.registry.domain.errors import InvalidFilter
 from hotswap.registry.search.language import (
     FIELDS,
     KEYED_FIELDS,
-    All,
-    Any,
-    Comparison,
+    And,
     Expression,
     Kind,
     Not,
+    Or,
+    Predicate,
     Value,
 )
 
@@ -72,13 +72,13 @@ class _Parser:
         parts = [self._conjunction()]
         while self._took("or"):
             parts.append(self._conjunction())
-        return parts[0] if len(parts) == 1 else Any(tuple(parts))
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
     def _conjunction(self) -> Expression:
         parts = [self._term()]
         while self._took("and"):
             parts.append(self._term())
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def _term(self) -> Expression:
         self._depth += 1
@@ -107,13 +107,13 @@ class _Parser:
                 while self._took(","):
                     values.append(self._value(field, kind))
                 self._need(")")
-                return Comparison(field, "in", tuple(values))
+                return Predicate(field, "in", tuple(values))
             case "!=":
-                return Not(Comparison(field, "=", (self._value(field, kind),)))
+                return Not(Predicate(field, "=", (self._value(field, kind),)))
             case "~" if kind != "text":
                 raise _refusal(sign.column, f"{field} is a {kind}; '~' compares texts")
             case "=" | "<" | "<=" | ">" | ">=" | "~" as operator:
-                return Comparison(field, operator, (self._value(field, kind),))
+                return Predicate(field, operator, (self._value(field, kind),))
         raise _refusal(sign.column, f"expected =, !=, <, <=, >, >=, ~ or in, found {_shown(sign)}")
 
     def _field(self) -> tuple[str, Kind]:
@@ -156,10 +156,10 @@ class _Parser:
         return token
 
     def _took(self, text: str) -> bool:
-        found = self._next.kind in ("word", "sign") and self._next.text == text
-        if found:
+        took = self._next.kind in ("word", "sign") and self._next.text == text
+        if took:
             self._at += 1
-        return found
+        return took
 
     def _need(self, text: str) -> None:
         if not self._took(text):
@@ -173,13 +173,13 @@ def _tokens(text: str) -> list[_Token]:
     tokens: list[_Token] = []
     at = 0
     while not tokens or tokens[-1].kind != "end":
-        found = _TOKEN.match(text, at)
-        if found is None:
+        match = _TOKEN.match(text, at)
+        if match is None:
             at += len(text[at:]) - len(text[at:].lstrip())
             raise _refusal(at + 1, f"{text[at]!r} begins no word, number, text or sign")
-        kind = str(found.lastgroup)
-        tokens.append(_Token(kind, found[kind], found.start(kind) + 1))
-        at = found.end()
+        kind = str(match.lastgroup)
+        tokens.append(_Token(kind, match[kind], match.start(kind) + 1))
+        at = match.end()
     return tokens
 
 

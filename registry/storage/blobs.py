@@ -20,9 +20,9 @@ from hotswap.registry.storage.objects import CHUNK_BYTES, ObjectMissing, ObjectS
 
 
 class BlobStore:
-    """Invariant: whoever reads a blob to its end has the bytes of the digest he asked for.
+    """Invariant: a reader that reaches a blob's end has the bytes of the digest it asked for.
 
-    A blob whose bytes nobody has verified is marked before it can exist; `settle` verifies it.
+    A blob whose bytes are not verified is marked before it can exist; `settle` verifies it.
     """
 
     def __init__(self, store: ObjectStore, capabilities: Capabilities) -> None:
@@ -84,7 +84,7 @@ class BlobStore:
             pass
 
     def read(self, digest: Digest, start: int, num_bytes: int) -> bytes:
-        """Up to `num_bytes` from `start` on, which nobody hashes; raises BlobNotFound."""
+        """Up to `num_bytes` from `start` on, which are not hashed; raises BlobNotFound."""
         try:
             return self._store.read(blob_key(digest), start, num_bytes)
         except ObjectMissing:
@@ -117,9 +117,9 @@ class ManifestStore:
             data = b"".join(self._store.open(key))
         except ObjectMissing:
             raise BlobNotFound(f"there is no manifest {digest} in {self._store.location}") from None
-        if (found := Digest.of(data)) != digest:
+        if (actual := Digest.of(data)) != digest:
             raise BlobCorrupted(
-                f"{self._store.location}, {key}: expected {digest}, the bytes are {found}; "
+                f"{self._store.location}, {key}: expected {digest}, the bytes are {actual}; "
                 "restore the object or push its adapter again",
                 digest=str(digest),
             )

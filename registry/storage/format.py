@@ -33,12 +33,12 @@ def admit(store: ObjectStore) -> Capabilities:
 
 def require_known_format(store: ObjectStore) -> None:
     """Raises StoreTooNew when a newer release has taken the store over. Writes nothing."""
-    found = _format_of(store)
-    if found > FORMAT:
+    stored = _format_of(store)
+    if stored > FORMAT:
         raise StoreTooNew(
-            f"{store.location} has format {found}, and hotswap {version('hotswap')} reads up to "
+            f"{store.location} has format {stored}, and hotswap {version('hotswap')} reads up to "
             f"format {FORMAT}; use the release that wrote it, or a later one",
-            found=found,
+            found=stored,
             known=FORMAT,
         )
 

@@ -111,7 +111,7 @@ class LocalStore:
 
     @property
     def direct(self) -> None:
-        """A directory answers nobody."""
+        """A directory answers no requests."""
 
     def measure(self, key: str) -> Capabilities:
         """Known, not measured: a file is renamed whole, and no wire lies between it and us."""

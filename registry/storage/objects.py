@@ -61,7 +61,8 @@ class ObjectStore(Protocol):
         """Store `data` if the key is free: True for exactly one caller ever, False for the rest.
 
         After StoreUnavailable the object may or may not exist. A True can be lost on the way
-        back and become a False on a retry: who must know compares the stored bytes with his own.
+        back and become a False on a retry: a caller that must know compares the stored bytes with
+        its own.
         """
         ...
 
@@ -156,6 +157,6 @@ def _probe_race(store: ObjectStore, key: str) -> None:
     if won.count(True) != 1:
         raise StoreUnsuitable(
             f"{store.location} does not honour create-once writes (If-None-Match): "
-            f"{won.count(True)} of {len(won)} racing writers of {key} were told they won; "
+            f"{won.count(True)} of {len(won)} racing writers of {key} won; "
             "use another store"
         )

@@ -36,11 +36,11 @@ class Recent(Generic[KeyT, ValueT]):
 
     def get(self, key: KeyT) -> ValueT | None:
         with self._lock:
-            found = self._facts.get(key)
-            if found is None or time.monotonic() - found[0] >= self._max_age_s:
+            entry = self._facts.get(key)
+            if entry is None or time.monotonic() - entry[0] >= self._max_age_s:
                 return None
             self._facts.move_to_end(key)
-            return found[1]
+            return entry[1]
 
     def mark(self) -> Mark:
         """To be taken before the value is read, for `keep`."""
@@ -57,7 +57,7 @@ class Recent(Generic[KeyT, ValueT]):
                     self._facts.popitem(last=False)
 
     def forget(self, key: KeyT) -> None:
-        """To be called after a change is written and before anybody is told that it is done."""
+        """To be called after a change is written and before anyone learns that it is done."""
         with self._lock:
             self._num_forgotten += 1
             self._facts.pop(key, None)

@@ -20,7 +20,7 @@ NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
 UPLOAD_ENDED = NO_UPLOAD | {"InvalidPart"}
 
 Stored = dict[str, Any]
-"""A part as ListParts tells it."""
+"""A part as ListParts gives it."""
 
 
 def in_parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytes]:
@@ -83,19 +83,19 @@ def stored_parts(client: Any, place: dict[str, str], upload_id: str) -> dict[int
     SeaweedFS lists a part that was sent twice twice. When the two differ, which one counts is not
     known and neither is given.
     """
-    found: dict[int, Stored] = {}
+    parts: dict[int, Stored] = {}
     doubtful: set[int] = set()
     try:
         pages = client.get_paginator("list_parts").paginate(**place, UploadId=upload_id)
         for page in pages:
             for part in page.get("Parts", ()):
-                former = found.setdefault(part["PartNumber"], part)
+                former = parts.setdefault(part["PartNumber"], part)
                 if former["ETag"] != part["ETag"]:
                     doubtful.add(part["PartNumber"])
     except ClientError as error:
         if code_of(error) not in NO_UPLOAD:
             raise
-    return {number: part for number, part in found.items() if number not in doubtful}
+    return {number: part for number, part in parts.items() if number not in doubtful}
 
 
 def _send_part(

@@ -60,7 +60,7 @@ def _start(client: Any, place: dict[str, str]) -> str:
 
 
 def _status(call: Any, **parameters: Any) -> int:
-    """The status of the answer: a success, or a refusal that tells something about the server.
+    """The status of the answer: a success, or a refusal that says something about the server.
 
     Raises ClientError for any other, as when the server is down or forbids the call.
     """

@@ -113,10 +113,10 @@ class StoredBlobs:
         )
 
 
-def _check_count(direct: DirectAccess, descriptor: Descriptor, found: int) -> None:
+def _check_count(direct: DirectAccess, descriptor: Descriptor, sent: int) -> None:
     wanted = -(-descriptor.size_bytes // direct.part_bytes)
-    if found != wanted:
+    if sent != wanted:
         raise InvalidRequest(
-            f"{descriptor.file_name} has {wanted} parts of {direct.part_bytes} bytes; got {found}",
+            f"{descriptor.file_name} has {wanted} parts of {direct.part_bytes} bytes; got {sent}",
             param="parts",
         )

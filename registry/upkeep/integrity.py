@@ -85,9 +85,9 @@ class IntegrityCheck:
 
     def _check(self, key: str, digest: Digest) -> Damage | None:
         if key not in self._seen:
-            found = self._hash(key)
+            actual = self._hash(key)
             damage = (
-                None if found == str(digest) else Damage(key=key, expected=str(digest), got=found)
+                None if actual == str(digest) else Damage(key=key, expected=str(digest), got=actual)
             )
             self._note(key, damage)
         return self._seen[key]

@@ -208,7 +208,7 @@ class Sweep:
         return due
 
     def _delete(self, keys: list[str], report: SweepReport, *, delete: bool) -> None:
-        """Delete what is still unreferenced once the pushes have been told."""
+        """Delete what is still unreferenced once the deletion is announced to pushes."""
         if not delete:
             for key in keys:
                 if (stat := self._store.stat(key)) is not None:
@@ -279,7 +279,7 @@ class Sweep:
         return self._now() - at >= self._grace
 
     def _held(self) -> set[Digest]:
-        """The manifest digests that servers hold: those we were told, those of their notes."""
+        """The manifest digests that servers hold: those of reports, those of their notes."""
         noted = {d for s in read_servers(self._store, self._now()) for d in s.loaded}
         return noted | set(self._loaded())
 

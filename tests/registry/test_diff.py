@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.changes import LayerChange, product_norm
-from hotswap.registry.bundles.comparison import Comparison, compare
+from hotswap.registry.bundles.comparison import VersionComparison, compare
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.adapters import AdapterRef
@@ -62,7 +62,7 @@ def push_dir(registry: Registry, directory: Path, **known: Any) -> str:
     return str(version.ref)
 
 
-def compared(registry: Registry, a: str, b: str) -> Comparison:
+def compared(registry: Registry, a: str, b: str) -> VersionComparison:
     return compare(registry, AdapterRef.parse(a), AdapterRef.parse(b))
 
 
@@ -74,7 +74,7 @@ def dense(directory: Path, module: str, scaling: float) -> np.ndarray[Any, Any]:
     return scaling * (b @ a)
 
 
-def by_module(found: Comparison) -> dict[str, LayerChange]:
+def by_module(found: VersionComparison) -> dict[str, LayerChange]:
     return {layer.module: layer for layer in found.layers}
 
 

@@ -5,32 +5,32 @@ from __future__ import annotations
 import pytest
 
 from hotswap.registry.domain.errors import InvalidFilter
-from hotswap.registry.search.language import All, Any, Comparison, Not
+from hotswap.registry.search.language import And, Not, Or, Predicate
 from hotswap.registry.search.parser import MAX_COMPARISONS, MAX_DEPTH, MAX_LENGTH, parse_filter
 
-EM = Comparison("metrics.em", ">", (0.8,))
-TEAM = Comparison("tag.team", "=", ("x",))
-THIRD = Comparison("number", "=", (3.0,))
+EM = Predicate("metrics.em", ">", (0.8,))
+TEAM = Predicate("tag.team", "=", ("x",))
+THIRD = Predicate("number", "=", (3.0,))
 
 
 @pytest.mark.parametrize(
     ("text", "expression"),
     [
-        ('metrics.em > 0.8 and tag.team = "x"', All((EM, TEAM))),
-        ("metrics.em>.8and tag.team='x'", All((EM, TEAM))),
-        ("number=3 or metrics.em>8e-1 and tag.team='x'", Any((THIRD, All((EM, TEAM))))),
-        ("(number=3 or metrics.em>0.8) and tag.team='x'", All((Any((THIRD, EM)), TEAM))),
-        ("not number = 3 and metrics.em > 0.8", All((Not(THIRD), EM))),
-        ("not (number = 3 and metrics.em > 0.8)", Not(All((THIRD, EM)))),
+        ('metrics.em > 0.8 and tag.team = "x"', And((EM, TEAM))),
+        ("metrics.em>.8and tag.team='x'", And((EM, TEAM))),
+        ("number=3 or metrics.em>8e-1 and tag.team='x'", Or((THIRD, And((EM, TEAM))))),
+        ("(number=3 or metrics.em>0.8) and tag.team='x'", And((Or((THIRD, EM)), TEAM))),
+        ("not number = 3 and metrics.em > 0.8", And((Not(THIRD), EM))),
+        ("not (number = 3 and metrics.em > 0.8)", Not(And((THIRD, EM)))),
         ("number != 3", Not(THIRD)),
-        ("number in (1, 2)", Comparison("number", "in", (1.0, 2.0))),
-        ("metrics.a.b/c-d <= -1", Comparison("metrics.a.b/c-d", "<=", (-1.0,))),
-        ('tag."a \\"b\\" and" ~ "*"', Comparison('tag.a "b" and', "~", ("*",))),
-        (r"description = 'it\'s \\ \n'", Comparison("description", "=", ("it's \\ n",))),
-        ('created >= "1970-01-02"', Comparison("created", ">=", (86400.0,))),
-        ('created < "1970-01-01T01:00+01:00"', Comparison("created", "<", (0.0,))),
-        ('created < "1970-01-01T00:00:01.5"', Comparison("created", "<", (1.5,))),
-        ("\n alias\t~ 'a*' ", Comparison("alias", "~", ("a*",))),
+        ("number in (1, 2)", Predicate("number", "in", (1.0, 2.0))),
+        ("metrics.a.b/c-d <= -1", Predicate("metrics.a.b/c-d", "<=", (-1.0,))),
+        ('tag."a \\"b\\" and" ~ "*"', Predicate('tag.a "b" and', "~", ("*",))),
+        (r"description = 'it\'s \\ \n'", Predicate("description", "=", ("it's \\ n",))),
+        ('created >= "1970-01-02"', Predicate("created", ">=", (86400.0,))),
+        ('created < "1970-01-01T01:00+01:00"', Predicate("created", "<", (0.0,))),
+        ('created < "1970-01-01T00:00:01.5"', Predicate("created", "<", (1.5,))),
+        ("\n alias\t~ 'a*' ", Predicate("alias", "~", ("a*",))),
     ],
 )
 def test_text_means(text: str, expression: object) -> None:

@@ -22,7 +22,7 @@ from hotswap.registry.domain.layout import manifest_key
 from hotswap.registry.registry import Registry
 from hotswap.registry.search import language
 from hotswap.registry.search.facts import MAX_KEY, MAX_TEXT, Fact
-from hotswap.registry.search.language import Comparison, Expression, Not
+from hotswap.registry.search.language import Expression, Not, Predicate
 from hotswap.registry.search.parser import parse_filter
 from hotswap.registry.storage.blobs import ManifestStore
 from hotswap.registry.storage.local import LocalStore
@@ -59,13 +59,13 @@ class Known:
 
     def holds(self, expression: Expression) -> bool:
         match expression:
-            case language.All():
+            case language.And():
                 return all(map(self.holds, expression.parts))
-            case language.Any():
+            case language.Or():
                 return any(map(self.holds, expression.parts))
             case Not():
                 return not self.holds(expression.inner)
-            case Comparison():
+            case Predicate():
                 return any(compare(value, expression) for value in self.values(expression.field))
 
     def values(self, field: str) -> list[str | float]:
@@ -78,7 +78,7 @@ class Known:
         return own.get(field, [self.facts[field]] if field in self.facts else [])
 
 
-def compare(value: Any, comparison: Comparison) -> bool:
+def compare(value: Any, comparison: Predicate) -> bool:
     first: Any = comparison.values[0]
     match comparison.operator:
         case "=":

@@ -119,7 +119,7 @@ def _add_blob_routes(router: APIRouter, registry: AdapterRegistry) -> None:
             try:
                 size_bytes = await _receive(request, spool)
             except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
+                return Response(status_code=400)  # the client is gone
             descriptor = Descriptor(
                 digest=wanted, size_bytes=size_bytes, media_type=BINARY, file_name="blob"
             )
@@ -187,14 +187,14 @@ def _visible(
     page_behind: Callable[[NamedT | None], list[NamedT]], principal: Principal, limit: int
 ) -> list[NamedT]:
     """A page of what the principal may read: full as long as there is more."""
-    found: list[NamedT] = []
+    visible: list[NamedT] = []
     last: NamedT | None = None
     while page := page_behind(last):
-        found += [item for item in page if principal.allows("pull", item.name)]
-        if len(found) >= limit or len(page) < limit:
+        visible += [item for item in page if principal.allows("pull", item.name)]
+        if len(visible) >= limit or len(page) < limit:
             break
         last = page[-1]
-    return found[:limit]
+    return visible[:limit]
 
 
 def _add_alias_routes(router: APIRouter, registry: AdapterRegistry) -> None:

@@ -73,9 +73,9 @@ class _Feed:
     ) -> EventPage:
         """The next events the principal may see. Others end the wait too: the cursor of a server
         that follows must pass them, or it would seem to be behind."""
-        found = await self._read(after, limit, 0 if self._leaving.is_set() else wait_s)
-        seen = tuple(e for e in found.events if principal.allows("pull", e.version.name))
-        return EventPage(events=seen, cursor=found.cursor)
+        page = await self._read(after, limit, 0 if self._leaving.is_set() else wait_s)
+        seen = tuple(e for e in page.events if principal.allows("pull", e.version.name))
+        return EventPage(events=seen, cursor=page.cursor)
 
     async def stream(self, principal: Principal, page: EventPage, limit: int) -> AsyncIterator[str]:
         """Server-sent events: the id is the cursor, comments keep the connection alive."""
