@@ -33,7 +33,7 @@ from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
 from hotswap.serving.settings import ServingHome
 from hotswap.training.data.dataset import Row, batches, tokenize
-from hotswap.training.optimizer import learning_rate
+from hotswap.training.loop.optimizer import learning_rate
 from hotswap.training.spec import TrainingSpec
 from tests.training.rows import examples_of
 

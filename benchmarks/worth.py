@@ -29,7 +29,7 @@ from benchmarks.machine import cores_in_use, describe_machine
 from benchmarks.server import HOTSWAP
 from hotswap.registry.settings import read_home
 from hotswap.serving.settings import ServingHome
-from hotswap.training.run import Run
+from hotswap.training.runs.run import Run
 from tests.training.rows import snips as snips_rows
 
 Rows = list[dict[str, str]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hotswap.training.evaluation.report import EvalReport as EvalReport
-    from hotswap.training.run import Run as Run
+    from hotswap.training.runs.run import Run as Run
     from hotswap.training.settings import TrainingHome as TrainingHome
     from hotswap.training.settings import TrainingSettings as TrainingSettings
     from hotswap.training.spec import TrainingSpec as TrainingSpec
@@ -25,7 +25,7 @@ __all__ = [
 
 _HOMES = {
     "EvalReport": "hotswap.training.evaluation.report",
-    "Run": "hotswap.training.run",
+    "Run": "hotswap.training.runs.run",
     "TrainingHome": "hotswap.training.settings",
     "TrainingSettings": "hotswap.training.settings",
     "TrainingSpec": "hotswap.training.spec",

@@ -19,8 +19,8 @@ from hotswap.training.data.formats.records import parse_columns
 from hotswap.training.data.rows import rendered
 from hotswap.training.data.splitting import split
 from hotswap.training.errors import InvalidData
+from hotswap.training.loop.probes import ProbePrompt, probe_prompts
 from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank
-from hotswap.training.probes import ProbePrompt, probe_prompts
 from hotswap.training.spec import TrainingSpec
 
 

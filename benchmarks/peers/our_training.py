@@ -13,8 +13,8 @@ from training_protocol import IGNORED, Job, answer
 from hotswap.serving.base_model import BaseDirectory, quiet_libraries
 from hotswap.training.data.dataset import Row, batches
 from hotswap.training.data.formats import Place
-from hotswap.training.finetune import finetune
-from hotswap.training.progress import Silence
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.progress import Silence
 from hotswap.training.spec import TrainingSpec
 
 

@@ -18,10 +18,10 @@ import pytest
 from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.serving.base_model import BaseDirectory, provide_base
+from hotswap.training.loop.progress import Silence
 from hotswap.training.prepare import prepare
-from hotswap.training.progress import Silence
-from hotswap.training.run import Run
-from hotswap.training.run_record import FORMAT, RECORD_FILE, RunRecord
+from hotswap.training.runs.record import FORMAT, RECORD_FILE, RunRecord
+from hotswap.training.runs.run import Run
 
 HERE = Path(__file__).parent
 ARCHIVES = sorted(HERE.glob("runs-*.tar.xz"))

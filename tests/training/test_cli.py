@@ -13,10 +13,10 @@ from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.settings import Home, RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training import run as run_module
 from hotswap.training.commands.runs import runs
 from hotswap.training.commands.train import train
 from hotswap.training.errors import InvalidData
+from hotswap.training.runs import run as run_module
 from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from hotswap.training.curves import write_csv, write_png
-from hotswap.training.model import Tally
-from hotswap.training.state import Point
+from hotswap.training.loop.state import Point
+from hotswap.training.loss import Tally
+from hotswap.training.runs.curves import write_csv, write_png
 
 CURVE = (
     Point(1, 0.5, 2.0, Tally(6.0, 1, 4)),

@@ -14,11 +14,11 @@ from hotswap.registry.domain.manifest import Probe
 from hotswap.serving.adapters.lora import CPU
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
+from hotswap.training.loop.optimizer import MasterWeights
+from hotswap.training.loop.probes import ProbePrompt, record_probes
+from hotswap.training.loss import Tally, measure, train_pass, trainable
 from hotswap.training.methods.loading import load_lora_model
-from hotswap.training.model import Tally, measure, train_pass, trainable
-from hotswap.training.optimizer import MasterWeights
 from hotswap.training.packed.choice import packed
-from hotswap.training.probes import ProbePrompt, record_probes
 from hotswap.training.spec import TrainingSpec
 from tests.elsewhere import elsewhere, process
 from tests.serving.families import make_family

@@ -13,12 +13,12 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import micro_batches, tokenize
 from hotswap.training.errors import TrainingDiverged
-from hotswap.training.finetune import finetune
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.optimizer import MasterWeights, learning_rate
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.progress import Silence
+from hotswap.training.loss import Tally, measure, train_pass, trainable
 from hotswap.training.methods.loading import load_lora_model
-from hotswap.training.model import Tally, measure, train_pass, trainable
-from hotswap.training.optimizer import MasterWeights, learning_rate
-from hotswap.training.outcome import Outcome
-from hotswap.training.progress import Silence
 from hotswap.training.spec import TrainingSpec
 from tests.training.rows import counting, examples_of, tokenized
 

@@ -29,10 +29,10 @@ from hotswap.training.data.splitting import alike, split
 from hotswap.training.data.structure import structure_of
 from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
-from hotswap.training.finetune import finetune
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.progress import Silence
 from hotswap.training.prepare import prepare
-from hotswap.training.progress import Silence
-from hotswap.training.publish import publish
+from hotswap.training.runs.publish import publish
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of

@@ -24,19 +24,19 @@ from hotswap.serving.engine.sequence import Sequence, Work
 from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.quantization import Quantization
 from hotswap.serving.settings import Kernels
-from hotswap.training.checkpoints import CheckpointFile
 from hotswap.training.collate import collate
 from hotswap.training.errors import TrainingInterrupted
-from hotswap.training.finetune import finetune
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.optimizer import MasterWeights
+from hotswap.training.loop.progress import Silence
+from hotswap.training.loss import measure, train_pass, trainable
 from hotswap.training.methods.adapted import Adapted, adapt
 from hotswap.training.methods.extraction import factors
 from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank
 from hotswap.training.methods.plain import PlainLora
-from hotswap.training.model import measure, train_pass, trainable
-from hotswap.training.optimizer import MasterWeights
 from hotswap.training.prepare import prepare
-from hotswap.training.progress import Silence
-from hotswap.training.publish import adapter_config, publish
+from hotswap.training.runs.checkpoints import CheckpointFile
+from hotswap.training.runs.publish import adapter_config, publish
 from hotswap.training.spec import TrainingSpec
 from tests.peft_adapters import load_reference, load_with_peft
 from tests.serving.conftest import load_adapter, make_tiny_model

@@ -15,8 +15,8 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import Batch, collate
 from hotswap.training.data.dataset import Row
 from hotswap.training.data.formats import Place
+from hotswap.training.loss import measure, train_pass, trainable
 from hotswap.training.methods.loading import load_lora_model
-from hotswap.training.model import measure, train_pass, trainable
 from hotswap.training.packed.choice import packed, unsupported
 from hotswap.training.packed.layout import Layout
 from hotswap.training.spec import TrainingSpec

@@ -13,17 +13,17 @@ from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
-from hotswap.training import run as run_module
 from hotswap.training.collate import collate
 from hotswap.training.commands.train import train
 from hotswap.training.data.dataset import tokenize
 from hotswap.training.data.formats import Example, Place
 from hotswap.training.data.mask import CLOSE, OPEN, marked
+from hotswap.training.loop.optimizer import MasterWeights
+from hotswap.training.loop.pace import Pace, measure_pace
+from hotswap.training.loss import train_pass, trainable
 from hotswap.training.methods.adapted import adapt
-from hotswap.training.methods.pace import Pace, measure_pace
 from hotswap.training.methods.plan import Memory, largest_pass, make_plan, saved_bytes
-from hotswap.training.model import train_pass, trainable
-from hotswap.training.optimizer import MasterWeights
+from hotswap.training.runs import run as run_module
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.errors import ResumeRefused, TrainingInterrupted
+from hotswap.training.loop.processes import ALONE, Processes
+from hotswap.training.loop.progress import Silence
 from hotswap.training.prepare import prepare
-from hotswap.training.processes import ALONE, Processes
-from hotswap.training.progress import Silence
-from hotswap.training.run import Run
+from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
-from hotswap.training.model import Tally
-from hotswap.training.progress import Bar, Ending, Lines, Timing, progress_for
+from hotswap.training.loop.progress import Bar, Ending, Lines, Timing, progress_for
+from hotswap.training.loss import Tally
 
 
 class Terminal(io.StringIO):

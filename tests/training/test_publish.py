@@ -21,13 +21,13 @@ from hotswap.registry.domain.manifest import Lineage
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
 from hotswap.training.collate import collate
-from hotswap.training.finetune import finetune
-from hotswap.training.model import measure
-from hotswap.training.outcome import Outcome
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.progress import Silence
+from hotswap.training.loss import measure
 from hotswap.training.prepare import Prepared, prepare
-from hotswap.training.progress import Silence
-from hotswap.training.publish import code_revision, publish
-from hotswap.training.run import Run
+from hotswap.training.runs.publish import code_revision, publish
+from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting

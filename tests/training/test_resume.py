@@ -17,17 +17,17 @@ from click.testing import CliRunner, Result
 from hotswap.registry.domain.errors import Conflict, InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.checkpoints import CheckpointFile, difference
 from hotswap.training.commands.train import train
 from hotswap.training.errors import InvalidData, ResumeRefused, TrainingInterrupted
-from hotswap.training.finetune import finetune
-from hotswap.training.model import Tally
-from hotswap.training.outcome import Outcome
-from hotswap.training.progress import Silence, Timing
-from hotswap.training.run import Run
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.progress import Silence, Timing
+from hotswap.training.loop.state import Checkpoint, Point, State
+from hotswap.training.loss import Tally
+from hotswap.training.runs.checkpoints import CheckpointFile, difference
+from hotswap.training.runs.run import Run
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
-from hotswap.training.state import Checkpoint, Point, State
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting, tokenized
 
@@ -40,8 +40,8 @@ from pathlib import Path
 import torch
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.prepare import prepare
-from hotswap.training.progress import Silence
-from hotswap.training.run import Run
+from hotswap.training.loop.progress import Silence
+from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
 
 class KilledAfter(Silence):
@@ -317,7 +317,9 @@ def test_a_signal_ends_the_command_after_the_step_and_resume_finishes_it(
     options = ("--base", base.path, "--r", 4, "--batch-size", 12, "--learning-rate", 0.01)
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
-        patched.setattr("hotswap.training.progress.progress_for", lambda _stream: SignalsItself())
+        patched.setattr(
+            "hotswap.training.loop.progress.progress_for", lambda _stream: SignalsItself()
+        )
         stopped = invoke(task.data, *options)
     assert isinstance(stopped.exception, TrainingInterrupted)
     assert signal.getsignal(signal.SIGTERM) is handler

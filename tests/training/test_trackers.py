@@ -15,13 +15,13 @@ from hotswap.registry.domain.errors import HotswapError, InvalidRequest
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.train import train
 from hotswap.training.errors import TrainingInterrupted
-from hotswap.training.model import Tally
+from hotswap.training.loop.progress import Ending, Silence, Timing
+from hotswap.training.loss import Tally
 from hotswap.training.prepare import prepare
-from hotswap.training.progress import Ending, Silence, Timing
-from hotswap.training.run import Run
+from hotswap.training.runs.run import Run
+from hotswap.training.runs.trackers import Tracker, require_packages, tracked
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
-from hotswap.training.trackers import Tracker, require_packages, tracked
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
 

@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training import run as run_module
 from hotswap.training.commands.tune import tune
+from hotswap.training.runs import run as run_module
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 from tests.training.conftest import WriteRows

@@ -9,10 +9,10 @@ from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.dataset import tokenize
-from hotswap.training.finetune import finetune
-from hotswap.training.progress import Silence
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.progress import Silence
+from hotswap.training.loop.verdicts import Measured, is_exhausted, overfit_from
 from hotswap.training.spec import TrainingSpec
-from hotswap.training.verdicts import Measured, is_exhausted, overfit_from
 from tests.training.rows import counting, examples_of, tokenized
 
 

@@ -16,7 +16,7 @@ from hotswap.registry.settings import Home, RegistrySettings, read_section, read
 if TYPE_CHECKING:
     from hotswap.registry.bundles.bundle import Bundle
     from hotswap.registry.domain.policy import Condition
-    from hotswap.training.run import Run
+    from hotswap.training.runs.run import Run
 
 CANDIDATE = "candidate"
 """The alias that a requirement guards when none is named."""
@@ -44,7 +44,7 @@ class Destination:
 
     def require_absent(self) -> None:
         """Raises Conflict when the directory is there already."""
-        from hotswap.training.publish import require_absent
+        from hotswap.training.runs.publish import require_absent
 
         if self.directory is not None:
             require_absent(self.directory)

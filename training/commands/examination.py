@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotswap.registry.domain.policy import Condition
     from hotswap.serving.base_model import BaseDirectory
     from hotswap.training.evaluation.evaluate import EvalSet
-    from hotswap.training.run import Run
+    from hotswap.training.runs.run import Run
 
 
 @dataclass(frozen=True)

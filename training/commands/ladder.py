@@ -19,12 +19,12 @@ from hotswap.registry.settings import read_home, read_section
 from hotswap.training.commands.reports import give_report, report_options, say
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
-from hotswap.training.run_record import RECORD_FILE
+from hotswap.training.runs.record import RECORD_FILE
 from hotswap.training.settings import TrainingHome
 
 if TYPE_CHECKING:
     from hotswap.training.ladder.report import LadderReport
-    from hotswap.training.run import Run
+    from hotswap.training.runs.run import Run
 
 LADDER_FILE, PAGE_FILE = "ladder.json", "ladder.html"
 
@@ -265,7 +265,7 @@ def _adapter(
     if run_name is not None:
         if adapter is not None:
             raise InvalidRequest("--run names the adapter already; leave out --adapter")
-        from hotswap.training.run import Run
+        from hotswap.training.runs.run import Run
 
         run = Run.find(runs, run_name)
         if not run.adapter.is_dir():

@@ -52,7 +52,7 @@ def _new_file(path: Path) -> TextIO:
 
 def show_plan(spec: TrainingSpec, base: BaseDirectory, prepared: Prepared) -> None:
     """Parameters and memory from shapes, then the time from a few steps, which are thrown away."""
-    from hotswap.training.methods.pace import measure_pace
+    from hotswap.training.loop.pace import measure_pace
     from hotswap.training.methods.plan import make_plan
 
     plan = make_plan(base, spec, prepared.train)

@@ -26,9 +26,9 @@ from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from hotswap.registry.bundles.bundle import Bundle
-    from hotswap.training.outcome import Outcome
-    from hotswap.training.run import Run
-    from hotswap.training.trackers import Tracker
+    from hotswap.training.loop.outcome import Outcome
+    from hotswap.training.runs.run import Run
+    from hotswap.training.runs.trackers import Tracker
 
 
 @click.command(
@@ -159,7 +159,7 @@ def train(
 
 def _installed(names: Sequence[str]) -> list[Tracker]:
     """Raises InvalidRequest for a tracker whose package is missing."""
-    from hotswap.training.trackers import Tracker, require_packages
+    from hotswap.training.runs.trackers import Tracker, require_packages
 
     trackers = [Tracker(name) for name in names]
     require_packages(trackers)
@@ -167,7 +167,7 @@ def _installed(names: Sequence[str]) -> list[Tracker]:
 
 
 def _resumed(name: str, runs: Path, given: dict[str, Any]) -> tuple[Run, TrainingSpec]:
-    from hotswap.training.run import Run
+    from hotswap.training.runs.run import Run
 
     run = Run.find(runs, name)
     spec = run.resumed_spec(given)
@@ -180,11 +180,11 @@ def _carry_out(
     setup: Setup, known: Run | None, home: TrainingHome, trackers: Sequence[Tracker]
 ) -> tuple[Run, Outcome, Bundle] | None:
     """The run, what came of it and its adapter; None in a process that only takes part."""
-    from hotswap.training.interruption import StopSignals
-    from hotswap.training.processes import joined
-    from hotswap.training.progress import progress_for
-    from hotswap.training.run import Run, take_part
-    from hotswap.training.trackers import tracked
+    from hotswap.training.loop.processes import joined
+    from hotswap.training.loop.progress import progress_for
+    from hotswap.training.runs.interruption import StopSignals
+    from hotswap.training.runs.run import Run, take_part
+    from hotswap.training.runs.trackers import tracked
 
     spec, base, prepared = setup.spec, setup.base, setup.prepared
     with StopSignals() as stop, joined() as processes:

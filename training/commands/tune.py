@@ -17,7 +17,7 @@ from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from hotswap.training.grid import Trial
+    from hotswap.training.runs.grid import Trial
 
 
 @click.command(
@@ -40,9 +40,9 @@ def tune(data: Path, rates: str, ranks: str, **options: Any) -> None:
     spec = TrainingSpec.parse(spec_values(data, options))
     chosen = (_numbers("rates", rates, float), _numbers("ranks", ranks, int))
 
-    from hotswap.training.grid import Grid
-    from hotswap.training.interruption import StopSignals
-    from hotswap.training.progress import Progress, progress_for
+    from hotswap.training.loop.progress import Progress, progress_for
+    from hotswap.training.runs.grid import Grid
+    from hotswap.training.runs.interruption import StopSignals
 
     home = read_home(TrainingHome)
     setup = Setup.make(spec, home)

@@ -28,12 +28,12 @@ from hotswap.training.jobs.reports import (
     Stepped,
     Validated,
 )
-from hotswap.training.run_record import RECORD_FILE, RunRecord
+from hotswap.training.runs.record import RECORD_FILE, RunRecord
 
 if TYPE_CHECKING:
-    from hotswap.training.model import Tally
+    from hotswap.training.loop.progress import Ending, Timing
+    from hotswap.training.loss import Tally
     from hotswap.training.prepare import Prepared
-    from hotswap.training.progress import Ending, Timing
 
 _MAX_WARNINGS = 20
 
@@ -114,9 +114,9 @@ def _carry_out(order: Order, line: Line) -> None:
 
     from hotswap.serving.base_model import BaseDirectory, quiet_libraries
     from hotswap.training.data.findings import refuse
-    from hotswap.training.interruption import StopSignals
     from hotswap.training.prepare import prepare
-    from hotswap.training.run import Run
+    from hotswap.training.runs.interruption import StopSignals
+    from hotswap.training.runs.run import Run
 
     torch.set_num_threads(order.num_threads)
     quiet_libraries()

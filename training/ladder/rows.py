@@ -13,7 +13,7 @@ from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.evaluate import sampled
 from hotswap.training.ladder.pool import without_leaks
 from hotswap.training.prepare import gather
-from hotswap.training.run import Run
+from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
 
 _MAX_SHARE = 0.5  # of a single file that is asked; the rest is shown

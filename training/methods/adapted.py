@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from hotswap.serving.base_model import BaseDirectory
+from hotswap.training.loss import adapter_tensors, attention_for, refuse_logit_changes, trainable
 from hotswap.training.methods.extraction import extract
 from hotswap.training.methods.layers import Targets, find_targets
 from hotswap.training.methods.loading import load_base, load_lora_model
 from hotswap.training.methods.plain import PlainLora, Tensors
-from hotswap.training.model import adapter_tensors, attention_for, refuse_logit_changes, trainable
 from hotswap.training.spec import TrainingSpec
 
 

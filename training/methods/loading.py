@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.model import attention_for, refuse_logit_changes, trainable
+from hotswap.training.loss import attention_for, refuse_logit_changes, trainable
 from hotswap.training.spec import TrainingSpec
 
 # Subspace iterations of the fast SVD of PiSSA; Meng et al. 2024, table 2: at 16 it is the exact one

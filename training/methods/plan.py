@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.data.dataset import Row, batches, micro_batches
+from hotswap.training.loss import LOGIT_CHUNK, attention_for
 from hotswap.training.methods.layers import Layer, find_targets, published_rank
 from hotswap.training.methods.loading import lora_config, with_lora
-from hotswap.training.model import LOGIT_CHUNK, attention_for
 from hotswap.training.spec import TrainingSpec
 
 _FLOAT32_BYTES = 4

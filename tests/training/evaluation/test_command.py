@@ -15,10 +15,10 @@ from hotswap.registry.connect import open_registry
 from hotswap.registry.domain.errors import AliasNotFound, InvalidRequest
 from hotswap.registry.settings import RegistrySettings
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training import run as run_module
 from hotswap.training.commands.evaluate import evaluate
 from hotswap.training.commands.train import train
 from hotswap.training.errors import RequirementNotMet
+from hotswap.training.runs import run as run_module
 from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows
 from tests.training.help import help_without_torch

@@ -22,7 +22,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.ladder import ladder
 from hotswap.training.commands.train import train
 from hotswap.training.errors import InvalidData
-from hotswap.training.run import Run
+from hotswap.training.runs.run import Run
 from hotswap.training.settings import TrainingHome
 from tests.training.help import help_without_torch
 from tests.training.rows import WORDS

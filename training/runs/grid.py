@@ -17,11 +17,11 @@ from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.durable import write_file
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.outcome import Outcome
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.progress import Progress
 from hotswap.training.prepare import Prepared
-from hotswap.training.progress import Progress
-from hotswap.training.run import Run
-from hotswap.training.run_record import RECORD_FILE
+from hotswap.training.runs.record import RECORD_FILE
+from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hotswap.registry.durable import replaced_file
-from hotswap.training.model import Tally
-from hotswap.training.state import Point
+from hotswap.training.loop.state import Point
+from hotswap.training.loss import Tally
 
 _COLUMNS = (
     "step",

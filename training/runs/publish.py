@@ -23,7 +23,7 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import BundleMetadata, Lineage
 from hotswap.registry.durable import is_free, new_directory, replaced_file
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.outcome import Outcome
+from hotswap.training.loop.outcome import Outcome
 from hotswap.training.prepare import Prepared
 from hotswap.training.spec import TrainingSpec
 

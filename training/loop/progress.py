@@ -8,7 +8,7 @@ from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
-from hotswap.training.model import Tally
+from hotswap.training.loss import Tally
 
 
 @dataclass(frozen=True, slots=True)

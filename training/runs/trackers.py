@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.model import Tally
-from hotswap.training.progress import Ending, Progress, Timing
+from hotswap.training.loop.progress import Ending, Progress, Timing
+from hotswap.training.loss import Tally
 
 PROJECT = "hotswap"
 _MLFLOW_STATUSES = {

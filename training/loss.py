@@ -1,4 +1,4 @@
-"""The base with trainable LoRA layers, and its loss on answers. Knows no data files, no schedule.
+"""The loss of a base with LoRA layers on answers, and its gradient. Knows no file, no schedule.
 
 The LoRA weights beside a bfloat16 base are bfloat16 too, so that no layer casts; their float32
 originals belong to the optimiser.

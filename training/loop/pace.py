@@ -12,10 +12,10 @@ import torch
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.loop.optimizer import MasterWeights
+from hotswap.training.loss import answer_states, measure, train_pass, trainable
 from hotswap.training.methods.adapted import adapt
 from hotswap.training.methods.plan import largest_pass, saved_bytes
-from hotswap.training.model import answer_states, measure, train_pass, trainable
-from hotswap.training.optimizer import MasterWeights
 from hotswap.training.spec import TrainingSpec
 
 NUM_STEPS = 3  # besides one that is not timed, in which memory is fetched

@@ -27,18 +27,18 @@ from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.domain.errors import Conflict, InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.checkpoints import CheckpointFile, difference
-from hotswap.training.curves import write_csv, write_png
 from hotswap.training.errors import ResumeRefused, TrainingInterrupted
-from hotswap.training.finetune import finetune
-from hotswap.training.outcome import Outcome
+from hotswap.training.loop.finetune import finetune
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.processes import ALONE, Processes
+from hotswap.training.loop.progress import Ending, Progress, Silence
+from hotswap.training.loop.state import State
 from hotswap.training.prepare import Prepared
-from hotswap.training.processes import ALONE, Processes
-from hotswap.training.progress import Ending, Progress, Silence
-from hotswap.training.publish import library_versions, publish, state_metrics
-from hotswap.training.run_record import RECORD_FILE, RunRecord, RunTiming, stamp
+from hotswap.training.runs.checkpoints import CheckpointFile, difference
+from hotswap.training.runs.curves import write_csv, write_png
+from hotswap.training.runs.publish import library_versions, publish, state_metrics
+from hotswap.training.runs.record import RECORD_FILE, RunRecord, RunTiming, stamp
 from hotswap.training.spec import TrainingSpec
-from hotswap.training.state import State
 
 _PATHS = ("data", "validation")  # what is in the files counts, not where they are
 

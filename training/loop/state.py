@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hotswap.training.model import Tally
-from hotswap.training.progress import Timing
+from hotswap.training.loop.progress import Timing
+from hotswap.training.loss import Tally
 
 
 @dataclass(frozen=True, slots=True)

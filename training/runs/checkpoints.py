@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from hotswap.registry.domain.values import ValueObject
 from hotswap.registry.durable import replaced_file
 from hotswap.training.errors import InvalidData, ResumeRefused
-from hotswap.training.model import Tally
-from hotswap.training.progress import Timing
-from hotswap.training.state import Checkpoint, Point, State
+from hotswap.training.loop.progress import Timing
+from hotswap.training.loop.state import Checkpoint, Point, State
+from hotswap.training.loss import Tally
 
 _HEADER = "hotswap"
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 
 from hotswap.training.data.dataset import Row
-from hotswap.training.model import Tally
+from hotswap.training.loss import Tally
 
 
 @dataclass(frozen=True)

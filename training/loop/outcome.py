@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hotswap.registry.domain.manifest import Probe
+from hotswap.training.loop.progress import Timing
+from hotswap.training.loop.state import Checkpoint, Point
+from hotswap.training.loss import Tally
 from hotswap.training.methods.plain import Energy
-from hotswap.training.model import Tally
-from hotswap.training.progress import Timing
-from hotswap.training.state import Checkpoint, Point
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,16 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.collate import collate
 from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
 from hotswap.training.errors import TrainingDiverged, TrainingInterrupted
+from hotswap.training.loop.optimizer import MasterWeights, learning_rate
+from hotswap.training.loop.outcome import Outcome
+from hotswap.training.loop.probes import ProbePrompt, record_probes
+from hotswap.training.loop.processes import ALONE, Processes
+from hotswap.training.loop.progress import Progress, Timing
+from hotswap.training.loop.state import Checkpoint, Point, State
+from hotswap.training.loop.verdicts import Measured, is_exhausted, overfit_from
+from hotswap.training.loss import Tally, measure, train_pass, trainable
 from hotswap.training.methods.adapted import Adapted, adapt
-from hotswap.training.model import Tally, measure, train_pass, trainable
-from hotswap.training.optimizer import MasterWeights, learning_rate
-from hotswap.training.outcome import Outcome
-from hotswap.training.probes import ProbePrompt, record_probes
-from hotswap.training.processes import ALONE, Processes
-from hotswap.training.progress import Progress, Timing
 from hotswap.training.spec import TrainingSpec
-from hotswap.training.state import Checkpoint, Point, State
-from hotswap.training.verdicts import Measured, is_exhausted, overfit_from
 
 
 class States(Protocol):
