@@ -32,7 +32,8 @@ from benchmarks.machine import cores_in_use, describe_machine
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
 from hotswap.serving.settings import ServingHome
-from hotswap.training.data.dataset import Row, batches, tokenize
+from hotswap.training.batches import batches
+from hotswap.training.data.tokens import Row, tokenize
 from hotswap.training.loop.optimizer import learning_rate
 from hotswap.training.spec import TrainingSpec
 from tests.training.rows import examples_of

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from hotswap.serving.errors import NotServable
-from hotswap.training.collate import Batch
+from hotswap.training.batches import Batch
 from hotswap.training.packed.choice import packed
 
 # Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)

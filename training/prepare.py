@@ -10,14 +10,14 @@ from typing import Any
 from hotswap.registry.domain.digests import Digest, hash_file
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.checks import check_examples, check_lengths
-from hotswap.training.data.dataset import Row
-from hotswap.training.data.findings import Finding, Severity
+from hotswap.training.data.checks.examples import check_examples
+from hotswap.training.data.checks.findings import Finding, Severity
+from hotswap.training.data.example import Example
 from hotswap.training.data.fixes import Applied, clean, even_out
-from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.data.formats.records import parse_columns
-from hotswap.training.data.rows import rendered
 from hotswap.training.data.splitting import split
+from hotswap.training.data.tokens import Row, check_lengths, rendered
 from hotswap.training.errors import InvalidData
 from hotswap.training.loop.probes import ProbePrompt, probe_prompts
 from hotswap.training.methods.layers import find_targets, refuse_wasteful_rank

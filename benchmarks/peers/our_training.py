@@ -11,8 +11,9 @@ from typing import Any
 from training_protocol import IGNORED, Job, answer
 
 from hotswap.serving.base_model import BaseDirectory, quiet_libraries
-from hotswap.training.data.dataset import Row, batches
-from hotswap.training.data.formats import Place
+from hotswap.training.batches import batches
+from hotswap.training.data.example import Place
+from hotswap.training.data.tokens import Row
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.progress import Silence
 from hotswap.training.spec import TrainingSpec

@@ -22,7 +22,7 @@ from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.http.app import Serving
 from hotswap.serving.models import StepInput, StepOutput
 from hotswap.serving.settings import PROBE_TOLERANCES, Kernels, Quantization
-from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.example import Example, Place
 from hotswap.training.loop.probes import ProbePrompt, probe_prompts, record_probes
 from tests.peft_adapters import load_with_peft, make_adapter
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter

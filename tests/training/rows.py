@@ -10,8 +10,8 @@ from typing import Any
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.dataset import Row, tokenize
-from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.tokens import Row, tokenize
 
 GENERATE_ORDERS = Path(__file__).parents[2] / "examples" / "orders" / "generate.py"
 WORDS = ("one", "two", "three", "four", "five")

@@ -6,10 +6,10 @@ import pytest
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.checks import check_examples, check_lengths
-from hotswap.training.data.findings import Finding, Severity, refuse
-from hotswap.training.data.formats import Example, Place
-from hotswap.training.data.rows import rendered
+from hotswap.training.data.checks.examples import check_examples
+from hotswap.training.data.checks.findings import Finding, Severity, refuse
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.tokens import check_lengths, rendered
 from hotswap.training.errors import InvalidData
 from hotswap.training.prepare import prepare
 from hotswap.training.spec import TrainingSpec

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.report import report_on
+from hotswap.training.data.reports.rows import report_on
 from hotswap.training.pages.data import as_html
 from tests.browser import chromium, window
 from tests.training.rows import examples_of

@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.training.commands.check import check
-from hotswap.training.data.checks import check_examples
-from hotswap.training.data.formats import read_examples
-from hotswap.training.data.near import jaccard
-from hotswap.training.data.report import report_on
-from hotswap.training.data.statistics import Classes, Lengths, describe
+from hotswap.training.data.checks.examples import check_examples
+from hotswap.training.data.classes import Classes
+from hotswap.training.data.duplicates import jaccard
+from hotswap.training.data.formats.files import read_examples
+from hotswap.training.data.reports.rows import report_on
+from hotswap.training.data.reports.statistics import Lengths, describe
 from hotswap.training.pages.data import as_html
 from hotswap.training.settings import TrainingHome
 from tests.training.conftest import WriteRows

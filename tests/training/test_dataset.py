@@ -5,9 +5,9 @@ import pytest
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
-from hotswap.training.collate import collate
-from hotswap.training.data.dataset import batches, micro_batches, tokenize
-from hotswap.training.data.formats import Example, Place
+from hotswap.training.batches import batches, collate, micro_batches
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.tokens import tokenize
 from hotswap.training.errors import InvalidData
 from tests.training.rows import examples_of, tokenized
 

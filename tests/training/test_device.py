@@ -13,7 +13,7 @@ from torch import Tensor
 from hotswap.registry.domain.manifest import Probe
 from hotswap.serving.adapters.lora import CPU
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.collate import collate
+from hotswap.training.batches import collate
 from hotswap.training.loop.optimizer import MasterWeights
 from hotswap.training.loop.probes import ProbePrompt, record_probes
 from hotswap.training.loss import Tally, measure, train_pass, trainable

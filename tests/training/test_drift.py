@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from hotswap.registry.cli import cli
-from hotswap.training.data.distances import DISTANCES, Sample, Traits, divergence, form
-from hotswap.training.data.drift import Verdict, compare, measure_drift, nearest_cosines
-from hotswap.training.data.formats import Example, Place, read_examples
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.formats.files import read_examples
+from hotswap.training.data.reports.distances import DISTANCES, Sample, Traits, divergence, form
+from hotswap.training.data.reports.drift import Verdict, compare, measure_drift, nearest_cosines
 from hotswap.training.errors import InvalidData
 
 ITEMS = ("pizza", "burger", "salad", "soup", "pasta")

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.collate import collate
-from hotswap.training.data.dataset import micro_batches, tokenize
+from hotswap.training.batches import collate, micro_batches
+from hotswap.training.data.tokens import tokenize
 from hotswap.training.errors import TrainingDiverged
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.optimizer import MasterWeights, learning_rate

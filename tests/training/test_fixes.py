@@ -22,11 +22,11 @@ from hotswap.serving.requests.resolver import Target
 from hotswap.serving.requests.schemas import ChatRequest
 from hotswap.serving.settings import ServingSettings
 from hotswap.training.data.classes import are_classes, balance
+from hotswap.training.data.example import Example, Place
 from hotswap.training.data.fixes import Fixes, clean
-from hotswap.training.data.formats import Example, Place, read_examples
-from hotswap.training.data.near import key
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.data.splitting import alike, split
-from hotswap.training.data.structure import structure_of
+from hotswap.training.data.texts import normalised, structure_of
 from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from hotswap.training.loop.finetune import finetune
@@ -355,7 +355,7 @@ def test_the_real_set_has_four_duplicate_texts(real_data: Path) -> None:
     rows = read_examples(source, columns={"question": "text", "answer": "category"})
 
     assert are_classes(rows)
-    assert len(rows) - len({key(e.messages[0]["content"]) for e in rows}) == 4
+    assert len(rows) - len({normalised(e.messages[0]["content"]) for e in rows}) == 4
 
 
 def test_an_option_that_does_not_fit_is_named() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hotswap.training.data.formats import read_examples
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.errors import InvalidData
 from tests.training.conftest import WriteRows
 

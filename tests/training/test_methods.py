@@ -24,7 +24,7 @@ from hotswap.serving.engine.sequence import Sequence, Work
 from hotswap.serving.execution.runner import ModelRunner
 from hotswap.serving.quantization import Quantization
 from hotswap.serving.settings import Kernels
-from hotswap.training.collate import collate
+from hotswap.training.batches import collate
 from hotswap.training.errors import TrainingInterrupted
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.optimizer import MasterWeights

@@ -7,13 +7,14 @@ from itertools import combinations
 import pytest
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.data.near import jaccard, key, near_groups
+from hotswap.training.data.duplicates import jaccard, near_groups
+from hotswap.training.data.texts import normalised
 
 WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi") for b in ("ten", "ru") for c in ("s", "d", "vo")]
 
 
 def test_a_key_knows_no_case_width_or_white_space() -> None:
-    assert key("  ＣＡＲＤ\u00a0 Straße\n") == key("card STRASSE") == "card strasse"
+    assert normalised("  ＣＡＲＤ\u00a0 Straße\n") == normalised("card STRASSE") == "card strasse"
 
 
 def test_jaccard_is_the_share_of_common_five_grams() -> None:

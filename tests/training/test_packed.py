@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.collate import Batch, collate
-from hotswap.training.data.dataset import Row
-from hotswap.training.data.formats import Place
+from hotswap.training.batches import Batch, collate
+from hotswap.training.data.example import Place
+from hotswap.training.data.tokens import Row
 from hotswap.training.loss import measure, train_pass, trainable
 from hotswap.training.methods.loading import load_lora_model
 from hotswap.training.packed.choice import packed, unsupported

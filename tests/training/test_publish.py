@@ -20,7 +20,7 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
-from hotswap.training.collate import collate
+from hotswap.training.batches import collate
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.outcome import Outcome
 from hotswap.training.loop.progress import Silence

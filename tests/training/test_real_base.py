@@ -7,7 +7,7 @@ import pytest
 from hotswap.registry.settings import read_home
 from hotswap.serving.base_model import BaseDirectory, provide_base
 from hotswap.serving.errors import BaseNotFound
-from hotswap.training.data.dataset import tokenize
+from hotswap.training.data.tokens import tokenize
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.progress import Silence
 from hotswap.training.settings import TrainingHome

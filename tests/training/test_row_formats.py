@@ -18,11 +18,11 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
-from hotswap.training.data.dataset import tokenize
-from hotswap.training.data.formats import Example, Place, iter_examples, read_examples
+from hotswap.training.data.example import Example, Place
 from hotswap.training.data.formats.fields import Fields
-from hotswap.training.data.formats.known import FORMATS, detect
-from hotswap.training.data.formats.writing import write_examples
+from hotswap.training.data.formats.files import iter_examples, read_examples, write_examples
+from hotswap.training.data.formats.row_formats import FORMATS, detect
+from hotswap.training.data.tokens import tokenize
 from hotswap.training.errors import InvalidData
 from tests.training.conftest import WriteRows
 

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotswap.training.data.distinct import Distinct, pairs_of, words_of
-from hotswap.training.data.formats import Example, Place
-from hotswap.training.data.hashes import HASH_BYTES, Counts, first_equal, text_hash
+from hotswap.training.data.classes import Counts
+from hotswap.training.data.duplicates import first_equal
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.reports.statistics import Distinct, pairs_of, words_of
 from hotswap.training.data.spool import Spool
+from hotswap.training.data.texts import HASH_BYTES, text_hash
 from tests.training.rows import counting, examples_of
 
 ROOT = Path(__file__).parents[2]

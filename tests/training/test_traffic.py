@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hotswap.registry.cli import cli
-from hotswap.training.data.checks import check_examples
-from hotswap.training.data.findings import refuse
-from hotswap.training.data.formats import read_examples
+from hotswap.training.data.checks.examples import check_examples
+from hotswap.training.data.checks.findings import refuse
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.data.traffic import (
     Answers,
     Choice,

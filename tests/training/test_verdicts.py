@@ -8,7 +8,7 @@ import pytest
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.dataset import tokenize
+from hotswap.training.data.tokens import tokenize
 from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.progress import Silence
 from hotswap.training.loop.verdicts import Measured, is_exhausted, overfit_from

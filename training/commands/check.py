@@ -12,7 +12,7 @@ from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.settings import read_home
 from hotswap.training.commands.reports import give_report, report_options
 from hotswap.training.commands.rows import columns_option
-from hotswap.training.data.formats import iter_examples
+from hotswap.training.data.formats.files import iter_examples
 from hotswap.training.data.spool import Spool
 from hotswap.training.settings import TrainingHome
 from hotswap.training.spec import TrainingSpec
@@ -78,7 +78,7 @@ def check(
         }
 
         from hotswap.serving.base_model import provide_base, quiet_libraries
-        from hotswap.training.data.report import report_on
+        from hotswap.training.data.reports.rows import report_on
         from hotswap.training.pages.data import as_html
 
         quiet_libraries()

@@ -8,8 +8,7 @@ import click
 
 from hotswap.registry.commands.parts import example
 from hotswap.training.commands.rows import columns_option, format_option, target_format_option
-from hotswap.training.data.formats import iter_examples
-from hotswap.training.data.formats.writing import write_examples
+from hotswap.training.data.formats.files import iter_examples, write_examples
 
 
 @click.command(

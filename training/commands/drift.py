@@ -11,10 +11,10 @@ from hotswap.registry.commands.parts import example, json_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.training.commands.reports import give_report
 from hotswap.training.commands.rows import columns_option
-from hotswap.training.data.formats import read_examples
+from hotswap.training.data.formats.files import read_examples
 
 if TYPE_CHECKING:
-    from hotswap.training.data.drift import Drift
+    from hotswap.training.data.reports.drift import Drift
 
 
 @click.command(
@@ -52,7 +52,7 @@ def drift(
     times, and the threshold that these draws set: above it the requests are drifting, or foreign
     when they are 0.3 above the median. The requests least like any training row are listed.
     """
-    from hotswap.training.data.drift import measure_drift
+    from hotswap.training.data.reports.drift import measure_drift
     from hotswap.training.data.traffic import requests_in
 
     requests, train = requests_in(traffic), read_examples(data, columns=columns)

@@ -14,10 +14,9 @@ from hotswap.registry.commands.parts import example
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_home
 from hotswap.training.commands.rows import columns_option, format_option, target_format_option
+from hotswap.training.data.example import Example
 from hotswap.training.data.fixes import Fixes, clean, even_out
-from hotswap.training.data.formats import Example, iter_examples
-from hotswap.training.data.formats.reading import format_of
-from hotswap.training.data.formats.writing import CSV, write_examples
+from hotswap.training.data.formats.files import CSV, format_of, iter_examples, write_examples
 from hotswap.training.data.splitting import cut
 from hotswap.training.data.spool import Spool
 from hotswap.training.settings import TrainingHome

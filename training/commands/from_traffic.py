@@ -11,7 +11,7 @@ import click
 from hotswap.registry.commands.parts import example, since_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.training.commands.rows import target_format_option
-from hotswap.training.data.formats.writing import write_examples
+from hotswap.training.data.formats.files import write_examples
 from hotswap.training.data.traffic import Answers, Choice, collect, iter_served
 from hotswap.training.errors import InvalidData
 

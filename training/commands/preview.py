@@ -14,7 +14,7 @@ from hotswap.registry.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from hotswap.serving.base_model import BaseDirectory
-    from hotswap.training.data.dataset import Row
+    from hotswap.training.data.tokens import Row
     from hotswap.training.methods.layers import Layer
     from hotswap.training.methods.plan import Memory, Plan
     from hotswap.training.prepare import Prepared
@@ -27,7 +27,7 @@ def show_masks(
     """The first `count` rows (None: all) with their masks, to the terminal in colour or to a new
     file; click takes the colour out where there is no terminal. Raises InvalidRequest for a file
     that is there already or cannot be made."""
-    from hotswap.training.data.mask import marked
+    from hotswap.training.data.tokens import marked
 
     chosen = rows[:count]
     with ExitStack() as stack:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from hotswap.training.data.formats.known import FORMATS
+from hotswap.training.data.formats.files import CSV
 from hotswap.training.data.formats.records import parse_columns
-from hotswap.training.data.formats.writing import CSV
+from hotswap.training.data.formats.row_formats import FORMATS
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ from hotswap.training.spec import TrainingSpec
 if TYPE_CHECKING:
     from hotswap.serving.base_model import BaseDirectory
     from hotswap.serving.settings import ServingHome
-    from hotswap.training.data.findings import Finding
+    from hotswap.training.data.checks.findings import Finding
     from hotswap.training.prepare import Prepared
 
 _LISTED = 5
@@ -44,7 +44,7 @@ class Setup:
 
     def require_usable_rows(self) -> None:
         """Raises InvalidData when a finding is an error."""
-        from hotswap.training.data.findings import refuse
+        from hotswap.training.data.checks.findings import refuse
 
         refuse(self.prepared.findings)
 

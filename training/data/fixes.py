@@ -13,12 +13,9 @@ from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
 from hotswap.registry.domain.values import ValueObject, first_problem
 from hotswap.training.data.classes import balance
-from hotswap.training.data.formats import Example
-from hotswap.training.data.hashes import text_hash
-from hotswap.training.data.near import key
-from hotswap.training.data.splitting import alike, question_text
-from hotswap.training.data.structure import structure_of
-from hotswap.training.errors import InvalidData
+from hotswap.training.data.example import Example
+from hotswap.training.data.splitting import alike
+from hotswap.training.data.texts import normalised, structure_of, text_hash
 
 _ROLES = {"question": "user", "answer": "assistant"}
 _MAX_STRUCTURED_SHARE = 0.05
@@ -116,9 +113,9 @@ def without_duplicates(examples: Sequence[Example], *, near: bool) -> Iterator[E
         group_of = {row: f"{n}" for n, group in enumerate(alike(examples)) for row in group}
     known = set()
     for row, example in enumerate(examples):
-        question = group_of[row] if near else key(question_text(example))
+        question = group_of[row] if near else normalised(example.question)
         rest = [
-            [m["role"]] if m["role"] == "user" else [m["role"], key(m["content"])]
+            [m["role"]] if m["role"] == "user" else [m["role"], normalised(m["content"])]
             for m in example.messages
         ]
         said = text_hash(json.dumps([question, rest, sorted(example.context)]))
@@ -160,16 +157,13 @@ def _refuse_structured(examples: Sequence[Example], column: Column) -> None:
             num_structured += 1
     if first is not None and num_structured > _MAX_STRUCTURED_SHARE * len(examples):
         example, structure = first
-        raise InvalidData(
-            f"{example.place}: the {column} is {structure}, as in {num_structured} of"
+        example.place.refuse(
+            f"the {column} is {structure}, as in {num_structured} of"
             f" {len(examples)} rows; small letters would change what it means; leave"
             f" --lower {column} out",
-            file=example.place.file,
-            line=example.place.line,
             field=column,
         )
 
 
 def _structure(example: Example, role: str) -> str | None:
-    texts = (m["content"] for m in example.messages if m["role"] == role)
-    return next((found for text in texts if (found := structure_of(text)) is not None), None)
+    return next(filter(None, map(structure_of, example.texts_of(role))), None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from hotswap.training.data.classes import are_classes, label
-from hotswap.training.data.formats import Example
-from hotswap.training.data.lazy import LazySequence
-from hotswap.training.data.near import near_groups
+from hotswap.training.data.classes import are_classes
+from hotswap.training.data.duplicates import near_groups
+from hotswap.training.data.example import Example
+from hotswap.training.data.spool import LazySequence
 
 
 def alike(examples: Sequence[Example]) -> list[list[int]]:
@@ -28,15 +28,10 @@ class Questions(LazySequence[str]):
         return len(self._examples)
 
     def __iter__(self) -> Iterator[str]:
-        return map(question_text, self._examples)
+        return (example.question for example in self._examples)
 
     def at(self, index: int) -> str:
-        return question_text(self._examples[index])
-
-
-def question_text(example: Example) -> str:
-    """What users say before the last answer."""
-    return "\n".join(m["content"] for m in example.messages[:-1] if m["role"] == "user")
+        return self._examples[index].question
 
 
 def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[list[Example]]:
@@ -56,7 +51,7 @@ def cut(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list
     chance = random.Random(seed)  # noqa: S311
     chance.shuffle(groups)
     if are_classes(examples):
-        groups.sort(key=lambda group: label(examples[group[0]]))
+        groups.sort(key=lambda group: examples[group[0]].label)
     parts: list[list[list[int]]] = [[] for _ in all_shares]
     sizes = [0] * len(all_shares)
     num_rows = 0

@@ -5,17 +5,37 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar, overload
 
-from hotswap.training.data.formats import Example, Place
-from hotswap.training.data.lazy import LazySequence
+from hotswap.training.data.example import Example, Place
+
+T = TypeVar("T")
 
 _WINDOW_BYTES = 1 << 20
 # Rows of so few characters are held: to read them ten times would take longer than to check them.
 _HELD_CHARACTERS = 1 << 22
+
+
+class LazySequence(Sequence[T]):
+    """A subclass says how long it is and what stands `at` an index from 0 on."""
+
+    @abstractmethod
+    def at(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return [self.at(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.at(index % len(self))
 
 
 class Spool(LazySequence[Example]):

@@ -16,9 +16,10 @@ from typing import Literal
 
 from hotswap.registry.domain.access import covers
 from hotswap.registry.domain.prompts import Message
+from hotswap.training.data.example import Example, Place
 from hotswap.training.data.fixes import without_duplicates
-from hotswap.training.data.formats import Example, Place, read_examples
 from hotswap.training.data.formats.fields import Fields, conversation
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.data.formats.records import records
 from hotswap.training.data.personal import personal_data, redacted
 from hotswap.training.errors import InvalidData
@@ -158,11 +159,9 @@ def iter_served(path: Path) -> Iterator[Served]:
         for row in records(file):
             if not _is_of_log(row):
                 missing = ", ".join(sign for sign in _SIGNS if sign not in row.values)
-                raise InvalidData(
-                    f"{row.place}: not a row of a request log: it has no {missing}; give what"
-                    " `hotswap serve --log-requests` wrote",
-                    file=row.place.file,
-                    line=row.place.line,
+                row.place.refuse(
+                    f"not a row of a request log: it has no {missing}; give what"
+                    " `hotswap serve --log-requests` wrote"
                 )
             yield Served.read(row)
 

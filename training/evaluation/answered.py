@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hotswap.registry.domain.prompts import Message
-from hotswap.training.data.formats import Place
+from hotswap.training.data.example import Place
 
 
 @dataclass(frozen=True, slots=True)

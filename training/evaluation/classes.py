@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hotswap.training.data.texts import normalised
 from hotswap.training.evaluation.answered import AnsweredRow
 from hotswap.training.evaluation.metrics import Array, Metric, f1
-from hotswap.training.evaluation.texts import normalised
 
 MAX_CLASSES = 500
 OTHER = "(other)"

@@ -32,7 +32,7 @@ from hotswap.serving.http.app import Serving
 from hotswap.serving.requests.resolver import Target
 from hotswap.serving.requests.schemas import ChatRequest, CompletionRequest
 from hotswap.serving.settings import ServingSettings
-from hotswap.training.data.dataset import Row
+from hotswap.training.data.tokens import Row
 
 _AskedT = TypeVar("_AskedT")
 _FoundT = TypeVar("_FoundT")

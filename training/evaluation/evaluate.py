@@ -12,8 +12,9 @@ from hotswap.registry.domain.digests import Digest, hash_file
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
-from hotswap.training.data.dataset import encode, tokenize
-from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.data.example import Example
+from hotswap.training.data.formats.files import read_examples
+from hotswap.training.data.tokens import encode, tokenize
 from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.answered import AnsweredRow
 from hotswap.training.evaluation.engine import FreshEngine

@@ -9,22 +9,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
+
+from hotswap.training.data.texts import NOT_JSON, json_value
 
 Field = tuple[tuple[str, ...], str]
-
-_MISSING = object()
-
-
-def is_json(text: str) -> bool:
-    """Whether the whole text is one JSON value (RFC 8259: no NaN, no Infinity)."""
-    return _parsed(text) is not _MISSING
 
 
 def fields_of(text: str) -> Counter[Field] | None:
     """Every field and how often it occurs; None when the text is not JSON."""
-    value = _parsed(text)
-    return None if value is _MISSING else Counter(_leaves(value, ()))
+    value = json_value(text)
+    return None if value is NOT_JSON else Counter(_leaves(value, ()))
 
 
 def field_counts(answer: str, reference: str) -> tuple[int, int, int]:
@@ -45,14 +40,3 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[Field]:
             yield from _leaves(inner, (*path, "[]"))
     else:
         yield path, json.dumps(value, ensure_ascii=False)
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return _MISSING
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hotswap.training.data.texts import is_json
 from hotswap.training.evaluation import fields, texts
 from hotswap.training.evaluation.answered import AnsweredRow
 
@@ -157,7 +158,7 @@ JSON_METRICS = (
     _share(
         "json_valid",
         "The share of answers that are JSON as a whole.",
-        lambda row: (fields.is_json(row.answer), 1),
+        lambda row: (is_json(row.answer), 1),
     ),
     Metric(
         "json_f1",

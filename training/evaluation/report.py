@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hotswap.training.data.texts import structure_of
 from hotswap.training.evaluation.answered import AnsweredRow
 from hotswap.training.evaluation.classes import ClassScore, class_metrics, class_scores, confusion
 from hotswap.training.evaluation.classes import classes_of as classes_of_references
-from hotswap.training.evaluation.fields import is_json
 from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
 from hotswap.training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
 from hotswap.training.evaluation.texts import token_f1
@@ -71,7 +71,7 @@ def metrics_for(references: Sequence[str]) -> tuple[Metric, ...]:
     """Every metric that can be measured with these references: F1 of classes when they repeat
     themselves, those of JSON when each is JSON and none a bare word."""
     classes = classes_of_references(references)
-    all_json = all(r.lstrip().startswith(("{", "[")) and is_json(r) for r in references)
+    all_json = all(structure_of(reference) == "JSON" for reference in references)
     of_classes = class_metrics(classes) if classes else ()
     return (*TEXT_METRICS, *of_classes, *(JSON_METRICS if all_json else ()), *MODEL_METRICS)
 

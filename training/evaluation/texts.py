@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from hotswap.training.data.texts import normalised
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -16,11 +17,6 @@ _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 def exact(answer: str, reference: str) -> float:
     """1 if answer = reference, character by character, else 0."""
     return float(answer == reference)
-
-
-def normalised(text: str) -> str:
-    """NFKC, casefolded, runs of white space as one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def exact_normalised(answer: str, reference: str) -> float:

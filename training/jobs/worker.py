@@ -102,7 +102,7 @@ def _work(order: Order) -> None:
 
 
 def _carry_out(order: Order, line: Line) -> None:
-    from hotswap.training.data.formats import iter_examples
+    from hotswap.training.data.formats.files import iter_examples
     from hotswap.training.spec import TrainingSpec
 
     spec = TrainingSpec.parse(order.spec)
@@ -113,7 +113,7 @@ def _carry_out(order: Order, line: Line) -> None:
     import torch
 
     from hotswap.serving.base_model import BaseDirectory, quiet_libraries
-    from hotswap.training.data.findings import refuse
+    from hotswap.training.data.checks.findings import refuse
     from hotswap.training.prepare import prepare
     from hotswap.training.runs.interruption import StopSignals
     from hotswap.training.runs.run import Run

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import zip_longest
 
 from hotswap.training.data.classes import are_classes, rows_by_class
-from hotswap.training.data.formats import Example
-from hotswap.training.data.splitting import alike, question_text
+from hotswap.training.data.example import Example
+from hotswap.training.data.splitting import alike
 from hotswap.training.ladder.retrieval import Retriever
 
 
@@ -34,12 +34,12 @@ class Pool:
     def nearest(self, asked: Example, k: int) -> tuple[Example, ...]:
         """The k rows whose questions are most like this one's by BM25, the most like first; rows
         that are equally like in the pool's order."""
-        ranked = self._retriever.ranked(question_text(asked), k)
+        ranked = self._retriever.ranked(asked.question, k)
         return tuple(self.rows[index] for index in ranked)
 
     @cached_property
     def _retriever(self) -> Retriever:
-        return Retriever([question_text(row) for row in self.rows])
+        return Retriever([row.question for row in self.rows])
 
 
 def without_leaks(asked: Sequence[Example], train: Sequence[Example]) -> list[Example]:

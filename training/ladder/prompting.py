@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from hotswap.registry.domain.prompts import Message, PromptFormat
 from hotswap.serving.rendering import render
-from hotswap.training.data.dataset import encode
-from hotswap.training.data.formats import Example
+from hotswap.training.data.example import Example
+from hotswap.training.data.tokens import encode
 from hotswap.training.errors import InvalidData
 
 _END_TOKEN, _NEXT_TOKEN = 1, 1  # behind a reference, when its likelihood is asked for

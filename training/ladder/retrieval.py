@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
-from hotswap.training.data.near import key
+from hotswap.training.data.texts import normalised
 
 _WORD = re.compile(r"\w+")
 
@@ -31,4 +31,4 @@ class Retriever:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(key(text))
+    return _WORD.findall(normalised(text))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.data.formats import Example, read_examples
+from hotswap.training.data.example import Example
+from hotswap.training.data.formats.files import read_examples
 from hotswap.training.data.splitting import split
 from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.evaluate import sampled

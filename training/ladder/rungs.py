@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
-from hotswap.training.data.formats import Example
+from hotswap.training.data.example import Example
 from hotswap.training.evaluation.engine import FreshEngine
 from hotswap.training.evaluation.evaluate import EvalSet, ask
 from hotswap.training.evaluation.report import Answerer

@@ -18,8 +18,8 @@ from torch import nn
 
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.collate import collate
-from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.batches import batches, collate, micro_batches
+from hotswap.training.data.tokens import Row, end_of_turn_id
 from hotswap.training.errors import TrainingDiverged, TrainingInterrupted
 from hotswap.training.loop.optimizer import MasterWeights, learning_rate
 from hotswap.training.loop.outcome import Outcome

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.collate import collate
-from hotswap.training.data.dataset import Row, batches, end_of_turn_id, micro_batches
+from hotswap.training.batches import batches, collate, micro_batches
+from hotswap.training.data.tokens import Row, end_of_turn_id
 from hotswap.training.loop.optimizer import MasterWeights
 from hotswap.training.loss import answer_states, measure, train_pass, trainable
 from hotswap.training.methods.adapted import adapt

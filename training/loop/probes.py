@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from hotswap.registry.domain.manifest import Probe, TopTokens
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.rendering import render
-from hotswap.training.data.dataset import encode
-from hotswap.training.data.formats import Example
+from hotswap.training.data.example import Example
+from hotswap.training.data.tokens import encode
 
 NUM_PROBES = 3
 MAX_ANSWER_TOKENS = 8

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
-from hotswap.training.data.dataset import Row
+from hotswap.training.data.tokens import Row
 from hotswap.training.loss import Tally
 
 

@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.dataset import Row, batches, micro_batches
+from hotswap.training.batches import batches, micro_batches
+from hotswap.training.data.tokens import Row
 from hotswap.training.loss import LOGIT_CHUNK, attention_for
 from hotswap.training.methods.layers import Layer, find_targets, published_rank
 from hotswap.training.methods.loading import lora_config, with_lora

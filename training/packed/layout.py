@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hotswap.training.collate import Batch
+from hotswap.training.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotswap.serving.models.weights import FUSED
-from hotswap.training.collate import Batch
+from hotswap.training.batches import Batch
 from hotswap.training.packed.attention import Heads, attention
 from hotswap.training.packed.layout import Layout
 from hotswap.training.packed.products import FrozenLinears, gated_product, norm_product, product

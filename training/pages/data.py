@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hotswap.training.data.report import DataReport
-from hotswap.training.data.statistics import Lengths, Share
+from hotswap.training.data.classes import Share
+from hotswap.training.data.reports.rows import DataReport
+from hotswap.training.data.reports.statistics import Lengths
 from hotswap.training.pages.rendering import render
 
 _MAX_BARS = 100

@@ -9,14 +9,14 @@ from hashlib import sha256
 
 import pytest
 
+from hotswap.training.batches import batches
+from hotswap.training.data.checks.repeats import input_key
 from hotswap.training.data.classes import balance
-from hotswap.training.data.dataset import Row, batches
+from hotswap.training.data.example import Example, Place
 from hotswap.training.data.fixes import without_duplicates
-from hotswap.training.data.formats import Example, Place
-from hotswap.training.data.hashes import text_hash
-from hotswap.training.data.near import key
-from hotswap.training.data.repeats import input_key
 from hotswap.training.data.splitting import alike, cut
+from hotswap.training.data.texts import normalised, text_hash
+from hotswap.training.data.tokens import Row
 
 THINGS = ("pizza", "tea", "bread", "soup", "salad", "coffee")
 LABELS = ("order", "cancel", "ask")
@@ -56,7 +56,7 @@ def test_hash_of_a_text() -> None:
 
 
 def test_key_of_a_text() -> None:
-    assert key("  Ｓtraße\tﬁrst \u00a0 İ ") == "strasse first i\u0307"
+    assert normalised("  Ｓtraße\tﬁrst \u00a0 İ ") == "strasse first i\u0307"
 
 
 def test_hashes_of_inputs() -> None:

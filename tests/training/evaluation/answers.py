@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from hotswap.training.data.formats import Place
+from hotswap.training.data.example import Place
 from hotswap.training.evaluation.answered import AnsweredRow
 
 

@@ -11,6 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torchmetrics.functional.text import squad
 
+from hotswap.training.data.texts import is_json
 from hotswap.training.evaluation import texts
 from hotswap.training.evaluation.classes import (
     OTHER,
@@ -19,7 +20,7 @@ from hotswap.training.evaluation.classes import (
     classes_of,
     confusion,
 )
-from hotswap.training.evaluation.fields import field_counts, is_json
+from hotswap.training.evaluation.fields import field_counts
 from hotswap.training.evaluation.metrics import JSON_METRICS, MODEL_METRICS, TEXT_METRICS, Metric
 from tests.training.evaluation.answers import answered, answered_rows, random_texts
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from hotswap.training.data.formats import Example
+from hotswap.training.data.example import Example
 from hotswap.training.ladder.pool import Pool, without_leaks
 from hotswap.training.ladder.retrieval import Retriever
 from tests.training.rows import examples_of

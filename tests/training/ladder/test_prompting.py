@@ -5,8 +5,8 @@ import pytest
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
-from hotswap.training.data.dataset import encode, tokenize
-from hotswap.training.data.formats import Example, Place
+from hotswap.training.data.example import Example, Place
+from hotswap.training.data.tokens import encode, tokenize
 from hotswap.training.errors import InvalidData
 from hotswap.training.ladder.prompting import Context, Prompting, in_front
 from tests.training.rows import examples_of

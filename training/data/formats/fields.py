@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hotswap.registry.domain.prompts import Message
-from hotswap.training.data.formats.example import Example, Place
-from hotswap.training.errors import InvalidData
+from hotswap.training.data.example import Example, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Fields:
 
 
 def refuse(place: Place, field: str, problem: str) -> NoReturn:
-    raise InvalidData(f"{place}: {field}: {problem}", file=place.file, line=place.line, field=field)
+    place.refuse(f"{field}: {problem}", field=field)
 
 
 def conversation(
@@ -99,9 +98,4 @@ def conversation(
 
 def cannot_say(example: Example, what: str, target: str) -> NoReturn:
     """A row that the format to be written has no words for; nothing is dropped silently."""
-    place = example.place
-    raise InvalidData(
-        f"{place}: {target} rows cannot say {what}; write messages, or leave this row out",
-        file=place.file,
-        line=place.line,
-    )
+    example.place.refuse(f"{target} rows cannot say {what}; write messages, or leave this row out")

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hotswap.training.data.formats.example import Place
+from hotswap.training.data.example import Place
 from hotswap.training.data.formats.text import chunks
-from hotswap.training.errors import InvalidData
 
 MAX_ITEM_CHARACTERS = 1 << 24
 _DECODER = json.JSONDecoder()
@@ -81,8 +80,7 @@ class _Window:
     def refuse(self, problem: str, position: int | None = None) -> NoReturn:
         """Raise InvalidData for what stands at `position` of the text, or at its start."""
         line = self._line + self._text.count("\n", self._start, position or self._start)
-        place = Place(self._file, line)
-        raise InvalidData(f"{place}: {problem}", file=place.file, line=place.line)
+        Place(self._file, line).refuse(problem)
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         near_the_end = error.pos >= len(self._text) - _LONGEST_TOKEN

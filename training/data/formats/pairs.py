@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hotswap.registry.domain.prompts import Message
-from hotswap.training.data.formats.example import Example
+from hotswap.training.data.example import Example
 from hotswap.training.data.formats.fields import Fields, cannot_say, conversation
 
 

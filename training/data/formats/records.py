@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.data.formats.example import Place
+from hotswap.training.data.example import Place
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.json_array import array_items
 from hotswap.training.data.formats.text import first_character, lines
-from hotswap.training.errors import InvalidData
 
 
 def records(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Fields]:
@@ -24,11 +23,7 @@ def records(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Fi
     the file's fields is then left out, which is an error otherwise."""
     for place, value in _values(path):
         if not isinstance(value, dict):
-            raise InvalidData(
-                f"{place}: expected a JSON object, found {type(value).__name__}",
-                file=place.file,
-                line=place.line,
-            )
+            place.refuse(f"expected a JSON object, found {type(value).__name__}")
         yield Fields(place, value if columns is None else _chosen(place, value, columns))
 
 
@@ -60,8 +55,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
         try:
             yield place, json.loads(text)
         except (ValueError, RecursionError) as error:
-            problem = f"{place}: not JSON: {error}; write one object a line, or all in one array"
-            raise InvalidData(problem, file=place.file, line=place.line) from None
+            place.refuse(f"not JSON: {error}; write one object a line, or all in one array")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[Place, Any]]:
@@ -75,15 +69,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[Place, Any]]:
         except StopIteration:
             return
         except csv.Error as error:
-            problem = f"{place}: not CSV: {error}; is a quote left open?"
-            raise InvalidData(problem, file=place.file, line=place.line) from None
+            place.refuse(f"not CSV: {error}; is a quote left open?")
         if not cells:
             continue
         if header is None:
             header = _header(place, cells)
         elif len(cells) != len(header):
-            problem = f"{place}: {len(cells)} cells, but the header names {len(header)} columns"
-            raise InvalidData(problem, file=place.file, line=place.line)
+            place.refuse(f"{len(cells)} cells, but the header names {len(header)} columns")
         else:
             yield place, dict(zip(header, cells, strict=True))
 
@@ -92,10 +84,8 @@ def _header(place: Place, cells: list[str]) -> list[str]:
     names = [name.strip() for name in cells]
     for name in names:
         if not name or names.count(name) > 1:
-            problem = f"{place}: the header has {'an unnamed' if not name else 'two'} column"
-            raise InvalidData(
-                f"{problem}{f's {name!r}' if name else ''}", file=place.file, line=place.line
-            )
+            twice = f"two columns {name!r}"
+            place.refuse(f"the header has {twice if name else 'an unnamed column'}")
     return names
 
 
@@ -105,6 +95,6 @@ def _chosen(
     for name, column in columns.items():
         if column not in values:
             there_is = ", ".join(map(repr, values))
-            problem = f"{place}: {column}: no such column for {name!r}; there is {there_is}"
-            raise InvalidData(problem, file=place.file, line=place.line, field=column)
+            problem = f"{column}: no such column for {name!r}; there is {there_is}"
+            place.refuse(problem, field=column)
     return {name: values[column] for name, column in columns.items()}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from hotswap.training.data.formats.example import Place
+from hotswap.training.data.example import Place
 from hotswap.training.errors import InvalidData
 
 CHUNK_BYTES = 1 << 16
@@ -71,10 +71,8 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _not_utf8(place: Place, byte: int, position: int) -> NoReturn:
-    raise InvalidData(
-        f"{place}: not UTF-8: byte 0x{byte:02x} at byte position {position} of the"
-        " file; convert the file to UTF-8",
-        file=place.file,
-        line=place.line,
+    place.refuse(
+        f"not UTF-8: byte 0x{byte:02x} at byte position {position} of the file; convert the file"
+        " to UTF-8",
         byte_position=position,
-    ) from None
+    )

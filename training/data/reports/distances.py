@@ -5,7 +5,6 @@ What a text is like (`Traits`) is found once; samples and what is left of them a
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,11 +13,9 @@ from dataclasses import dataclass
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
+from hotswap.training.data.texts import structure_of
+
 _NGRAM = 3
-_SQL = re.compile(
-    r"(?is)^\s*(select|insert|update|delete|create|with)\b.*\b(from|into|set|table|as)\b"
-)
-_CODE = re.compile(r"(?m)^\s*(def |class |import |from \w+ import|#include|function |```|public )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +127,8 @@ def ngrams(text: str) -> list[str]:
 
 def form(text: str) -> str:
     """What a request looks like: its kind, its casing, and whether white space is irregular."""
-    if _is_json(text):
-        return "json"
-    if _SQL.search(text):
-        return "sql"
-    if _CODE.search(text):
-        return "code"
+    if (structure := structure_of(text)) is not None:
+        return structure.lower()
     kind = "question" if text.rstrip().endswith("?") else "text"
     casing = "lower" if text.islower() else "upper" if text.isupper() else "mixed"
     return f"{kind} {casing}{'' if text == ' '.join(text.split()) else ' irregular'}"
@@ -158,10 +151,3 @@ def _total_variation(one: Counter[str], other: Counter[str]) -> float:
     """½ Σ |p − q|."""
     keys = one.keys() | other.keys()
     return 0.5 * sum(abs(one[k] / one.total() - other[k] / other.total()) for k in keys)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False

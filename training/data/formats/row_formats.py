@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.data.example import Example
 from hotswap.training.data.formats.chat import Chat, PromptCompletion
-from hotswap.training.data.formats.example import Example
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.gemini import Gemini
 from hotswap.training.data.formats.pairs import Alpaca, QuestionAnswer
 from hotswap.training.data.formats.sharegpt import ShareGpt
-from hotswap.training.errors import InvalidData
 
 
 class RowFormat(Protocol):
@@ -35,8 +34,8 @@ class RowFormat(Protocol):
 
 
 FORMATS: dict[str, RowFormat] = {
-    known.name: known
-    for known in (Chat(), QuestionAnswer(), PromptCompletion(), Gemini(), Alpaca(), ShareGpt())
+    each.name: each
+    for each in (Chat(), QuestionAnswer(), PromptCompletion(), Gemini(), Alpaca(), ShareGpt())
 }
 
 
@@ -48,14 +47,16 @@ def format_named(name: str) -> RowFormat:
 
 def detect(row: Fields) -> RowFormat:
     """The format of a row; raises InvalidData when it has the signs of none."""
-    for known in FORMATS.values():
-        if any(sign in row.values for sign in known.signs):
-            return known
-    wanted = "; ".join(" and ".join(map(repr, known.signs)) for known in FORMATS.values())
-    found = ", ".join(map(repr, row.values)) or "none"
-    raise InvalidData(
-        f"{row.place}: expected the fields of a row format ({wanted}), found {found}; choose them"
-        " with --columns, as in --columns question=text,answer=category",
-        file=row.place.file,
-        line=row.place.line,
+    for row_format in FORMATS.values():
+        if any(sign in row.values for sign in row_format.signs):
+            return row_format
+    return _refuse_fields(row)
+
+
+def _refuse_fields(row: Fields) -> NoReturn:
+    wanted = "; ".join(" and ".join(map(repr, each.signs)) for each in FORMATS.values())
+    names = ", ".join(map(repr, row.values)) or "none"
+    row.place.refuse(
+        f"expected the fields of a row format ({wanted}), found {names}; choose them with"
+        " --columns, as in --columns question=text,answer=category"
     )

@@ -5,16 +5,14 @@ A check returns findings and prints nothing; `refuse` turns errors among them in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from hotswap.training.data.answers import check_answers
-from hotswap.training.data.dataset import Row
-from hotswap.training.data.findings import Finding, Severity
-from hotswap.training.data.formats import Example
-from hotswap.training.data.hashes import Counts
-from hotswap.training.data.repeats import check_repeats
-from hotswap.training.data.statistics import Classes, answers_of
-from hotswap.training.data.tidiness import check_tidiness
+from hotswap.training.data.checks.answers import check_answers
+from hotswap.training.data.checks.findings import Finding
+from hotswap.training.data.checks.repeats import check_repeats
+from hotswap.training.data.checks.tidiness import check_tidiness
+from hotswap.training.data.classes import Classes, Counts, answers_of
+from hotswap.training.data.example import Example
 
 
 def check_examples(
@@ -35,19 +33,4 @@ def check_examples(
         *check_repeats(parts),
         *check_answers(parts, counts, classes),
         *(finding for rows in parts.values() for finding in check_tidiness(rows, judged)),
-    ]
-
-
-def check_lengths(rows: Iterable[Row], max_length: int) -> list[Finding]:
-    """Rows that have more than `max_length` tokens; they are refused, never cut."""
-    return [
-        Finding(
-            "too_long",
-            Severity.ERROR,
-            str(row.place),
-            f"{len(row.ids)} tokens, at most {max_length} are allowed; shorten the row or raise"
-            " max_length",
-        )
-        for row in rows
-        if len(row.ids) > max_length
     ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from hotswap.training.data.findings import Finding, Places, error, warning
-from hotswap.training.data.formats import Example
+from hotswap.training.data.checks.findings import Finding, Places, error, warning
+from hotswap.training.data.example import Example
 from hotswap.training.data.personal import personal_data
-from hotswap.training.data.structure import structure_of
+from hotswap.training.data.texts import structure_of
 
 # A set with fewer texts has no usual case; a smaller share of others is left to chance.
 MIN_JUDGED = 20
@@ -28,7 +28,7 @@ def check_tidiness(examples: Sequence[Example], judged: Sequence[str]) -> Iterat
         yield from _empty(example)
         yield from _personal(example)
         for role, (name, _) in _COLUMNS.items():
-            texts = [m["content"] for m in example.messages if m["role"] == role]
+            texts = example.texts_of(role)
             if any(map(_is_untidy, texts)):
                 untidy[name].add(example.place)
             if role in cases:
@@ -44,7 +44,7 @@ def check_tidiness(examples: Sequence[Example], judged: Sequence[str]) -> Iterat
 def _empty(example: Example) -> Iterator[Finding]:
     if not all(answer.strip() for answer in example.answers):
         yield error("empty_answer", example.place, "the answer is empty")
-    if not all(m["content"].strip() for m in example.messages if m["role"] == "user"):
+    if not all(question.strip() for question in example.texts_of("user")):
         yield warning("empty_question", example.place, "the question is empty")
 
 

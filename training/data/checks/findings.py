@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from hotswap.training.data.formats import Place
+from hotswap.training.data.example import Place
 from hotswap.training.errors import InvalidData
 
 _LISTED = 10

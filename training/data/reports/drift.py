@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from hotswap.training.data.distances import DISTANCES, Distance, Sample, Traits, ngrams
-from hotswap.training.data.findings import Finding, Severity
-from hotswap.training.data.formats import Example
+from hotswap.training.data.checks.findings import Finding, Severity
+from hotswap.training.data.example import Example
+from hotswap.training.data.reports.distances import DISTANCES, Distance, Sample, Traits, ngrams
 from hotswap.training.errors import InvalidData
 
 NUM_DRAWS = 20
@@ -113,13 +113,13 @@ class Drift:
 
 
 def measure_drift(requests: Sequence[Example], train: Sequence[Example], *, seed: int = 0) -> Drift:
-    """Compares what users ask. Raises InvalidData when there are not enough rows to compare."""
+    """Compares what users ask last. Raises InvalidData when there are too few rows to compare."""
     if not requests or len(train) < MIN_ROWS:
         raise InvalidData(
             f"{len(requests)} requests and {len(train)} training rows cannot be compared; give at"
             f" least 1 and {MIN_ROWS}"
         )
-    asked, known = [_asked(e) for e in requests], [_asked(e) for e in train]
+    asked, known = ([e.texts_of("user")[-1] for e in rows] for rows in (requests, train))
     figures = compare([Traits.of(t) for t in asked], [Traits.of(t) for t in known], seed)
     cosines = nearest_cosines(asked, known)
     order = np.argsort(cosines, kind="stable")[:NUM_LISTED]
@@ -173,8 +173,3 @@ def _unit_rows(
         columns += where
         ends.append(len(columns))
     return csr_array((data, columns, ends), shape=(len(counted), len(at)))
-
-
-def _asked(example: Example) -> str:
-    """The last message of the user: what was answered."""
-    return [m["content"] for m in example.messages if m["role"] == "user"][-1]

@@ -1,13 +1,12 @@
 """Which texts are the same, exactly or nearly. Knows texts and their indexes, not rows or files.
 
-Texts are compared as their `key`. The nearness of two is the Jaccard index |A ∩ B| / |A ∪ B| of
-their sets of character 5-grams (Broder 1997). Candidates agree in a band of their MinHash
-signatures; every pair is then verified on the texts, so none only seems near.
+Texts are compared as they are `normalised`. The nearness of two is the Jaccard index
+|A ∩ B| / |A ∪ B| of their sets of character 5-grams (Broder 1997). Candidates agree in a band of
+their MinHash signatures; every pair is then verified on the texts, so none only seems near.
 """
 
 from __future__ import annotations
 
-import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.data.hashes import first_equal, text_hash
+from hotswap.training.data.texts import normalised, normalised_hash
 
 _GRAM = 5
 _NUM_HASHES = 128
@@ -31,18 +30,20 @@ _AT_ONCE = 4096  # grams hashed together: 4096 × 128 numbers of 4 bytes
 Signatures = npt.NDArray[np.uint32]
 
 
-def key(text: str) -> str:
-    """The text as duplicates are found by: NFKC, casefolded, white space collapsed and trimmed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def key_hash(text: str) -> bytes:
-    """What stands for all texts of this key."""
-    return text_hash(key(text))
+def first_equal(hashes: bytes | bytearray) -> npt.NDArray[np.int64]:
+    """For each of the hashes, which follow one another, the index of the first that is the same."""
+    pairs = np.frombuffer(hashes, dtype=np.uint64).reshape(-1, 2)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # stable: of equal ones the first comes first
+    ordered = pairs[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = order[is_first][np.cumsum(is_first) - 1]
+    return found
 
 
 def jaccard(one: str, other: str) -> float:
-    """|A ∩ B| / |A ∪ B| of the sets of 5-grams of two texts' keys; 1 for equal keys."""
+    """|A ∩ B| / |A ∪ B| of the sets of 5-grams of two normalised texts; 1 for equal ones."""
     a, b = _grams(one), _grams(other)
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared)
@@ -61,7 +62,7 @@ def near_groups(texts: Sequence[str], threshold: float = 0.8) -> list[list[int]]
         raise InvalidRequest(f"near duplicates: threshold {threshold} is not in {_LOWEST} to 1")
     hashes = bytearray()
     for text in texts:
-        hashes += key_hash(text)
+        hashes += normalised_hash(text)
     firsts = first_equal(hashes)
     different = np.unique(firsts)
     parts = _Parts(len(different))
@@ -109,7 +110,7 @@ class _Parts:
 
 def _grams(text: str) -> set[str]:
     """A text shorter than a gram is its only gram."""
-    whole = key(text)
+    whole = normalised(text)
     return {whole[i : i + _GRAM] for i in range(max(1, len(whole) - _GRAM + 1))}
 
 

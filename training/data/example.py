@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from hotswap.registry.domain.prompts import Message
+from hotswap.training.errors import InvalidData
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,10 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" + ("" if self.item is None else f" (item {self.item})")
+
+    def refuse(self, problem: str, **details: object) -> NoReturn:
+        """Raise InvalidData for the row that stands here."""
+        raise InvalidData(f"{self}: {problem}", file=self.file, line=self.line, **details) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +39,22 @@ class Example:
     place: Place
     context: frozenset[int] = frozenset()
 
+    def texts_of(self, role: str) -> tuple[str, ...]:
+        return tuple(m["content"] for m in self.messages if m["role"] == role)
+
     @property
     def answers(self) -> tuple[str, ...]:
-        return tuple(m["content"] for m in self.messages if m["role"] == "assistant")
+        return self.texts_of("assistant")
+
+    @property
+    def label(self) -> str:
+        """The last answer."""
+        return self.messages[-1]["content"]
+
+    @property
+    def question(self) -> str:
+        """What users say before the last answer."""
+        return "\n".join(self.texts_of("user"))
 
     @property
     def learnt(self) -> tuple[int, ...]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.data.checks import check_examples, check_lengths
-from hotswap.training.data.findings import Finding, Severity
-from hotswap.training.data.formats import Example
-from hotswap.training.data.rows import rendered
-from hotswap.training.data.statistics import Share, Statistics, describe
+from hotswap.training.data.checks.examples import check_examples
+from hotswap.training.data.checks.findings import Finding, Severity
+from hotswap.training.data.classes import Share
+from hotswap.training.data.example import Example
+from hotswap.training.data.reports.statistics import Statistics, describe
+from hotswap.training.data.tokens import check_lengths, rendered
 from hotswap.training.errors import InvalidData
 
 _LISTED = 5

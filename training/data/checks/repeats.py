@@ -11,12 +11,12 @@ from itertools import accumulate, chain
 import numpy as np
 import numpy.typing as npt
 
-from hotswap.training.data.findings import Finding, listed, warning
-from hotswap.training.data.formats import Example, Place
-from hotswap.training.data.hashes import first_equal, text_hash
-from hotswap.training.data.lazy import LazySequence
-from hotswap.training.data.near import key, near_groups
+from hotswap.training.data.checks.findings import Finding, listed, warning
+from hotswap.training.data.duplicates import first_equal, near_groups
+from hotswap.training.data.example import Example, Place
 from hotswap.training.data.splitting import Questions
+from hotswap.training.data.spool import LazySequence
+from hotswap.training.data.texts import normalised, text_hash
 
 
 def check_repeats(parts: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def check_repeats(parts: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
         said = input_key(example)
         inputs += text_hash(said)
         if index < rows.num_train:
-            pairs += text_hash(f"{said}\n{key(example.answers[-1])}")
+            pairs += text_hash(f"{said}\n{normalised(example.label)}")
     same_input = first_equal(inputs)
     yield from _duplicates(rows, same_input, first_equal(pairs))
     yield from _leaks(rows, same_input)
@@ -37,7 +37,7 @@ def check_repeats(parts: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
 
 def input_key(example: Example) -> str:
     """Of all messages before the last answer."""
-    return "\n".join(f"{m['role']} {key(m['content'])}" for m in example.messages[:-1])
+    return "\n".join(f"{m['role']} {normalised(m['content'])}" for m in example.messages[:-1])
 
 
 class _Joined(LazySequence[Example]):

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hotswap.training.data.findings import Finding, Places, Severity, short, warning
-from hotswap.training.data.formats import Example
-from hotswap.training.data.hashes import Counts, text_hash
-from hotswap.training.data.near import key, key_hash
-from hotswap.training.data.statistics import Classes
+from hotswap.training.data.checks.findings import Finding, Places, Severity, short, warning
+from hotswap.training.data.classes import Classes, Counts
+from hotswap.training.data.example import Example
+from hotswap.training.data.texts import normalised, normalised_hash, text_hash
 
 # Where a share or a balance becomes worth a warning; of sets that are large enough to have one.
 MIN_JUDGED = 20
@@ -80,10 +79,10 @@ def _labels(parts: Mapping[str, Sequence[Example]]) -> Iterator[Finding]:
     for role, examples in parts.items():
         for example in examples:
             for answer in example.answers:
-                spellings, exact = known[key_hash(answer)], text_hash(answer)
+                spellings, exact = known[normalised_hash(answer)], text_hash(answer)
                 if exact not in spellings:
                     spellings[exact] = _Spelling(short(answer))
-                    if key(answer) in PLACEHOLDERS:
+                    if normalised(answer) in PLACEHOLDERS:
                         placeholders[exact] = short(answer)
                 spellings[exact].places[role].add(example.place)
     for spellings in known.values():

@@ -1,0 +1,1 @@
+"""What rows are like: statistics, drift, and the reports on them."""
