@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from hotswap.training.data.mask import CLOSE, OPEN
 
 from hotswap.registry.domain.errors import InvalidRequest, InvalidSettings
 from hotswap.registry.domain.prompts import PromptFormat
@@ -17,7 +16,7 @@ from hotswap.serving.rendering import render
 from hotswap.training.batches import collate
 from hotswap.training.commands.train import train
 from hotswap.training.data.example import Example, Place
-from hotswap.training.data.tokens import marked, tokenize
+from hotswap.training.data.tokens import CLOSE, OPEN, marked, tokenize
 from hotswap.training.loop.optimizer import MasterWeights
 from hotswap.training.loop.pace import Pace, measure_pace
 from hotswap.training.loss import train_pass, trainable

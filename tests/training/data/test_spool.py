@@ -21,7 +21,7 @@ from hotswap.training.data.spool import Spool
 from hotswap.training.data.texts import HASH_BYTES, text_hash
 from tests.training.rows import counting, examples_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("length", [10, 3 << 21], ids=["held", "on disk"])
