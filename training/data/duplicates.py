@@ -16,6 +16,8 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from hotswap.registry.domain.errors import InvalidRequest
+from hotswap.training.data.example import Example
+from hotswap.training.data.spool import LazySequence
 from hotswap.training.data.texts import normalised, normalised_hash
 
 _GRAM = 5
@@ -151,3 +153,26 @@ def _likely(
         for other in others[agreement >= threshold - slack]:
             if parts.open(int(other), one):
                 yield int(other), one
+
+
+def alike(examples: Sequence[Example]) -> list[list[int]]:
+    """Groups of rows whose questions are duplicates or near-duplicates, each row in one group."""
+    groups = near_groups(Questions(examples))
+    grouped = {row for group in groups for row in group}
+    return sorted([*groups, *([row] for row in range(len(examples)) if row not in grouped)])
+
+
+class Questions(LazySequence[str]):
+    """What users say before the last answer of each row, read when it is asked for."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[str]:
+        return (example.question for example in self._examples)
+
+    def at(self, index: int) -> str:
+        return self._examples[index].question

@@ -13,8 +13,8 @@ from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.prompts import Normaliser
 from hotswap.registry.domain.values import ValueObject, first_problem
 from hotswap.training.data.classes import balance
+from hotswap.training.data.duplicates import alike
 from hotswap.training.data.example import Example
-from hotswap.training.data.splitting import alike
 from hotswap.training.data.texts import normalised, structure_of, text_hash
 
 _ROLES = {"question": "user", "answer": "assistant"}

@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from hotswap.training.data.classes import are_classes
-from hotswap.training.data.duplicates import near_groups
+from hotswap.training.data.duplicates import alike
 from hotswap.training.data.example import Example
-from hotswap.training.data.spool import LazySequence
-
-
-def alike(examples: Sequence[Example]) -> list[list[int]]:
-    """Groups of rows whose questions are duplicates or near-duplicates, each row in one group."""
-    groups = near_groups(Questions(examples))
-    grouped = {row for group in groups for row in group}
-    return sorted([*groups, *([row] for row in range(len(examples)) if row not in grouped)])
-
-
-class Questions(LazySequence[str]):
-    """What users say before the last answer of each row, read when it is asked for."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __iter__(self) -> Iterator[str]:
-        return (example.question for example in self._examples)
-
-    def at(self, index: int) -> str:
-        return self._examples[index].question
 
 
 def split(examples: Sequence[Example], shares: Sequence[float], seed: int) -> list[list[Example]]:

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import zip_longest
 
 from hotswap.training.data.classes import are_classes, rows_by_class
+from hotswap.training.data.duplicates import alike
 from hotswap.training.data.example import Example
-from hotswap.training.data.splitting import alike
 from hotswap.training.ladder.retrieval import Retriever
 
 

@@ -22,10 +22,11 @@ from hotswap.serving.requests.resolver import Target
 from hotswap.serving.requests.schemas import ChatRequest
 from hotswap.serving.settings import ServingSettings
 from hotswap.training.data.classes import are_classes, balance
+from hotswap.training.data.duplicates import alike
 from hotswap.training.data.example import Example, Place
 from hotswap.training.data.fixes import Fixes, clean
 from hotswap.training.data.formats.files import read_examples
-from hotswap.training.data.splitting import alike, split
+from hotswap.training.data.splitting import split
 from hotswap.training.data.texts import normalised, structure_of
 from hotswap.training.errors import InvalidData
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine

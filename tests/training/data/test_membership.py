@@ -12,9 +12,10 @@ import pytest
 from hotswap.training.batches import batches
 from hotswap.training.data.checks.repeats import input_key
 from hotswap.training.data.classes import balance
+from hotswap.training.data.duplicates import alike
 from hotswap.training.data.example import Example, Place
 from hotswap.training.data.fixes import without_duplicates
-from hotswap.training.data.splitting import alike, cut
+from hotswap.training.data.splitting import cut
 from hotswap.training.data.texts import normalised, text_hash
 from hotswap.training.data.tokens import Row
 

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hotswap.training.data.checks.findings import Finding, listed, warning
-from hotswap.training.data.duplicates import first_equal, near_groups
+from hotswap.training.data.duplicates import Questions, first_equal, near_groups
 from hotswap.training.data.example import Example, Place
-from hotswap.training.data.splitting import Questions
 from hotswap.training.data.spool import LazySequence
 from hotswap.training.data.texts import normalised, text_hash
 

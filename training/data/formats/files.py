@@ -14,9 +14,8 @@ from typing import TextIO
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.durable import new_file
 from hotswap.training.data.example import Example
-from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.records import records
-from hotswap.training.data.formats.row_formats import RowFormat, detect, format_named
+from hotswap.training.data.formats.row_formats import detect, format_named
 from hotswap.training.errors import InvalidData
 
 CSV = "csv"
@@ -38,14 +37,7 @@ def iter_examples(
     The first row says which format the file is in, unless `row_format` names it; a row in another
     is an error. `columns` is for fields with names of their own, see `records`.
     """
-    first: Fields | None = None
-    chosen: RowFormat | None = None if row_format is None else format_named(row_format)
-    for row in records(path, columns):
-        first = first or row
-        chosen = chosen or detect(row)
-        if not any(sign in row.values for sign in chosen.signs):
-            _refuse_mixture(first, row, chosen)
-        yield chosen.read(row)
+    return examples_of(records(path, columns), row_format)
 
 
 def format_of(
@@ -57,15 +49,6 @@ def format_of(
     for row in records(path, columns):
         return detect(row).name
     raise InvalidData(f"{path.name} has no rows", file=path.name)
-
-
-def _refuse_mixture(first: Fields, row: Fields, chosen: RowFormat) -> None:
-    found = detect(row).name
-    why = "was asked for" if row is first else f"is the format of line {first.place.line}"
-    row.place.refuse(
-        f"this row is in the format {found}, but {chosen.name} {why}; convert one of"
-        " them, rows of one file have one format"
-    )
 
 
 def write_examples(

@@ -1,18 +1,16 @@
-"""The items of a JSON array in a file, one by one, each with the line it begins on.
+"""The items of a JSON array in a text, one by one, each with the line it begins on.
 
 The standard parser is given a growing window of the text: it is as quick as it can be, and its
-window is as large as the largest item, not as the file.
+window is as large as the largest item, not as the text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hotswap.training.data.example import Place
-from hotswap.training.data.formats.text import chunks
 
 MAX_ITEM_CHARACTERS = 1 << 24
 _DECODER = json.JSONDecoder()
@@ -20,10 +18,10 @@ _SPACE = " \t\r\n"
 _LONGEST_TOKEN = 16  # an error this near to the end of the text may come from the cut there
 
 
-def array_items(path: Path) -> Iterator[tuple[Place, Any]]:
-    """Raises InvalidData for text that is no JSON array, or an item of more than
-    MAX_ITEM_CHARACTERS."""
-    window = _Window(path)
+def array_items(chunks: Iterator[str], file: str) -> Iterator[tuple[Place, Any]]:
+    """The text comes in `chunks`; places name the `file`. Raises InvalidData for text that is no
+    JSON array, or an item of more than MAX_ITEM_CHARACTERS."""
+    window = _Window(chunks, file)
     window.take("[")
     if window.peek() == "]":
         window.take("]")
@@ -41,9 +39,9 @@ def array_items(path: Path) -> Iterator[tuple[Place, Any]]:
 class _Window:
     """The text that was read and is not parsed yet: `_text` from `_start`, on line `_line`."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.name
-        self._chunks = chunks(path)
+    def __init__(self, chunks: Iterator[str], file: str) -> None:
+        self._file = file
+        self._chunks = chunks
         self._text = ""
         self._start = 0
         self._line = 1

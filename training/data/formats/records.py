@@ -1,21 +1,27 @@
 """The records of a row file, whatever holds them: JSON lines, one JSON array, or CSV.
 
-What holds them is seen from the first character: `{`, `[`, anything else.
+What holds them is seen from the first character: `{`, `[`, anything else. Files are decoded piece
+by piece. A byte that is not UTF-8 is reported, never guessed.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.data.example import Place
 from hotswap.training.data.formats.fields import Fields
 from hotswap.training.data.formats.json_array import array_items
-from hotswap.training.data.formats.text import first_character, lines
+from hotswap.training.errors import InvalidData
+
+_CHUNK_BYTES = 1 << 16
+_BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 
 def records(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Fields]:
@@ -39,9 +45,9 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def _values(path: Path) -> Iterator[tuple[Place, Any]]:
-    match first_character(path):
+    match _first_character(path):
         case "[":
-            return array_items(path)
+            return array_items(_chunks(path), path.name)
         case "{" | "":
             return _json_lines(path)
         case _:
@@ -49,7 +55,7 @@ def _values(path: Path) -> Iterator[tuple[Place, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
-    for place, text in lines(path):
+    for place, text in _lines(path):
         if not text.strip():
             continue
         try:
@@ -60,7 +66,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Place, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[Place, Any]]:
     """Rows of a CSV file with a header, as objects whose values are all text."""
-    reader = csv.reader((text for _, text in lines(path)), strict=True)
+    reader = csv.reader((text for _, text in _lines(path)), strict=True)
     header: list[str] | None = None
     while True:
         place = Place(path.name, reader.line_num + 1)  # a row may run over several lines
@@ -98,3 +104,66 @@ def _chosen(
             problem = f"{column}: no such column for {name!r}; there is {there_is}"
             place.refuse(problem, field=column)
     return {name: values[column] for name, column in columns.items()}
+
+
+def _first_character(path: Path) -> str:
+    """The first character that is no white space, "" in a file without one."""
+    for text in _chunks(path):
+        if stripped := text.lstrip():
+            return stripped[0]
+    return ""
+
+
+def _lines(path: Path) -> Iterator[tuple[Place, str]]:
+    """The lines one by one, ends included, counted from 1."""
+    with _opened(path) as (file, offset):
+        for number, raw in enumerate(file, start=1):
+            place = Place(path.name, number)
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                _not_utf8(place, raw[error.start], offset + error.start)
+            yield place, text
+            offset += len(raw)
+
+
+def _chunks(path: Path) -> Iterator[str]:
+    """The text in pieces of about _CHUNK_BYTES, however long its lines are."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    with _opened(path) as (file, offset):
+        while True:
+            raw = file.read(_CHUNK_BYTES)
+            kept: bytes = decoder.getstate()[0]
+            try:
+                text = decoder.decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                read = kept + raw
+                place = Place(path.name, line + read[: error.start].count(b"\n"))
+                _not_utf8(place, read[error.start], offset - len(kept) + error.start)
+            if not raw:
+                return
+            offset += len(raw)
+            line += text.count("\n")
+            yield text
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """The file behind its byte order mark, and how many bytes that is."""
+    try:
+        with path.open("rb") as file:
+            marked = file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK
+            offset = len(_BYTE_ORDER_MARK) if marked else 0
+            file.seek(offset)
+            yield file, offset
+    except OSError as error:
+        raise InvalidData(f"{path}: {error.strerror or error}") from error
+
+
+def _not_utf8(place: Place, byte: int, position: int) -> NoReturn:
+    place.refuse(
+        f"not UTF-8: byte 0x{byte:02x} at byte position {position} of the file; convert the file"
+        " to UTF-8",
+        byte_position=position,
+    )

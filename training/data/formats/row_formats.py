@@ -1,7 +1,8 @@
-"""The formats there are, and which of them a row is in."""
+"""The formats there are, and the examples of records that are all in one of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from hotswap.registry.domain.errors import InvalidRequest
@@ -45,6 +46,19 @@ def format_named(name: str) -> RowFormat:
     return FORMATS[name]
 
 
+def examples_of(records: Iterable[Fields], row_format: str | None = None) -> Iterator[Example]:
+    """The first record says which format all are in, unless `row_format` names it; a record in
+    another raises InvalidData."""
+    first: Fields | None = None
+    chosen = None if row_format is None else format_named(row_format)
+    for row in records:
+        first = first or row
+        chosen = chosen or detect(row)
+        if not any(sign in row.values for sign in chosen.signs):
+            _refuse_mixture(first, row, chosen)
+        yield chosen.read(row)
+
+
 def detect(row: Fields) -> RowFormat:
     """The format of a row; raises InvalidData when it has the signs of none."""
     for row_format in FORMATS.values():
@@ -59,4 +73,12 @@ def _refuse_fields(row: Fields) -> NoReturn:
     row.place.refuse(
         f"expected the fields of a row format ({wanted}), found {names}; choose them with"
         " --columns, as in --columns question=text,answer=category"
+    )
+
+
+def _refuse_mixture(first: Fields, row: Fields, chosen: RowFormat) -> NoReturn:
+    why = "was asked for" if row is first else f"is the format of line {first.place.line}"
+    row.place.refuse(
+        f"this row is in the format {detect(row).name}, but {chosen.name} {why}; convert one of"
+        " them, rows of one file have one format"
     )
