@@ -145,8 +145,7 @@ def _words(name: str) -> str:
 def http_api() -> str:
     """Every route with the scope that it needs, from the application's own OpenAPI document."""
     from hotswap.serving.http.api import SERVING_RULES, serving_router
-    from hotswap.training.jobs.api import jobs_router
-    from hotswap.training.jobs.files_api import files_router
+    from hotswap.training.jobs.api import files_router, jobs_router
     from hotswap.training.jobs.plane import JOBS_RULES
 
     # Routes keep what they are given until a request comes, and none comes here.

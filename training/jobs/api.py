@@ -1,20 +1,25 @@
-"""OpenAI's fine-tuning jobs over HTTP."""
+"""OpenAI's files and fine-tuning jobs over HTTP."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
+from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.http.auth import principal_of
 from hotswap.training.jobs.files import Files
 from hotswap.training.jobs.job import Job, Status
-from hotswap.training.jobs.pages import page
 from hotswap.training.jobs.queue import JobQueue
 from hotswap.training.jobs.requests import JobRequest
 from hotswap.training.jobs.store import JobStore
 
 _Limit = Annotated[int, Query(ge=1, le=1000)]
+_MAX_FIELDS = 8  # of the form that uploads a file
 _VERBS = {"pause": Status.PAUSED, "resume": Status.QUEUED, "cancel": Status.CANCELLED}
 
 
@@ -35,12 +40,12 @@ def jobs_router(base_id: str, files: Files, store: JobStore, queue: JobQueue) ->
     @router.get("")
     def list_jobs(request: Request, after: str | None = None, limit: _Limit = 20) -> dict[str, Any]:
         principal, wanted = principal_of(request), _metadata(request)
-        found = [
+        jobs = [
             job.wire()
             for job in reversed(store.all())
             if principal.allows("push", job.name) and _has(job, wanted)
         ]
-        return page(found, after, limit)
+        return _page(jobs, after, limit)
 
     @router.get("/{job_id}")
     def retrieve(job_id: str, request: Request) -> dict[str, Any]:
@@ -54,13 +59,13 @@ def jobs_router(base_id: str, files: Files, store: JobStore, queue: JobQueue) ->
         job_id: str, request: Request, after: str | None = None, limit: _Limit = 20
     ) -> dict[str, Any]:
         job = store.visible(job_id, principal_of(request))
-        return page(store.events(job.id).newest_first(), after, limit)
+        return _page(store.events(job.id).newest_first(), after, limit)
 
     @router.get("/{job_id}/checkpoints")
     def checkpoints(
         job_id: str, request: Request, after: str | None = None, limit: _Limit = 10
     ) -> dict[str, Any]:
-        return page(store.visible(job_id, principal_of(request)).checkpoints, after, limit)
+        return _page(store.visible(job_id, principal_of(request)).checkpoints, after, limit)
 
     return router
 
@@ -90,3 +95,81 @@ def _has(job: Job, wanted: dict[str, str] | None) -> bool:
     if wanted is None:
         return not job.metadata
     return wanted.items() <= (job.metadata or {}).items()
+
+
+def files_router(files: Files) -> APIRouter:
+    router = APIRouter(prefix="/v1/files", tags=["files"])
+
+    @router.post("")
+    async def upload(request: Request) -> dict[str, Any]:
+        """The body goes to disk while it arrives; its size is bounded before it gets here."""
+        async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+            source = form.get("file")
+            if not isinstance(source, UploadFile):
+                raise InvalidRequest("file: expected a file of a multipart form", param="file")
+            if form.get("purpose") != "fine-tune":
+                raise InvalidRequest(
+                    f"purpose: expected 'fine-tune', found {str(form.get('purpose'))[:80]!r}",
+                    param="purpose",
+                )
+            owner = principal_of(request).name
+            name = source.filename or "file"
+            stored = await run_in_threadpool(files.create, source.file, name, "fine-tune", owner)
+        return stored.wire()
+
+    @router.get("")
+    def list_files(
+        request: Request,
+        purpose: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    ) -> dict[str, Any]:
+        principal = principal_of(request)
+        visible = files.all(
+            lambda file: file.is_visible_to(principal) and purpose in (None, file.purpose)
+        )
+        newest_first = [file.wire() for file in visible]
+        return _page(newest_first if order == "desc" else newest_first[::-1], after, limit)
+
+    @router.get("/{file_id}")
+    def retrieve(file_id: str, request: Request) -> dict[str, Any]:
+        return files.get(file_id, principal_of(request)).wire()
+
+    @router.get("/{file_id}/content")
+    def content(file_id: str, request: Request) -> FileResponse:
+        file = files.get(file_id, principal_of(request))
+        return FileResponse(files.content(file), media_type="application/octet-stream")
+
+    @router.delete("/{file_id}")
+    def delete(file_id: str, request: Request) -> dict[str, Any]:
+        files.delete(files.get(file_id, principal_of(request)))
+        return {"id": file_id, "object": "file", "deleted": True}
+
+    return router
+
+
+def _page(objects: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+    """A list as OpenAI pages it: the `limit` objects behind the one whose id is `after`.
+
+    Raises InvalidRequest when no object has that id.
+    """
+    start = 0 if after is None else _index(objects, after) + 1
+    shown = objects[start : start + limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": start + limit < len(objects),
+    }
+
+
+def _index(objects: Sequence[dict[str, Any]], after: str) -> int:
+    for index, each in enumerate(objects):
+        if each["id"] == after:
+            return index
+    raise InvalidRequest(
+        f"after: there is no {after[:80]!r} in this list; give an id that the list has shown",
+        param="after",
+    )

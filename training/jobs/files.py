@@ -63,13 +63,13 @@ class StoredFile(ValueObject):
 
 
 class Files:
-    """Invariant: a file that was told of is on disk, whole; its bytes never change."""
+    """Invariant: a file that `create` returned is on disk, whole; its bytes never change."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        found = [_read(entry) for entry in open_directory(directory)]
-        self._files = {file.id: file for file in found}
+        stored = [_read(entry) for entry in open_directory(directory)]
+        self._files = {file.id: file for file in stored}
 
     def create(
         self,
@@ -106,12 +106,12 @@ class Files:
     def get(self, file_id: str, principal: Principal) -> StoredFile:
         """Raises TrainingFileNotFound, also for a file that is someone else's."""
         with self._lock:
-            found = self._files.get(file_id)
-        if found is None or not found.is_visible_to(principal):
+            file = self._files.get(file_id)
+        if file is None or not file.is_visible_to(principal):
             raise TrainingFileNotFound(
                 f"there is no file {file_id[:80]!r}; upload it to /v1/files, or list what there is"
             )
-        return found
+        return file
 
     def content(self, file: StoredFile) -> Path:
         return self._directory / file.id / "content"
@@ -127,8 +127,8 @@ class Files:
     def all(self, is_wanted: Callable[[StoredFile], bool]) -> list[StoredFile]:
         """The newest first."""
         with self._lock:
-            found = [file for file in self._files.values() if is_wanted(file)]
-        return sorted(found, key=lambda file: file.order, reverse=True)
+            wanted = [file for file in self._files.values() if is_wanted(file)]
+        return sorted(wanted, key=lambda file: file.order, reverse=True)
 
     def delete(self, file: StoredFile) -> None:
         """Jobs that train on it have its bytes already. Deleting twice is the same as once."""

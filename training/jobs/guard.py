@@ -25,15 +25,15 @@ BUSY, IDLE = b"busy\n", b"idle\n"
 _PR_SET_PDEATHSIG = 1
 
 
-def run_guarded(work: Callable[[], None], told: BinaryIO, share: float) -> None:
+def run_guarded(work: Callable[[], None], lines: BinaryIO, share: float) -> None:
     """Run `work` in an inner process, from which this returns; the outer one ends with its status.
 
-    `told` gives BUSY and IDLE, and its end is the server's. SIGTERM is passed on.
+    `lines` are BUSY and IDLE, and its end is the server's. SIGTERM is passed on.
     """
     outer = os.getpid()
     inner = os.fork()
     if inner:
-        Guard(inner, share).watch(told)
+        Guard(inner, share).watch(lines)
     _end_with(outer)
     work()
 
@@ -49,10 +49,10 @@ class Guard:
         self._changed = Condition()
         self._is_busy = False
 
-    def watch(self, told: BinaryIO) -> NoReturn:
+    def watch(self, lines: BinaryIO) -> NoReturn:
         """This process ends as the inner one does."""
         signal.signal(signal.SIGTERM, self._end)
-        Thread(target=self._listen, args=(told,), daemon=True).start()
+        Thread(target=self._listen, args=(lines,), daemon=True).start()
         if self._share < 1:
             Thread(target=self._pace, daemon=True).start()
         _, status = os.waitpid(self._pid, 0)
@@ -66,8 +66,8 @@ class Guard:
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._send(signal.Signals(number))
 
-    def _listen(self, told: BinaryIO) -> None:
-        for line in told:
+    def _listen(self, lines: BinaryIO) -> None:
+        for line in lines:
             with self._changed:
                 self._is_busy = line == BUSY
                 self._changed.notify()

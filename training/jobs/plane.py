@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from threading import Event, Thread
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -15,16 +17,18 @@ from hotswap.registry.http.planes import PlaneHost
 from hotswap.registry.http.rules import rule
 from hotswap.registry.settings import read_section
 from hotswap.serving.errors import BaseMismatch
-from hotswap.training.jobs.api import jobs_router
-from hotswap.training.jobs.busy import BusyWatch
+from hotswap.training.jobs.api import files_router, jobs_router
 from hotswap.training.jobs.files import Files
-from hotswap.training.jobs.files_api import files_router
 from hotswap.training.jobs.job import Job
 from hotswap.training.jobs.publication import Publication
 from hotswap.training.jobs.queue import JobQueue
 from hotswap.training.jobs.reports import Order
-from hotswap.training.jobs.store import JobStore
+from hotswap.training.jobs.store import JobStore, admit
 from hotswap.training.settings import TrainingHome, TrainingSettings
+
+LOOK_S = 0.05
+LINGER_S = 1.0
+"""Requests that follow one another are one busy time."""
 
 _MB = 1_000_000
 _FORM_BYTES = 64 << 10  # what a multipart form adds to its file
@@ -38,11 +42,15 @@ JOBS_RULES = (
 
 
 def jobs_plane(host: PlaneHost, settings: TrainingSettings | None = None) -> Plane | None:
-    """None when the operator has switched jobs off, or training is not installed."""
+    """None when the operator has switched jobs off, or training is not installed.
+
+    Raises StoreTooNew for jobs that a newer release keeps.
+    """
     settings = settings or read_section("training", TrainingSettings)
     if not settings.jobs or importlib.util.find_spec("peft") is None:
         return None
     home = TrainingHome(host.home.root)
+    admit(home.jobs)
     files = Files(home.jobs / "files")
     store = JobStore(home.jobs / "jobs")
     publication = Publication(signing(host.registry), home.runs, files)
@@ -116,3 +124,32 @@ class _Orders:
             share=settings.job_share,
             only_check=only_check,
         )
+
+
+class BusyWatch:
+    """Calls `notify` at every look, from a thread of its own, with whether requests are answered.
+
+    A process that starts between two looks learns it at the second. `stop` notifies that none are.
+    """
+
+    def __init__(self, is_busy: Callable[[], bool], notify: Callable[[bool], None]) -> None:
+        self._is_busy = is_busy
+        self._notify = notify
+        self._is_ending = Event()
+        self._thread = Thread(target=self._watch, name="hotswap-busy", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_ending.set()
+        self._thread.join()
+        self._notify(False)
+
+    def _watch(self) -> None:
+        until = 0.0
+        while not self._is_ending.wait(LOOK_S):
+            now = time.monotonic()
+            if self._is_busy():
+                until = now + LINGER_S
+            self._notify(now < until)

@@ -16,7 +16,7 @@ _END_TIMEOUT_S = 20
 
 class JobProcess:
     """Invariant: `on_end` is called once, from a thread of its own, when the process is gone and
-    all its reports have been heard: with its exit status, and with what went wrong in hearing it,
+    all its reports have been read: with its exit status, and with what went wrong in reading them,
     for which it was killed.
 
     The process may be ended at any moment: what it leaves can be gone on with.
@@ -40,16 +40,16 @@ class JobProcess:
         self._on_report = on_report
         self._on_end = on_end
         self._input = Lock()
-        self._is_told_busy = False
+        self._is_standing_back = False
         self._write(order.model_dump_json().encode() + b"\n")
-        self._thread = Thread(target=self._listen, name="hotswap-job")
+        self._thread = Thread(target=self._follow, name="hotswap-job")
         self._thread.start()
 
     def stand_back(self, is_busy: bool) -> None:
         """Say whether requests are answered, during which it runs for its share of the time."""
         with self._input:
-            if is_busy != self._is_told_busy:
-                self._is_told_busy = is_busy
+            if is_busy != self._is_standing_back:
+                self._is_standing_back = is_busy
                 self._write(BUSY if is_busy else IDLE)
 
     def stop(self) -> None:
@@ -64,17 +64,17 @@ class JobProcess:
             self._process.kill()
         self._thread.join()
 
-    def _listen(self) -> None:
+    def _follow(self) -> None:
         problem: Exception | None = None
         with self._process:
             try:
-                self._hear()
+                self._read_reports()
             except Exception as error:  # whatever it is, the job must not keep its place
                 problem = error
                 self._process.kill()
         self._on_end(self._process.returncode, problem)
 
-    def _hear(self) -> None:
+    def _read_reports(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.endswith(b"\n"):  # else it was ended in the middle of a report

@@ -12,9 +12,8 @@ from hotswap.registry.bundles.bundle import Bundle
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.manifest import Lineage
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.training.jobs.checkpoint import Checkpoint, checkpoint, with_checkpoint
 from hotswap.training.jobs.files import Files
-from hotswap.training.jobs.job import Job
+from hotswap.training.jobs.job import Checkpoint, Job, checkpoint, with_checkpoint
 from hotswap.training.jobs.reports import Done
 
 # The result file's columns, and those of a run's curve.
@@ -89,12 +88,12 @@ def _checkpoints(
 ) -> tuple[Checkpoint, ...]:
     """Every validated step and the best one, which alone has a model."""
     known = {each["step_number"]: each["created_at"] for each in job.checkpoints}
-    found: tuple[Checkpoint, ...] = ()
+    listed: tuple[Checkpoint, ...] = ()
     for row in ({"step": str(best_step)}, *curve):  # step 0 is on no curve
         values = {name: float(text) for name, text in row.items() if text}
         step = int(values["step"])
         if step == best_step or "valid_loss" in values:
             named = model if step == best_step else None
             new = checkpoint(job.id, values, known.get(step, now), named)
-            found = with_checkpoint(found, new)
-    return found
+            listed = with_checkpoint(listed, new)
+    return listed

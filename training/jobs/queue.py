@@ -10,10 +10,8 @@ from functools import partial
 from typing import Any
 
 from hotswap.registry.domain.errors import HotswapError, Unavailable
-from hotswap.training.jobs.checkpoint import checkpoint, with_checkpoint
 from hotswap.training.jobs.files import Files, StoredFile
-from hotswap.training.jobs.job import Job, JobError, Status
-from hotswap.training.jobs.narration import narrate
+from hotswap.training.jobs.job import Job, JobError, Status, checkpoint, with_checkpoint
 from hotswap.training.jobs.process import JobProcess
 from hotswap.training.jobs.publication import Publication
 from hotswap.training.jobs.reports import (
@@ -26,7 +24,7 @@ from hotswap.training.jobs.reports import (
     Stepped,
     Validated,
 )
-from hotswap.training.jobs.store import JobStore
+from hotswap.training.jobs.store import JobEvents, JobStore
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ _WANTS_TO_RUN = (Status.RUNNING, Status.QUEUED, Status.VALIDATING)
 class JobQueue:
     """Runs the jobs of a store, `max_running` at a time, in the order of their creation.
 
-    Invariant: how a job stands is on disk before anyone is told. A job has at most one process;
+    Invariant: how a job stands is on disk before a client sees it. A job has at most one process;
     one that a server left running is run again by the next, from where its run was kept.
     """
 
@@ -109,7 +107,7 @@ class JobQueue:
             return job
 
     def stand_back(self, is_busy: bool) -> None:
-        """Tell every process whether requests are answered."""
+        """Let every process know whether requests are answered."""
         with self._lock:
             for process in self._processes.values():
                 process.stand_back(is_busy)
@@ -143,21 +141,21 @@ class JobQueue:
             self._processes[job.id] = JobProcess(
                 self._order_of(job, only_check),
                 self._store.log(job.id),
-                partial(self._heard, job.id),
-                partial(self._ended, job.id),
+                partial(self._on_report, job.id),
+                partial(self._on_end, job.id),
             )
         except Exception as error:
             self._only_checked.discard(job.id)
             self._fail(job.id, _job_error(error))
 
-    def _heard(self, job_id: str, report: Report) -> None:
+    def _on_report(self, job_id: str, report: Report) -> None:
         with self._lock:
             if job_id in self._stopped:
                 return
             before = self._last.get(job_id)
             self._last[job_id] = report
             job = self._store.get(job_id)
-            narrate(report, self._store.events(job_id))
+            _narrate(report, self._store.events(job_id))
             if isinstance(report, Checked):
                 self._store.put(job.after(status=Status.QUEUED, is_checked=True))
             elif isinstance(report, Started):
@@ -168,7 +166,7 @@ class JobQueue:
                 new = checkpoint(job_id, report.line(before), int(time.time()))
                 self._store.put(job.after(checkpoints=with_checkpoint(job.checkpoints, new)))
 
-    def _ended(self, job_id: str, status: int, problem: Exception | None) -> None:
+    def _on_end(self, job_id: str, status: int, problem: Exception | None) -> None:
         """Called in the process's own thread, so the next job may wait for a publication."""
         with self._lock:
             report = self._last.pop(job_id, None)
@@ -245,3 +243,31 @@ def _job_error(error: Exception) -> JobError:
         return JobError(code=error.code, message=error.message)
     text = f"{type(error).__name__}: {error}; the server's log has more"
     return JobError(code=HotswapError.code, message=text)
+
+
+def _narrate(report: Report, events: JobEvents) -> None:
+    """Append what the report means to a person, and as figures that a program can plot."""
+    match report:
+        case Checked():
+            rows = f"{report.num_train_rows} rows to train on"
+            events.append(f"Files validated: {rows}, {report.num_validation_rows} to validate")
+            for text in report.warnings:
+                events.append(text, "warn")
+            if more := report.num_warnings - len(report.warnings):
+                events.append(f"{more} more warnings about the data", "warn")
+        case Started():
+            events.append(f"Fine-tuning job started: {report.num_steps} steps in all")
+        case Stepped():
+            events.append(
+                f"Step {report.step}: training loss={report.loss:.4f}",
+                step=report.step,
+                train_loss=report.loss,
+                train_mean_token_accuracy=report.token_accuracy,
+            )
+        case Validated():
+            events.append(
+                f"Step {report.step}: validation loss={report.loss:.4f}",
+                step=report.step,
+                valid_loss=report.loss,
+                valid_mean_token_accuracy=report.token_accuracy,
+            )

@@ -1,4 +1,4 @@
-"""What a job's process tells the server, one JSON object a line; and the order that it is given."""
+"""What a job's process reports to the server, one JSON object a line; and the order it is given."""
 
 from __future__ import annotations
 
