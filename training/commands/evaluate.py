@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +14,7 @@ from hotswap.registry.commands.parts import registry_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import read_home, read_section
+from hotswap.registry.settings import read_home
 from hotswap.training.commands.reports import (
     print_report,
     report_options,
@@ -26,16 +25,12 @@ from hotswap.training.commands.reports import (
 from hotswap.training.evaluation.gate import Requirement
 from hotswap.training.evaluation.session import (
     BASE,
-    OpenedRegistry,
+    RegistryOnDemand,
     base_of,
-    measure,
+    open_session,
     sources_of,
-    target_of,
 )
 from hotswap.training.settings import TrainingHome
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(
@@ -89,14 +84,12 @@ def evaluate(
     """
     requirement = None if required is None else Requirement.parse(required)
     with ExitStack() as stack:
-        registry = OpenedRegistry(location, stack)
+        registry = RegistryOnDemand(location, stack)
         own = _own_name(adapter)
         names = _names(against, requirement, own)
         from hotswap.serving.base_model import provide_base, quiet_libraries
-        from hotswap.serving.settings import ServingSettings
 
         quiet_libraries()
-        from hotswap.training.evaluation.engine import fresh_engine
         from hotswap.training.evaluation.evaluate import EvalSet
 
         home = read_home(TrainingHome)
@@ -111,19 +104,9 @@ def evaluate(
         )
         if requirement is not None:
             requirement.require_known(asked.metric_names)
-        engine = stack.enter_context(fresh_engine(base, read_section("serving", ServingSettings)))
-        target = target_of(engine, adapter, registry)
-        report, verdict = measure(
-            engine,
-            base,
-            asked,
-            (adapter or BASE, target),
-            names,
-            registry,
-            requirement,
-            seed,
-            hear=say,
-        )
+        session = stack.enter_context(open_session(base, registry, say))
+        evaluated = (adapter or BASE, session.target(adapter))
+        report, verdict = session.measure(asked, evaluated, names, requirement, seed=seed)
     if not as_json:
         print_report(report)
     about = {"base": base.model_id, "data": asked.about(), "seed": seed}

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import read_section
 from hotswap.training.commands.reports import print_report, say, write_report
 from hotswap.training.evaluation.gate import Requirement
-from hotswap.training.evaluation.session import OpenedRegistry, measure, sources_of
+from hotswap.training.evaluation.session import RegistryOnDemand, open_session, sources_of
 
 if TYPE_CHECKING:
     from hotswap.registry.bundles.bundle import Bundle
@@ -51,24 +50,11 @@ class Examination:
         """Ask the run's adapter in a fresh engine; let adapter and record state the metrics, and
         write the report beside them. The adapter with its metrics, and whether it meets the
         requirement."""
-        from hotswap.serving.settings import ServingSettings
-        from hotswap.training.evaluation.engine import fresh_engine
-
-        settings = read_section("serving", ServingSettings)
         with ExitStack() as stack:
-            registry = OpenedRegistry(location, stack)
-            engine = stack.enter_context(fresh_engine(self.base, settings))
-            evaluated = ("the adapter", engine.load(run.adapter))
-            report, verdict = measure(
-                engine,
-                self.base,
-                self.asked,
-                evaluated,
-                self.names,
-                registry,
-                self.requirement,
-                hear=say,
-            )
+            registry = RegistryOnDemand(location, stack)
+            session = stack.enter_context(open_session(self.base, registry, say))
+            evaluated = ("the adapter", session.target(str(run.adapter)))
+            report, verdict = session.measure(self.asked, evaluated, self.names, self.requirement)
         bundle = run.state_metrics(report.values())
         print_report(report)
         page = run.directory / "evaluation.html"

@@ -15,10 +15,10 @@ import click
 from hotswap.registry.commands.parts import example, registry_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.registry.settings import read_home, read_section
+from hotswap.registry.settings import read_home
 from hotswap.training.commands.reports import give_report, report_options, say
 from hotswap.training.commands.rows import columns_option
-from hotswap.training.evaluation.session import OpenedRegistry, base_of, target_of
+from hotswap.training.evaluation.session import RegistryOnDemand, base_of, open_session
 from hotswap.training.runs.record import RECORD_FILE
 from hotswap.training.settings import TrainingHome
 
@@ -112,9 +112,9 @@ def ladder(
     Rows that are nearly training rows are left out. Without --train and --run prompts show rows
     of DATA that are not asked.
     """
-    told = _system_prompt(system_prompt, system_prompt_file)
+    system = _system_prompt(system_prompt, system_prompt_file)
     with ExitStack() as stack:
-        registry = OpenedRegistry(location, stack)
+        registry = RegistryOnDemand(location, stack)
         home = read_home(TrainingHome)
         run, adapter = _adapter(adapter, run_name, train, home.runs)
         if adapter is not None and goal is not None:
@@ -123,10 +123,8 @@ def ladder(
                 " judged by"
             )
         from hotswap.serving.base_model import provide_base, quiet_libraries
-        from hotswap.serving.settings import ServingSettings
 
         quiet_libraries()
-        from hotswap.training.evaluation.engine import fresh_engine
         from hotswap.training.evaluation.evaluate import EvalSet
         from hotswap.training.ladder.pool import Pool
         from hotswap.training.ladder.report import make_ladder_report, metric_named
@@ -140,11 +138,12 @@ def ladder(
             say(f"{rows.num_left_out} rows of {data.name} are left out: nearly training rows")
         asked = EvalSet.of(rows.asked, data, base, max_tokens=max_tokens)
         judged = metric_named(metric, asked.metrics)
-        engine = stack.enter_context(fresh_engine(base, read_section("serving", ServingSettings)))
-        target = None if adapter is None else target_of(engine, adapter, registry)
+        session = stack.enter_context(open_session(base, registry, say))
+        engine = session.engine
+        target = None if adapter is None else session.target(adapter)
         plain = engine.base(None if target is None else target.prompt)
-        rungs = make_rungs(plain, target, Pool(rows.train, seed), k=k, system=told)
-        climbed = climb(engine, base, asked, rungs, concurrency=concurrency, hear=say)
+        rungs = make_rungs(plain, target, Pool(rows.train, seed), k=k, system=system)
+        climbed = climb(engine, base, asked, rungs, concurrency=concurrency, notify=say)
         report = make_ladder_report(
             climbed, asked.metrics, judged, margin=margin, goal=goal, seed=seed
         )
@@ -157,7 +156,7 @@ def ladder(
             "data": asked.about(),
             "num_left_out": rows.num_left_out,
             "num_train_rows": len(rows.train),
-            "system_prompt": told,
+            "system_prompt": system,
             "k": k,
             "margin": margin,
             "goal": goal,

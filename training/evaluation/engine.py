@@ -35,7 +35,7 @@ from hotswap.serving.settings import ServingSettings
 from hotswap.training.data.tokens import Row
 
 _AskedT = TypeVar("_AskedT")
-_FoundT = TypeVar("_FoundT")
+_ResultT = TypeVar("_ResultT")
 _NAME = "evaluated/adapter"
 
 
@@ -212,12 +212,12 @@ class FreshEngine:
                 pass
         finally:
             generation.close()
-        told = generation.sequences[0].prompt_logprobs  # [i] is of token i + 1
+        logprobs = generation.sequences[0].prompt_logprobs  # [i] is of token i + 1
         answered = [i for i, is_answer in enumerate(row.supervised) if is_answer]
         return Likelihood(
-            logprob=sum(told[i - 1].chosen for i in answered),
+            logprob=sum(logprobs[i - 1].chosen for i in answered),
             num_tokens=len(answered),
-            num_correct=sum(told[i - 1].top[0][0] == row.ids[i] for i in answered),
+            num_correct=sum(logprobs[i - 1].top[0][0] == row.ids[i] for i in answered),
         )
 
     def _push(self, bundle: Bundle, manifest: Manifest) -> Target:
@@ -228,11 +228,11 @@ class FreshEngine:
 
 
 async def _in_turns(
-    ask: Callable[[_AskedT], Awaitable[_FoundT]], asked: Sequence[_AskedT], at_a_time: int
-) -> list[_FoundT]:
+    ask: Callable[[_AskedT], Awaitable[_ResultT]], asked: Sequence[_AskedT], at_a_time: int
+) -> list[_ResultT]:
     free = asyncio.Semaphore(at_a_time)
 
-    async def take_turn(one: _AskedT) -> _FoundT:
+    async def take_turn(one: _AskedT) -> _ResultT:
         async with free:
             return await ask(one)
 

@@ -22,7 +22,8 @@ from hotswap.training.evaluation.metrics import Metric
 from hotswap.training.evaluation.report import Answerer, EvalReport, make_report, metrics_for
 
 _ROOM = 16
-Hear = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Takes a line for people: what is asked next, or left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,12 @@ def evaluate(
     others: Sequence[tuple[str, Target]] = (),
     *,
     seed: int = 0,
-    hear: Hear = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> EvalReport:
-    """Everybody is asked the same rows, one after the other; `hear` is told of each."""
+    """Everybody is asked the same rows, one after the other; `notify` gets a line for each."""
     answerers = []
     for name, target in (evaluated, *others):
-        hear(f"asking {name} {len(asked.examples)} questions")
+        notify(f"asking {name} {len(asked.examples)} questions")
         answerers.append(ask(engine, base, asked, target, name))
     return make_report(answerers[0], answerers[1:], asked.metrics, seed=seed)
 

@@ -91,7 +91,7 @@ class Requirement:
         holds = not unmeasured and _truth(self._tree, values) is not False
         return Condition(
             asked=self.text,
-            found=", ".join(_told(source, metric, values) for source, metric in self.names),
+            found=", ".join(_stated(source, metric, values) for source, metric in self.names),
             holds=holds,
             to_do="" if holds else "train a better version, or require less",
         )
@@ -201,7 +201,7 @@ def _value(values: Values, source: str, metric: str) -> Decimal | None:
     return None if of_source is None else Decimal(str(of_source[metric]))
 
 
-def _told(source: str, metric: str, values: Values) -> str:
+def _stated(source: str, metric: str, values: Values) -> str:
     of_source = values.get(source)
     if of_source is None:
         return f"{_written(source, metric)}: there is no {source} yet"

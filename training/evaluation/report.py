@@ -31,7 +31,7 @@ class Answerer:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """The evaluated beside another on the same rows; differences are the evaluated's less the
     other's."""
 
@@ -39,6 +39,10 @@ class Comparison:
     digest: str | None
     metrics: dict[str, Estimate]
     differences: dict[str, Difference]
+
+    def values(self) -> dict[str, float]:
+        """The other's metrics."""
+        return {name: estimate.value for name, estimate in self.metrics.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class EvalReport:
     num_rows: int
     metrics: dict[str, Estimate]
     formulas: dict[str, str]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PairedComparison, ...]
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     worst: tuple[AnsweredRow, ...]
@@ -101,14 +105,14 @@ def make_report(
 
 def _comparison(
     answerer: Answerer, other: Answerer, metrics: Sequence[Metric], seed: int
-) -> Comparison:
+) -> PairedComparison:
     differences = {
         metric.name: compare(
             metric, metric.statistics(answerer.rows), metric.statistics(other.rows), seed=seed
         )
         for metric in metrics
     }
-    return Comparison(
+    return PairedComparison(
         name=other.name,
         digest=other.digest,
         metrics=_estimates(other.rows, metrics, seed),
@@ -119,8 +123,8 @@ def _comparison(
 def _estimates(
     rows: Sequence[AnsweredRow], metrics: Sequence[Metric], seed: int
 ) -> dict[str, Estimate]:
-    found = {m.name: bootstrap(m, m.statistics(rows), seed=seed) for m in metrics}
-    return {name: e for name, e in found.items() if math.isfinite(e.value)}
+    estimates = {m.name: bootstrap(m, m.statistics(rows), seed=seed) for m in metrics}
+    return {name: e for name, e in estimates.items() if math.isfinite(e.value)}
 
 
 def _worst(rows: Sequence[AnsweredRow]) -> tuple[AnsweredRow, ...]:

@@ -13,7 +13,7 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
 from hotswap.training.evaluation.metrics import JSON_METRICS, TEXT_METRICS, Metric
 from hotswap.training.ladder.rungs import ADAPTER, Climbed
-from hotswap.training.ladder.verdict import Prompted, Verdict, judge, reach
+from hotswap.training.ladder.verdict import LadderVerdict, Prompted, judge, reach
 
 _CLASSES, _JSON, _TEXT = "em_normalised", "json_f1", "f1"
 
@@ -49,7 +49,7 @@ class LadderReport:
     formula: str
     num_rows: int
     rungs: tuple[RungScores, ...]
-    verdict: Verdict
+    verdict: LadderVerdict
     costs: tuple[str, ...]
 
     def values(self) -> dict[str, float]:

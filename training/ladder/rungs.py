@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.requests.resolver import Target
 from hotswap.training.data.example import Example
 from hotswap.training.evaluation.engine import FreshEngine
-from hotswap.training.evaluation.evaluate import EvalSet, ask
+from hotswap.training.evaluation.evaluate import EvalSet, Notify, ask
 from hotswap.training.evaluation.report import Answerer
 from hotswap.training.ladder.pool import Pool
 from hotswap.training.ladder.prompting import Context, Prompting
 
 ADAPTER = "adapter"
-Hear = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,16 @@ def make_rungs(
     """Each rung keeps what the one before it added: the system prompt, then examples too."""
     k = min(k, len(pool.rows))
     first = pool.first(k)
-    told = "" if system is None else ", system prompt"
+    more = "" if system is None else ", system prompt"
     rungs = [Rung("zero_shot", "zero-shot", base, Prompting())]
     if system is not None:
         rungs.append(Rung("system_prompt", "system prompt", base, Prompting(system)))
     if k:
         rungs += [
-            Rung("few_shot", f"{k} examples{told}", base, Prompting(system, lambda _: first), k),
+            Rung("few_shot", f"{k} examples{more}", base, Prompting(system, lambda _: first), k),
             Rung(
                 "retrieved",
-                f"{k} retrieved{told}",
+                f"{k} retrieved{more}",
                 base,
                 Prompting(system, lambda row: pool.nearest(row, k), is_nearest_last=True),
                 k,
@@ -76,18 +75,22 @@ def climb(
     rungs: Sequence[Rung],
     *,
     concurrency: int | None,
-    hear: Hear = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Climbed]:
     """Ask every rung the same rows. A rung whose prompts hold no example at all is left out, and
-    `hear` is told. Raises InvalidData for a row that the context does not hold, before any asking.
+    `notify` gets a line that says so.
+
+    Raises InvalidData, before any asking, for a row that the context does not hold.
     """
     prompts = [_prompts(engine, base, asked, rung) for rung in rungs]
     climbed = []
     for rung, (examples, shown) in zip(rungs, prompts, strict=True):
         if rung.k and not any(shown):
-            hear(f"{rung.label}: left out, the context of {engine.max_model_len} tokens holds none")
+            notify(
+                f"{rung.label}: left out, the context of {engine.max_model_len} tokens holds none"
+            )
             continue
-        hear(f"asking {rung.label} {len(examples)} questions")
+        notify(f"asking {rung.label} {len(examples)} questions")
         changed = replace(asked, examples=examples)
         answerer = ask(engine, base, changed, rung.target, rung.label, concurrency=concurrency)
         climbed.append(Climbed(rung, answerer, shown))

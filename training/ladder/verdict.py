@@ -19,7 +19,7 @@ _TOLERANCE = 1e-9
 _MAX_ROWS = 1_000_000
 
 
-class Outcome(StrEnum):
+class LadderOutcome(StrEnum):
     PROMPTING_IS_ENOUGH = "prompting_is_enough"
     ADAPTER_IS_WORTH_IT = "adapter_is_worth_it"
     TRAIN = "train"  # no prompt reaches the goal; there is no adapter yet
@@ -40,17 +40,19 @@ class Prompted:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LadderVerdict:
     """`rung` is the cheapest prompt that is enough, else the best. `num_more_rows` would settle an
     undecided one if the scores stayed as they are; None when none are needed or none would do."""
 
-    outcome: Outcome
+    outcome: LadderOutcome
     rung: str
     text: str
     num_more_rows: int | None = None
 
 
-def judge(prompted: Sequence[Prompted], adapter: Estimate, num_rows: int, margin: float) -> Verdict:
+def judge(
+    prompted: Sequence[Prompted], adapter: Estimate, num_rows: int, margin: float
+) -> LadderVerdict:
     """With an adapter. The first that holds:
 
     1. Prompting is enough: the adapter is surely (95 %) no more than `margin` better than a rung.
@@ -74,35 +76,35 @@ def judge(prompted: Sequence[Prompted], adapter: Estimate, num_rows: int, margin
             f" {adapter.value:.3f}; that is at most {max(most, 0):.3f} better (95 %), and"
             f" {margin:g} would be worth an adapter"
         )
-        return Verdict(Outcome.PROMPTING_IS_ENOUGH, rung.name, text)
+        return LadderVerdict(LadderOutcome.PROMPTING_IS_ENOUGH, rung.name, text)
     if all(_is_better(found, margin) for _, found in compared):
         assert best.difference is not None, "every rung was compared"
         text = (
             f"the adapter is worth it: it scores {adapter.value:.3f}, better by"
-            f" {_told(best.difference)} than the best prompt, {best.label}"
+            f" {_in_words(best.difference)} than the best prompt, {best.label}"
         )
-        return Verdict(Outcome.ADAPTER_IS_WORTH_IT, best.name, text)
+        return LadderVerdict(LadderOutcome.ADAPTER_IS_WORTH_IT, best.name, text)
     more = _more(_rows_to_judge([found for _, found in compared], num_rows, margin), num_rows)
     assert best.difference is not None, "every rung was compared"
     text = (
-        f"undecided: the adapter scores {adapter.value:.3f}, different by {_told(best.difference)}"
-        f" from the best prompt, {best.label}; {_asking_for(more)}"
+        f"undecided: the adapter scores {adapter.value:.3f}, different by"
+        f" {_in_words(best.difference)} from the best prompt, {best.label}; {_asking_for(more)}"
     )
-    return Verdict(Outcome.UNDECIDED, best.name, text, more)
+    return LadderVerdict(LadderOutcome.UNDECIDED, best.name, text, more)
 
 
-def reach(prompted: Sequence[Prompted], num_rows: int, goal: float | None) -> Verdict:
+def reach(prompted: Sequence[Prompted], num_rows: int, goal: float | None) -> LadderVerdict:
     """Without an adapter. The first that holds: there is no goal, and the best rung is named; a
     rung's interval lies at or above the goal: prompting is enough; every rung's lies below it:
     train; undecided."""
     best = max(prompted, key=lambda rung: rung.score.value)
-    told = f"{best.score.value:.3f} ({best.score.low:.3f} to {best.score.high:.3f})"
+    score = f"{best.score.value:.3f} ({best.score.low:.3f} to {best.score.high:.3f})"
     if goal is None:
         text = (
-            f"the best prompt is {best.label} with {told}; --goal says what would be enough,"
+            f"the best prompt is {best.label} with {score}; --goal says what would be enough,"
             " --adapter what training gives"
         )
-        return Verdict(Outcome.PROMPTS_ONLY, best.name, text)
+        return LadderVerdict(LadderOutcome.PROMPTS_ONLY, best.name, text)
     reached = [r for r in prompted if _lowest(r.score, num_rows) >= goal - _TOLERANCE]
     if reached:
         rung = min(reached, key=lambda rung: rung.tokens)
@@ -110,16 +112,16 @@ def reach(prompted: Sequence[Prompted], num_rows: int, goal: float | None) -> Ve
             f"prompting is enough: {rung.label} scores {rung.score.value:.3f}, at least"
             f" {_lowest(rung.score, num_rows):.3f} (95 %), and {goal:g} is the goal"
         )
-        return Verdict(Outcome.PROMPTING_IS_ENOUGH, rung.name, text)
+        return LadderVerdict(LadderOutcome.PROMPTING_IS_ENOUGH, rung.name, text)
     if all(_highest(rung.score, num_rows) < goal - _TOLERANCE for rung in prompted):
-        text = f"train: the best prompt, {best.label}, scores {told}, and {goal:g} is the goal"
-        return Verdict(Outcome.TRAIN, best.name, text)
+        text = f"train: the best prompt, {best.label}, scores {score}, and {goal:g} is the goal"
+        return LadderVerdict(LadderOutcome.TRAIN, best.name, text)
     more = _more(_rows_to_reach(prompted, num_rows, goal), num_rows)
     text = (
-        f"undecided: the best prompt, {best.label}, scores {told}, and {goal:g} is the goal;"
+        f"undecided: the best prompt, {best.label}, scores {score}, and {goal:g} is the goal;"
         f" {_asking_for(more)}"
     )
-    return Verdict(Outcome.UNDECIDED, best.name, text, more)
+    return LadderVerdict(LadderOutcome.UNDECIDED, best.name, text, more)
 
 
 def _is_better(found: Difference, margin: float) -> bool:
@@ -167,7 +169,7 @@ def _more(needed: float, num_rows: int) -> int | None:
     )
 
 
-def _told(found: Difference) -> str:
+def _in_words(found: Difference) -> str:
     e = found.estimate
     return f"{e.value:+.3f} ({e.low:+.3f} to {e.high:+.3f}, p = {found.p_value:.3g})"
 

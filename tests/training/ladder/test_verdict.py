@@ -6,7 +6,7 @@ import pytest
 
 from hotswap.training.evaluation.intervals import Difference, Estimate, bootstrap, compare
 from hotswap.training.evaluation.metrics import TEXT_METRICS
-from hotswap.training.ladder.verdict import Outcome, Prompted, Verdict, judge, reach
+from hotswap.training.ladder.verdict import LadderOutcome, LadderVerdict, Prompted, judge, reach
 from tests.training.evaluation.answers import answered_rows
 
 EM = next(metric for metric in TEXT_METRICS if metric.name == "em")
@@ -20,7 +20,9 @@ def rung(
     return Prompted(name, name, score, tokens, Difference(Estimate(*difference), p_value))
 
 
-def verdict_of_rows(adapter: list[bool], prompts: dict[str, list[bool]], margin: float) -> Verdict:
+def verdict_of_rows(
+    adapter: list[bool], prompts: dict[str, list[bool]], margin: float
+) -> LadderVerdict:
     """Of rows that were answered rightly or wrongly; a prompt's tokens are in their order."""
 
     def statistics(right: list[bool]):
@@ -43,7 +45,7 @@ def test_equal_answers_to_enough_rows_are_enough_and_the_cheapest_prompt_is_name
     found = verdict_of_rows(right, {"zero": worse, "few": right, "retrieved": right}, 0.02)
 
     assert (found.outcome, found.rung, found.num_more_rows) == (
-        Outcome.PROMPTING_IS_ENOUGH, "few", None,
+        LadderOutcome.PROMPTING_IS_ENOUGH, "few", None,
     )  # fmt: skip
     assert "at most 0.015 better" in found.text  # 3 / 200
 
@@ -51,7 +53,7 @@ def test_equal_answers_to_enough_rows_are_enough_and_the_cheapest_prompt_is_name
 def test_equal_answers_to_few_rows_prove_nothing() -> None:
     found = verdict_of_rows([True] * 50, {"zero": [True] * 50}, 0.02)
 
-    assert found.outcome is Outcome.UNDECIDED
+    assert found.outcome is LadderOutcome.UNDECIDED
     assert found.num_more_rows == 100  # 3 / 0.02 - 50
     assert "about 100 more rows" in found.text
 
@@ -62,7 +64,7 @@ def test_an_adapter_that_wins_far_more_rows_than_it_loses_is_worth_it() -> None:
 
     found = verdict_of_rows(adapter, prompts, 0.02)
 
-    assert (found.outcome, found.rung) == (Outcome.ADAPTER_IS_WORTH_IT, "few")
+    assert (found.outcome, found.rung) == (LadderOutcome.ADAPTER_IS_WORTH_IT, "few")
     assert "+0.300" in found.text
 
 
@@ -72,31 +74,35 @@ def test_an_adapter_must_beat_every_rung() -> None:
 
     found = verdict_of_rows(adapter, prompts, 0.02)
 
-    assert (found.outcome, found.rung) == (Outcome.UNDECIDED, "few")
+    assert (found.outcome, found.rung) == (LadderOutcome.UNDECIDED, "few")
     assert found.num_more_rows is not None
 
 
 def test_an_adapter_that_is_worse_needs_no_margin() -> None:
     found = verdict_of_rows([False] * 100, {"zero": [True] * 60 + [False] * 40}, 0.0)
 
-    assert found.outcome is Outcome.PROMPTING_IS_ENOUGH
+    assert found.outcome is LadderOutcome.PROMPTING_IS_ENOUGH
     assert "at most 0.000 better" in found.text
 
 
 @pytest.mark.parametrize(
     ("difference", "p_value", "outcome"),
     [
-        ((0.01, 0.0, 0.02), 0.2, Outcome.PROMPTING_IS_ENOUGH),  # the end is the margin itself
-        ((0.01, 0.0, 0.0201), 0.2, Outcome.UNDECIDED),
-        ((0.015, 0.011, 0.019), 0.001, Outcome.PROMPTING_IS_ENOUGH),  # better, but by too little
-        ((0.02, 0.01, 0.03), 0.001, Outcome.UNDECIDED),  # better by the margin, not by more
-        ((0.021, 0.001, 0.04), 0.049, Outcome.ADAPTER_IS_WORTH_IT),
-        ((0.021, 0.0, 0.04), 0.05, Outcome.UNDECIDED),
-        ((-0.2, -0.3, -0.1), 0.001, Outcome.PROMPTING_IS_ENOUGH),
+        ((0.01, 0.0, 0.02), 0.2, LadderOutcome.PROMPTING_IS_ENOUGH),  # the end is the margin itself
+        ((0.01, 0.0, 0.0201), 0.2, LadderOutcome.UNDECIDED),
+        (
+            (0.015, 0.011, 0.019),
+            0.001,
+            LadderOutcome.PROMPTING_IS_ENOUGH,
+        ),  # better, but by too little
+        ((0.02, 0.01, 0.03), 0.001, LadderOutcome.UNDECIDED),  # better by the margin, not by more
+        ((0.021, 0.001, 0.04), 0.049, LadderOutcome.ADAPTER_IS_WORTH_IT),
+        ((0.021, 0.0, 0.04), 0.05, LadderOutcome.UNDECIDED),
+        ((-0.2, -0.3, -0.1), 0.001, LadderOutcome.PROMPTING_IS_ENOUGH),
     ],
 )
 def test_each_rule_holds_to_its_limit(
-    difference: tuple[float, float, float], p_value: float, outcome: Outcome
+    difference: tuple[float, float, float], p_value: float, outcome: LadderOutcome
 ) -> None:
     found = judge([rung("zero", difference, p_value)], ADAPTER, 1000, 0.02)
 
@@ -106,7 +112,7 @@ def test_each_rule_holds_to_its_limit(
 def test_no_interval_is_taken_as_narrower_than_three_rows() -> None:
     same = rung("zero", (0.0, 0.0, 0.0), 1.0)
 
-    assert judge([same], ADAPTER, 150, 0.02).outcome is Outcome.PROMPTING_IS_ENOUGH
+    assert judge([same], ADAPTER, 150, 0.02).outcome is LadderOutcome.PROMPTING_IS_ENOUGH
     assert judge([same], ADAPTER, 149, 0.02).num_more_rows == 1
 
 
@@ -142,16 +148,16 @@ SCORES = {
 @pytest.mark.parametrize(
     ("goal", "outcome", "named", "more"),
     [
-        (None, Outcome.PROMPTS_ONLY, "higher", None),
-        (0.75, Outcome.PROMPTING_IS_ENOUGH, "higher", None),
-        (0.4, Outcome.PROMPTING_IS_ENOUGH, "low", None),
-        (0.78, Outcome.UNDECIDED, "higher", 563),  # ⌈1000 · (0.05 / 0.04)²⌉ - 1000
-        (0.87, Outcome.UNDECIDED, "higher", 1),
-        (0.88, Outcome.TRAIN, "higher", None),
+        (None, LadderOutcome.PROMPTS_ONLY, "higher", None),
+        (0.75, LadderOutcome.PROMPTING_IS_ENOUGH, "higher", None),
+        (0.4, LadderOutcome.PROMPTING_IS_ENOUGH, "low", None),
+        (0.78, LadderOutcome.UNDECIDED, "higher", 563),  # ⌈1000 · (0.05 / 0.04)²⌉ - 1000
+        (0.87, LadderOutcome.UNDECIDED, "higher", 1),
+        (0.88, LadderOutcome.TRAIN, "higher", None),
     ],
 )
 def test_without_an_adapter_a_goal_judges_the_prompts(
-    goal: float | None, outcome: Outcome, named: str, more: int | None
+    goal: float | None, outcome: LadderOutcome, named: str, more: int | None
 ) -> None:
     found = reach(list(SCORES.values()), 1000, goal)
 
@@ -161,6 +167,6 @@ def test_without_an_adapter_a_goal_judges_the_prompts(
 def test_a_goal_of_a_few_perfect_answers_is_not_reached() -> None:
     perfect = Prompted("zero", "zero", Estimate(1.0, 1.0, 1.0), 50)
 
-    assert reach([perfect], 20, 0.9).outcome is Outcome.UNDECIDED
+    assert reach([perfect], 20, 0.9).outcome is LadderOutcome.UNDECIDED
     assert reach([perfect], 20, 0.9).num_more_rows == 10
-    assert reach([perfect], 30, 0.9).outcome is Outcome.PROMPTING_IS_ENOUGH
+    assert reach([perfect], 30, 0.9).outcome is LadderOutcome.PROMPTING_IS_ENOUGH
