@@ -56,10 +56,10 @@ def drift(
     from hotswap.training.data.traffic import requests_in
 
     requests, train = requests_in(traffic), read_examples(data, columns=columns)
-    found = measure_drift(requests, train, seed=seed)
+    measured = measure_drift(requests, train, seed=seed)
     if not as_json:
-        _print(found, traffic.name)
-    give_report(found.as_json(), as_json=as_json, report_file=report_file)
+        _print(measured, traffic.name)
+    give_report(measured.as_json(), as_json=as_json, report_file=report_file)
 
 
 def _print(drift: Drift, traffic_name: str) -> None:

@@ -17,9 +17,9 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_home
 from hotswap.training.commands.reports import (
     print_report,
+    print_status,
     report_options,
     require_met,
-    say,
     write_report,
 )
 from hotswap.training.evaluation.gate import Requirement
@@ -104,7 +104,7 @@ def evaluate(
         )
         if requirement is not None:
             requirement.require_known(asked.metric_names)
-        session = stack.enter_context(open_session(base, registry, say))
+        session = stack.enter_context(open_session(base, registry, print_status))
         evaluated = (adapter or BASE, session.target(adapter))
         report, verdict = session.measure(asked, evaluated, names, requirement, seed=seed)
     if not as_json:

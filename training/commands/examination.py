@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hotswap.registry.domain.errors import InvalidRequest
-from hotswap.training.commands.reports import print_report, say, write_report
+from hotswap.training.commands.reports import print_report, print_status, write_report
 from hotswap.training.evaluation.gate import Requirement
 from hotswap.training.evaluation.session import RegistryOnDemand, open_session, sources_of
 
@@ -52,7 +52,7 @@ class Examination:
         requirement."""
         with ExitStack() as stack:
             registry = RegistryOnDemand(location, stack)
-            session = stack.enter_context(open_session(self.base, registry, say))
+            session = stack.enter_context(open_session(self.base, registry, print_status))
             evaluated = ("the adapter", session.target(str(run.adapter)))
             report, verdict = session.measure(self.asked, evaluated, self.names, self.requirement)
         bundle = run.state_metrics(report.values())

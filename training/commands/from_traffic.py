@@ -75,15 +75,15 @@ def from_traffic(
     cut off, prompts of /v1/completions that are rendered templates. OUT is for its owner alone.
     """
     choice = Choice(adapters or ("*",), since, Answers(answers), keep_truncated, redact)
-    found = collect(chain.from_iterable(map(iter_served, logs)), choice)
-    for reason, count in found.left_out.items():
+    traffic = collect(chain.from_iterable(map(iter_served, logs)), choice)
+    for reason, count in traffic.left_out.items():
         if count:
             click.echo(f"left out: {count} {reason}")
-    if not found.examples:
-        raise InvalidData(f"none of the {found.num_read} rows of the log is left")
-    num_rows = write_examples(out, found.examples, target_format, mode=_OWNER_ONLY)
-    click.echo(f"{num_rows} of {found.num_read} rows written to {out} ({target_format})")
-    for kind, count in sorted(found.personal.items()):
+    if not traffic.examples:
+        raise InvalidData(f"none of the {traffic.num_read} rows of the log is left")
+    num_rows = write_examples(out, traffic.examples, target_format, mode=_OWNER_ONLY)
+    click.echo(f"{num_rows} of {traffic.num_read} rows written to {out} ({target_format})")
+    for kind, count in sorted(traffic.personal.items()):
         done = "redacted" if redact else "kept; --redact takes it out"
         click.echo(
             f"warning: {count} rows have what looks like personal data: {kind} ({done})", err=True

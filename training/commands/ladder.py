@@ -16,7 +16,7 @@ from hotswap.registry.commands.parts import example, registry_option
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.settings import read_home
-from hotswap.training.commands.reports import give_report, report_options, say
+from hotswap.training.commands.reports import give_report, print_status, report_options
 from hotswap.training.commands.rows import columns_option
 from hotswap.training.evaluation.session import RegistryOnDemand, base_of, open_session
 from hotswap.training.runs.record import RECORD_FILE
@@ -135,15 +135,17 @@ def ladder(
         base = provide_base(base_name or trained_on or base_of(adapter, registry), home.bases)
         rows = LadderRows.read(data, train, run, columns=columns, num_rows=max_rows, seed=seed)
         if rows.num_left_out:
-            say(f"{rows.num_left_out} rows of {data.name} are left out: nearly training rows")
+            print_status(
+                f"{rows.num_left_out} rows of {data.name} are left out: nearly training rows"
+            )
         asked = EvalSet.of(rows.asked, data, base, max_tokens=max_tokens)
         judged = metric_named(metric, asked.metrics)
-        session = stack.enter_context(open_session(base, registry, say))
+        session = stack.enter_context(open_session(base, registry, print_status))
         engine = session.engine
         target = None if adapter is None else session.target(adapter)
         plain = engine.base(None if target is None else target.prompt)
         rungs = make_rungs(plain, target, Pool(rows.train, seed), k=k, system=system)
-        climbed = climb(engine, base, asked, rungs, concurrency=concurrency, notify=say)
+        climbed = climb(engine, base, asked, rungs, concurrency=concurrency, notify=print_status)
         report = make_ladder_report(
             climbed, asked.metrics, judged, margin=margin, goal=goal, seed=seed
         )
@@ -182,10 +184,10 @@ def print_ladder(report: LadderReport, about: dict[str, Any], concurrency: int) 
         f"  {'latency p50':>11}  {'p95':>7}"
     )
     for rung in report.rungs:
-        found = rung.metrics[report.metric]
+        score = rung.metrics[report.metric]
         tokens = f"{rung.prompt_tokens:.0f} + {rung.answer_tokens:.1f}"
         click.echo(
-            f"{rung.label:<{wide}}  {found.value:8.3f} ({found.low:.3f}–{found.high:.3f})"
+            f"{rung.label:<{wide}}  {score.value:8.3f} ({score.low:.3f}–{score.high:.3f})"
             f"  {rung.metrics['loss'].value:7.3f}  {tokens:>18}"
             f"  {1000 * rung.median_latency_s:8.0f} ms  {1000 * rung.p95_latency_s:4.0f} ms"
         )
@@ -221,8 +223,8 @@ def keep(
         whole["manifest_digest"] = str(manifest.digest)
         _write(run.directory / LADDER_FILE, whole)
         write_page(run.directory / PAGE_FILE, report, about, concurrency)
-        say(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
-        say(f"  hotswap push {run.adapter} NAME --run {run.id}")
+        print_status(f"kept in {run.directory / LADDER_FILE}, and with the version that comes of:")
+        print_status(f"  hotswap push {run.adapter} NAME --run {run.id}")
     return whole
 
 

@@ -47,15 +47,15 @@ def give_report(value: dict[str, Any], *, as_json: bool, report_file: Path | Non
 
 def print_report(report: EvalReport) -> None:
     click.echo(f"{report.name}: {report.num_rows} rows")
-    for name, found in report.metrics.items():
-        click.echo(f"  {name:<16} {found.value:9.4g}  ({found.low:.4g} to {found.high:.4g})")
+    for name, e in report.metrics.items():
+        click.echo(f"  {name:<16} {e.value:9.4g}  ({e.low:.4g} to {e.high:.4g})")
     for other in report.comparisons:
         click.echo(f"beside {other.name}")
         for name, difference in other.differences.items():
-            found = difference.estimate
+            e = difference.estimate
             click.echo(
-                f"  {name:<16} {other.metrics[name].value:9.4g}  {found.value:+.4g}"
-                f" ({found.low:+.4g} to {found.high:+.4g}), p = {difference.p_value:.3g}"
+                f"  {name:<16} {other.metrics[name].value:9.4g}  {e.value:+.4g}"
+                f" ({e.low:+.4g} to {e.high:+.4g}), p = {difference.p_value:.3g}"
             )
 
 
@@ -91,5 +91,6 @@ def require_met(verdict: Condition, *, quiet: bool = False) -> None:
         click.echo(f"required: {verdict.asked}; found: {verdict.found}; it holds")
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
+    """A line about what is being done, beside the output."""
     click.echo(text, err=True)

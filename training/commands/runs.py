@@ -20,9 +20,9 @@ from hotswap.training.settings import TrainingHome
 @json_option
 def runs(as_json: bool) -> None:
     """List the training runs, newest last: what each was trained on and what came of it."""
-    found = list(_records(read_home(TrainingHome).runs))
+    records = list(_records(read_home(TrainingHome).runs))
     if as_json:
-        print_json(found)
+        print_json(records)
         return
     print_table(
         ("RUN", "STATE", "STARTED", "DATA", "BASE", "METRICS"),
@@ -35,7 +35,7 @@ def runs(as_json: bool) -> None:
                 record["spec"]["base"],
                 ", ".join(f"{k}={v:.4g}" for k, v in record.get("metrics", {}).items()) or "-",
             )
-            for record in found
+            for record in records
         ],
     )
 

@@ -38,11 +38,11 @@ def classes_of(references: Sequence[str]) -> tuple[str, ...]:
 
     Each must occur twice on average, be short and on one line, and there must be at least two.
     """
-    found = {normalised(reference) for reference in references}
-    is_set = 2 <= len(found) <= min(MAX_CLASSES, len(references) // 2)
-    is_short = all(len(name) <= _MAX_LENGTH for name in found)
+    names = {normalised(reference) for reference in references}
+    is_set = 2 <= len(names) <= min(MAX_CLASSES, len(references) // 2)
+    is_short = all(len(name) <= _MAX_LENGTH for name in names)
     one_line = all("\n" not in reference.strip() for reference in references)
-    return tuple(sorted(found)) if is_set and is_short and one_line else ()
+    return tuple(sorted(names)) if is_set and is_short and one_line else ()
 
 
 def class_metrics(classes: tuple[str, ...]) -> tuple[Metric, ...]:
@@ -61,13 +61,13 @@ def class_metrics(classes: tuple[str, ...]) -> tuple[Metric, ...]:
 
 def class_scores(rows: Sequence[AnsweredRow], classes: tuple[str, ...]) -> list[ClassScore]:
     """One for each class, in their order."""
-    hits, found, expected = np.split(_counts(rows, classes).sum(0), 3)
+    hits, answered, expected = np.split(_counts(rows, classes).sum(0), 3)
     return [
         ClassScore(
             name,
-            precision=_share(hits[i], found[i]),
+            precision=_share(hits[i], answered[i]),
             recall=_share(hits[i], expected[i]),
-            f1=_share(2 * hits[i], found[i] + expected[i]),
+            f1=_share(2 * hits[i], answered[i] + expected[i]),
             support=int(expected[i]),
         )
         for i, name in enumerate(classes)
@@ -85,26 +85,26 @@ def confusion(rows: Sequence[AnsweredRow], classes: tuple[str, ...]) -> list[lis
 
 
 def _counts(rows: Sequence[AnsweredRow], classes: tuple[str, ...]) -> Array:
-    """(num_rows, 3 · num_classes): hits, found, expected of each class."""
+    """(num_rows, 3 · num_classes): hits, answered, expected of each class."""
     at = {name: i for i, name in enumerate(classes)}
     counts = np.zeros((len(rows), 3, len(classes)))
     for row, of_row in zip(rows, counts, strict=True):
-        expected, found = at[normalised(row.reference)], at.get(normalised(row.answer))
+        expected, answered = at[normalised(row.reference)], at.get(normalised(row.answer))
         of_row[2, expected] = 1
-        if found is not None:
-            of_row[1, found] = 1
-            of_row[0, expected] = found == expected
+        if answered is not None:
+            of_row[1, answered] = 1
+            of_row[0, expected] = answered == expected
     return counts.reshape(len(rows), -1)
 
 
 def _micro(sums: Array) -> Array:
-    hits, found, expected = (part.sum(-1) for part in np.split(sums, 3, axis=-1))
-    return f1(np.stack([hits, found - hits, expected - hits], axis=-1))
+    hits, answered, expected = (part.sum(-1) for part in np.split(sums, 3, axis=-1))
+    return f1(np.stack([hits, answered - hits, expected - hits], axis=-1))
 
 
 def _macro(sums: Array) -> Array:
-    hits, found, expected = np.split(sums, 3, axis=-1)
-    of_classes = f1(np.stack([hits, found - hits, expected - hits], axis=-1))
+    hits, answered, expected = np.split(sums, 3, axis=-1)
+    of_classes = f1(np.stack([hits, answered - hits, expected - hits], axis=-1))
     return np.asarray(np.nan_to_num(of_classes).mean(-1))
 
 

@@ -26,9 +26,9 @@ def field_counts(answer: str, reference: str) -> tuple[int, int, int]:
     """(TP, FP, FN): fields in both, in the answer only, in the reference only. Of an answer that
     is not JSON all fields of the reference are missing."""
     expected = fields_of(reference) or Counter[Field]()
-    found = fields_of(answer) or Counter[Field]()
-    common = (found & expected).total()
-    return common, found.total() - common, expected.total() - common
+    answered = fields_of(answer) or Counter[Field]()
+    common = (answered & expected).total()
+    return common, answered.total() - common, expected.total() - common
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[Field]:

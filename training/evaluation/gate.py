@@ -157,10 +157,10 @@ def _truth(node: ast.expr, values: Values) -> bool | None:
     match node:
         case ast.BoolOp(op=op, values=parts):
             decides = isinstance(op, ast.Or)  # one True decides `or`, one False `and`
-            found = [_truth(part, values) for part in parts]
-            if decides in found:
+            truths = [_truth(part, values) for part in parts]
+            if decides in truths:
                 return decides
-            return None if None in found else not decides
+            return None if None in truths else not decides
         case ast.UnaryOp(operand=inner):
             negated = _truth(inner, values)
             return None if negated is None else not negated
@@ -170,13 +170,13 @@ def _truth(node: ast.expr, values: Values) -> bool | None:
 
 
 def _compared(numbers: list[Decimal | None], ops: list[ast.cmpop]) -> bool | None:
-    found: list[bool | None] = []
+    truths: list[bool | None] = []
     for one, op, other in zip(numbers, ops, numbers[1:], strict=False):
         is_known = one is not None and other is not None
-        found.append(_COMPARISONS[type(op)](one, other) if is_known else None)
-    if False in found:
+        truths.append(_COMPARISONS[type(op)](one, other) if is_known else None)
+    if False in truths:
         return False
-    return None if None in found else True
+    return None if None in truths else True
 
 
 def _number(node: ast.expr, values: Values) -> Decimal | None:

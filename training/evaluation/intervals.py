@@ -50,15 +50,15 @@ def compare(metric: Metric, ours: Array, theirs: Array, *, seed: int = 0) -> Dif
     (Fisher 1935; Edgington 1995): the two answers to a row are exchanged with probability ½, and
     p = (1 + number of draws with a difference as large) / (1 + number of draws).
     """
-    found = float(metric.value(ours.sum(0)) - metric.value(theirs.sum(0)))
+    observed = float(metric.value(ours.sum(0)) - metric.value(theirs.sum(0)))
     both = np.concatenate([ours, theirs], axis=1)
     sums = _resampled(both, seed)
     drawn = metric.value(sums[:, : ours.shape[1]]) - metric.value(sums[:, ours.shape[1] :])
-    p_value = _permuted(metric, ours, theirs, found, seed)
-    return Difference(Estimate(found, *_middle(drawn)), p_value)
+    p_value = _permuted(metric, ours, theirs, observed, seed)
+    return Difference(Estimate(observed, *_middle(drawn)), p_value)
 
 
-def _permuted(metric: Metric, ours: Array, theirs: Array, found: float, seed: int) -> float:
+def _permuted(metric: Metric, ours: Array, theirs: Array, observed: float, seed: int) -> float:
     differs = (ours != theirs).any(axis=1)  # other rows are the same whoever is said to answer
     change = (theirs - ours)[differs]
     kept, total = ours.sum(0), (ours + theirs).sum(0)
@@ -68,7 +68,7 @@ def _permuted(metric: Metric, ours: Array, theirs: Array, found: float, seed: in
         exchanged = chance.integers(0, 2, (size, len(change))).astype(np.float64)
         one = kept + exchanged @ change
         differences = metric.value(one) - metric.value(total - one)
-        num_extreme += int((np.abs(differences) >= abs(found) - 1e-9).sum())
+        num_extreme += int((np.abs(differences) >= abs(observed) - 1e-9).sum())
     return (1 + num_extreme) / (1 + NUM_RESAMPLES)
 
 

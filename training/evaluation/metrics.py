@@ -57,11 +57,11 @@ def bleu(sums: Array) -> Array:
     from sacrebleu.metrics.bleu import BLEU
 
     flat = sums.reshape(-1, 10).astype(int).tolist()
-    found = [
+    scores = [
         BLEU.compute_bleu(s[:4], s[4:8], sys_len=s[8], ref_len=s[9], smooth_method="exp").score
         for s in flat
     ]
-    return (np.array(found) / 100).reshape(sums.shape[:-1])
+    return (np.array(scores) / 100).reshape(sums.shape[:-1])
 
 
 def _divide(above: Array, below: Array) -> Array:
@@ -97,8 +97,10 @@ def _bleu_statistics(rows: Sequence[AnsweredRow]) -> Array:
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(effective_order=True)
-    found = (metric.sentence_score(row.answer, [row.reference]) for row in rows)
-    return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], dtype=np.float64)
+    scores = (metric.sentence_score(row.answer, [row.reference]) for row in rows)
+    return np.array(
+        [[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores], dtype=np.float64
+    )
 
 
 def _loss(row: AnsweredRow) -> tuple[float, float]:

@@ -42,11 +42,11 @@ def token_f1(answer: str, reference: str) -> float:
 
     1 when neither has words, 0 when one has none (SQuAD 2.0's script).
     """
-    found, expected = squad_normalised(answer).split(), squad_normalised(reference).split()
-    if not found or not expected:
-        return float(found == expected)
-    common = (Counter(found) & Counter(expected)).total()
-    return 2 * common / (len(found) + len(expected))
+    answered, expected = squad_normalised(answer).split(), squad_normalised(reference).split()
+    if not answered or not expected:
+        return float(answered == expected)
+    common = (Counter(answered) & Counter(expected)).total()
+    return 2 * common / (len(answered) + len(expected))
 
 
 def rouge_l(answer: str, reference: str) -> float:
@@ -56,9 +56,9 @@ def rouge_l(answer: str, reference: str) -> float:
     Words are what the rouge-score package takes without a stemmer: runs of a-z and 0-9 of the text
     in lower case. 0 when either text has none.
     """
-    found, expected = (_NOT_A_WORD.sub(" ", t.lower()).split() for t in (answer, reference))
-    common = _longest_common(found, expected)
-    return 2 * common / (len(found) + len(expected)) if common else 0.0
+    answered, expected = (_NOT_A_WORD.sub(" ", t.lower()).split() for t in (answer, reference))
+    common = _longest_common(answered, expected)
+    return 2 * common / (len(answered) + len(expected)) if common else 0.0
 
 
 def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:

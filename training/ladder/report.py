@@ -132,7 +132,7 @@ def _scores(
     one: Climbed, adapter: Climbed | None, metrics: Sequence[Metric], judged: Metric, seed: int
 ) -> RungScores:
     rows = one.answerer.rows
-    found = {m.name: bootstrap(m, m.statistics(rows), seed=seed) for m in metrics}
+    estimates = {m.name: bootstrap(m, m.statistics(rows), seed=seed) for m in metrics}
     difference = None
     if adapter is not None and one is not adapter:
         ours, theirs = (judged.statistics(c.answerer.rows) for c in (adapter, one))
@@ -143,7 +143,7 @@ def _scores(
     return RungScores(
         name=one.rung.name,
         label=one.rung.label,
-        metrics={name: e for name, e in found.items() if math.isfinite(e.value)},
+        metrics={name: e for name, e in estimates.items() if math.isfinite(e.value)},
         prompt_tokens=sum(row.num_prompt_tokens for row in rows) / len(rows),
         answer_tokens=sum(row.num_answer_tokens for row in rows) / len(rows),
         median_latency_s=median,
@@ -167,6 +167,6 @@ def _costs(scores: Sequence[RungScores]) -> Iterator[str]:
             )
 
 
-def _rounded(found: Estimate) -> list[float]:
+def _rounded(estimate: Estimate) -> list[float]:
     """Value and interval."""
-    return [round(part, 6) for part in (found.value, found.low, found.high)]
+    return [round(part, 6) for part in (estimate.value, estimate.low, estimate.high)]

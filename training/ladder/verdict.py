@@ -64,8 +64,8 @@ def judge(
     best = max(prompted, key=lambda rung: rung.score.value)
     enough = [
         rung
-        for rung, found in compared
-        if _highest(found.estimate, num_rows) <= margin + _TOLERANCE
+        for rung, difference in compared
+        if _highest(difference.estimate, num_rows) <= margin + _TOLERANCE
     ]
     if enough:
         rung = min(enough, key=lambda rung: rung.tokens)
@@ -77,14 +77,14 @@ def judge(
             f" {margin:g} would be worth an adapter"
         )
         return LadderVerdict(LadderOutcome.PROMPTING_IS_ENOUGH, rung.name, text)
-    if all(_is_better(found, margin) for _, found in compared):
+    if all(_is_better(difference, margin) for _, difference in compared):
         assert best.difference is not None, "every rung was compared"
         text = (
             f"the adapter is worth it: it scores {adapter.value:.3f}, better by"
             f" {_in_words(best.difference)} than the best prompt, {best.label}"
         )
         return LadderVerdict(LadderOutcome.ADAPTER_IS_WORTH_IT, best.name, text)
-    more = _more(_rows_to_judge([found for _, found in compared], num_rows, margin), num_rows)
+    more = _more(_rows_to_judge([d for _, d in compared], num_rows, margin), num_rows)
     assert best.difference is not None, "every rung was compared"
     text = (
         f"undecided: the adapter scores {adapter.value:.3f}, different by"
@@ -124,25 +124,25 @@ def reach(prompted: Sequence[Prompted], num_rows: int, goal: float | None) -> La
     return LadderVerdict(LadderOutcome.UNDECIDED, best.name, text, more)
 
 
-def _is_better(found: Difference, margin: float) -> bool:
-    return found.p_value < ALPHA and found.estimate.value > margin + _TOLERANCE
+def _is_better(difference: Difference, margin: float) -> bool:
+    return difference.p_value < ALPHA and difference.estimate.value > margin + _TOLERANCE
 
 
-def _highest(found: Estimate, num_rows: int) -> float:
-    return max(found.high, found.value + 3 / num_rows)
+def _highest(estimate: Estimate, num_rows: int) -> float:
+    return max(estimate.high, estimate.value + 3 / num_rows)
 
 
-def _lowest(found: Estimate, num_rows: int) -> float:
-    return min(found.low, found.value - 3 / num_rows)
+def _lowest(estimate: Estimate, num_rows: int) -> float:
+    return min(estimate.low, estimate.value - 3 / num_rows)
 
 
-def _rows_to_judge(found: Sequence[Difference], num_rows: int, margin: float) -> float:
+def _rows_to_judge(differences: Sequence[Difference], num_rows: int, margin: float) -> float:
     """Until a rung is enough, when one's difference is within the margin; else until each rung's
     is significant."""
-    within = [one.estimate for one in found if one.estimate.value <= margin + _TOLERANCE]
+    within = [one.estimate for one in differences if one.estimate.value <= margin + _TOLERANCE]
     if within:
         return min(_rows(e.high - e.value, margin - e.value, num_rows) for e in within)
-    open_ones = [one.estimate for one in found if not _is_better(one, margin)]
+    open_ones = [one.estimate for one in differences if not _is_better(one, margin)]
     return max(_rows(e.value - e.low, e.value, num_rows) for e in open_ones)
 
 
@@ -169,9 +169,9 @@ def _more(needed: float, num_rows: int) -> int | None:
     )
 
 
-def _in_words(found: Difference) -> str:
-    e = found.estimate
-    return f"{e.value:+.3f} ({e.low:+.3f} to {e.high:+.3f}, p = {found.p_value:.3g})"
+def _in_words(difference: Difference) -> str:
+    e = difference.estimate
+    return f"{e.value:+.3f} ({e.low:+.3f} to {e.high:+.3f}, p = {difference.p_value:.3g})"
 
 
 def _asking_for(more: int | None) -> str:

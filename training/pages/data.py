@@ -39,20 +39,20 @@ class _Line:
 
 def as_html(report: DataReport) -> str:
     """The page's text."""
-    found = report.statistics
-    if found.classes is not None:
-        lists = [("Rows of each class", found.classes.counts)]
+    statistics = report.statistics
+    if statistics.classes is not None:
+        lists = [("Rows of each class", statistics.classes.counts)]
     else:
         lists = [
-            ("Most frequent answers", found.top_answers),
-            ("What answers begin with", found.top_prefixes),
+            ("Most frequent answers", statistics.top_answers),
+            ("What answers begin with", statistics.top_prefixes),
         ]
     return render(
         "data.html",
         title=report.files["train"][0],
         report=report,
         figures=_figures(report),
-        histogram=[] if found.lengths is None else _histogram(found.lengths),
+        histogram=[] if statistics.lengths is None else _histogram(statistics.lengths),
         lists=[(title, _lines(shares)) for title, shares in lists],
         findings=report.findings[:_MAX_FINDINGS],
         num_left=max(0, len(report.findings) - _MAX_FINDINGS),
@@ -60,19 +60,19 @@ def as_html(report: DataReport) -> str:
 
 
 def _figures(report: DataReport) -> list[tuple[str, str]]:
-    found = report.statistics
-    rows = [("answers that are learnt", str(found.num_answers))]
-    if found.lengths is not None:
-        lengths = found.lengths
+    statistics = report.statistics
+    rows = [("answers that are learnt", str(statistics.num_answers))]
+    if statistics.lengths is not None:
+        lengths = statistics.lengths
         rows.append(
             ("tokens a row: median, 95 %, longest", f"{lengths.p50}, {lengths.p95}, {lengths.max}")
         )
         rows.append((f"rows over {lengths.max_length} tokens", str(lengths.num_over)))
-    if found.classes is not None:
-        rows.append(("classes", str(len(found.classes.counts))))
-        rows.append(("balance of the classes (1: even)", f"{found.classes.balance:.3f}"))
-    rows.append(("distinct words of all", f"{found.distinct_1:.3f}"))
-    rows.append(("distinct pairs of words of all", f"{found.distinct_2:.3f}"))
+    if statistics.classes is not None:
+        rows.append(("classes", str(len(statistics.classes.counts))))
+        rows.append(("balance of the classes (1: even)", f"{statistics.classes.balance:.3f}"))
+    rows.append(("distinct words of all", f"{statistics.distinct_1:.3f}"))
+    rows.append(("distinct pairs of words of all", f"{statistics.distinct_2:.3f}"))
     return rows
 
 

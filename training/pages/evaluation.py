@@ -38,12 +38,12 @@ def page(
 def _curves(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    found = []
+    curves = []
     for name in _CURVES:
         points = [(int(line["step"]), float(line[name])) for line in lines if line.get(name)]
         if len(points) > 1:
-            found.append({"name": name, **_drawn(points)})
-    return found
+            curves.append({"name": name, **_drawn(points)})
+    return curves
 
 
 def _drawn(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
