@@ -41,7 +41,7 @@ class Ending(StrEnum):
 
 
 class Progress(Protocol):
-    """Hears of a run's events in order, of its end in any case; must not change anything of it."""
+    """Receives a run's events in order, its end in any case; changes nothing of the run."""
 
     def started(self, num_steps: int) -> None: ...
 

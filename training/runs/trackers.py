@@ -35,26 +35,26 @@ class Tracker(StrEnum):
     WANDB = "wandb"
 
 
-class Several:
-    """Tells each of several Progresses of every event, in their order."""
+class Broadcast:
+    """Passes every event on to each of its listeners, in their order."""
 
-    def __init__(self, heard_by: Sequence[Progress]) -> None:
-        self._heard_by = heard_by
+    def __init__(self, listeners: Sequence[Progress]) -> None:
+        self._listeners = listeners
 
     def started(self, num_steps: int) -> None:
-        for each in self._heard_by:
+        for each in self._listeners:
             each.started(num_steps)
 
     def stepped(self, step: int, train: Tally, timing: Timing) -> None:
-        for each in self._heard_by:
+        for each in self._listeners:
             each.stepped(step, train, timing)
 
     def validated(self, step: int, validation: Tally) -> None:
-        for each in self._heard_by:
+        for each in self._listeners:
             each.validated(step, validation)
 
     def ended(self, how: Ending) -> None:
-        for each in self._heard_by:
+        for each in self._listeners:
             each.ended(how)
 
 
@@ -147,7 +147,7 @@ def tracked(
     """`progress`, and the trackers with it, for the run in `directory` of this spec."""
     if not trackers:
         return progress
-    return Several([progress, *(_TRACKERS[tracker](directory, spec) for tracker in trackers)])
+    return Broadcast([progress, *(_TRACKERS[tracker](directory, spec) for tracker in trackers)])
 
 
 def _figures(kind: str, tally: Tally) -> dict[str, float]:
