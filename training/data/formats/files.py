@@ -15,7 +15,7 @@ from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.registry.durable import new_file
 from hotswap.training.data.example import Example
 from hotswap.training.data.formats.records import records
-from hotswap.training.data.formats.row_formats import detect, format_named
+from hotswap.training.data.formats.row_formats import detect, examples_of, format_named
 from hotswap.training.errors import InvalidData
 
 CSV = "csv"
