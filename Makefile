@@ -22,7 +22,8 @@ demo: $(VENV)/.training
 # On the real base tests use all cores, and would only slow each other down.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m real
-	$(BIN)/python -m pytest -m "not real" --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m "not real" --numprocesses auto --dist worksteal --cov --cov-report=
+	@echo "lines of the product that these tests ran: $$($(BIN)/coverage report --format=total) %"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -30,7 +31,7 @@ check: $(VENV)/.dev
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -56,7 +57,7 @@ map:
 	$(PYTHON) docs/architecture_map.py
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .hotswap build *.egg-info

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from hotswap.registry.domain.errors import InvalidSettings
 from hotswap.registry.domain.values import ValueObject, first_problem
@@ -32,7 +32,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Settings(ValueObject):
-    """The form of every plane's settings: frozen, and nothing unknown."""
+    """The form of every plane's settings: frozen, and nothing unknown. A field says what it means
+    in the string below it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class RegistrySettings(Settings):

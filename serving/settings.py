@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hotswap.registry.domain.access import is_alias_pattern
 from hotswap.registry.settings import Home, Settings
@@ -54,8 +54,6 @@ PROBE_TOLERANCES = {
 
 class ServingSettings(Settings):
     """`HOTSWAP_SERVING_<FIELD>` in the environment, or the option of the same name."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     base: str = "smollm2-135m"
     """Base model: a built-in name, a directory, a .gguf file or a hub id."""

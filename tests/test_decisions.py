@@ -7,21 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.prose import CODE, ROOT, dead_links, label, long_sentences
+
 FOLDER = ROOT / "DECISIONS"
 INDEX = FOLDER / "README.md"
 RECORDS = sorted(path for path in FOLDER.rglob("*.md") if path != INDEX)
 PAGES = [INDEX, *RECORDS, *sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
 SECTIONS = ["Context", "Decision", "Evidence", "Tried and rejected"]
-MAX_WORDS = 25
-ABBREVIATIONS = ("e.g.", "i.e.", "vs.", "etc.", "cf.", "approx.", "No.")
-
-LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
-CODE = re.compile(r"`[^`]*`")
-
-
-def label(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def faults(
@@ -39,36 +31,6 @@ def title(record: Path) -> str:
 def sections(text: str) -> dict[str, str]:
     _, *parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
     return {name: part.strip() for name, part in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def prose(text: str) -> list[str]:
-    """Paragraphs and list items, without headings, tables and code blocks."""
-    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if not line.strip() or line.startswith(("#", "|")):
-            blocks.append([])
-        elif item := re.match(r"\s*(?:-|\d+\.) (.*)", line):
-            blocks.append([item[1]])
-        else:
-            blocks[-1].append(line.strip())
-    return [" ".join(block) for block in blocks if block]
-
-
-def sentences(block: str) -> list[str]:
-    """A point ends a sentence before white space, but not in an abbreviation or in code."""
-    block = CODE.sub("`code`", LINK.sub(r"\1", block))
-    parts, begin = [], 0
-    for point in re.finditer(r"[.!?][)\"'*]*(?=\s|$)", block):
-        if not block[: point.end()].endswith(ABBREVIATIONS):
-            parts.append(block[begin : point.end()].strip())
-            begin = point.end()
-    rest = block[begin:].strip()
-    return [*parts, rest] if rest else parts
-
-
-def num_words(sentence: str) -> int:
-    return sum(any(sign.isalnum() for sign in word) for word in sentence.split())
 
 
 @cache
@@ -117,12 +79,7 @@ def test_the_index_names_each_record_once_by_its_title() -> None:
 
 
 def test_links_lead_to_files() -> None:
-    def faults_of(page: Path) -> list[str]:
-        targets = [target.partition("#")[0] for _, target in LINK.findall(page.read_text())]
-        local = [target for target in targets if target and "://" not in target]
-        return [target for target in local if not (page.parent / target).exists()]
-
-    assert faults(PAGES, faults_of) == {}
+    assert faults(PAGES, dead_links) == {}
 
 
 def test_files_and_tests_that_a_page_names_are_there() -> None:
@@ -134,14 +91,4 @@ def test_files_and_tests_that_a_page_names_are_there() -> None:
 
 
 def test_no_sentence_has_more_than_25_words() -> None:
-    def faults_of(page: Path) -> list[str]:
-        parts = [part for block in prose(page.read_text()) for part in sentences(block)]
-        return [part for part in parts if num_words(part) > MAX_WORDS]
-
-    assert faults(PAGES, faults_of) == {}
-
-
-def test_sentences_end_at_points_and_not_in_abbreviations_numbers_or_code() -> None:
-    text = "It took 2.5 ms, e.g. in `a. b`. See [the list](x.md). Nothing else!"
-    parts = ["It took 2.5 ms, e.g. in `code`.", "See the list.", "Nothing else!"]
-    assert sentences(text) == parts
+    assert faults(PAGES, long_sentences) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from hotswap.registry.settings import Settings
 from hotswap.serving.settings import ServingHome
@@ -13,8 +13,6 @@ from hotswap.serving.settings import ServingHome
 
 class TrainingSettings(Settings):
     """`HOTSWAP_TRAINING_<FIELD>` in the environment."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     jobs: bool = True
     """Whether a server takes files and fine-tuning jobs."""
