@@ -79,7 +79,7 @@ class Recorded:
             return output
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.runner, "_model", _Forward(forward))
+            patch.setattr(self.runner, "model", _Forward(forward))
             return self.runner.execute(batch)
 
     def logits(self, sequence: Sequence) -> Tensor:
