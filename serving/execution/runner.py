@@ -18,6 +18,9 @@ from hotswap.serving.execution.probes import replay
 from hotswap.serving.execution.sampling import Chooser, logprobs_of, next_token
 from hotswap.serving.models import AdapterRows, Model, Segment, StepInput, StepOutput
 
+# Streams wait for one step of a replay at a time.
+MAX_PROBE_ROWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedAdapter:
@@ -36,7 +39,9 @@ class PreparedAdapter:
 class ModelRunner:
     """The model with the adapters in its slots, and the choosers of sequences that need one."""
 
-    def __init__(self, model: Model, *, probe_tolerance: float, max_probe_rows: int = 64) -> None:
+    def __init__(
+        self, model: Model, *, probe_tolerance: float, max_probe_rows: int = MAX_PROBE_ROWS
+    ) -> None:
         """Probes are replayed in steps of at most `max_probe_rows` tokens."""
         self.model = model
         self.max_probe_rows = min(max_probe_rows, model.max_rows)
