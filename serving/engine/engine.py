@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import HotswapError, ServerBusy
+from hotswap.registry.domain.errors import HotswapError, InvalidRequest, ServerBusy
 from hotswap.serving.adapters.slots import SlotTable
 from hotswap.serving.engine.scheduler import Admission, Limits, Scheduler
 from hotswap.serving.engine.sequence import Batch, Delta, FinishReason, NextToken, Sequence
@@ -113,18 +113,28 @@ class Engine(Generic[AdapterT]):
             self._wakeup.notify()
         self._thread.join()
 
-    def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence; raises ServerBusy when too many wait. Callable from any thread."""
+    def submit(self, *sequences: Sequence) -> None:
+        """Queue all of the sequences, or none. Callable from any thread.
+
+        Raises InvalidRequest for more than may ever wait, ServerBusy when too many wait now.
+        """
+        if len(sequences) > self._max_num_waiting:
+            raise InvalidRequest(
+                f"the request asks for {len(sequences)} answers and this server queues "
+                f"{self._max_num_waiting}; send fewer prompts, or a smaller n, in one request"
+            )
         with self._wakeup:
             num_waiting = len(self._inbox) + self._scheduler.num_waiting
-            if self._is_stopping or num_waiting >= self._max_num_waiting:
+            if self._is_stopping or num_waiting + len(sequences) > self._max_num_waiting:
                 raise ServerBusy(
                     "the server is stopping; try another one"
                     if self._is_stopping
-                    else f"{num_waiting} requests are waiting already; try again later"
+                    else f"{num_waiting} requests are waiting already, and at most "
+                    f"{self._max_num_waiting} may; try again later"
                 )
-            self._expect(sequence)
-            self._inbox.append(sequence)
+            for sequence in sequences:
+                self._expect(sequence)
+                self._inbox.append(sequence)
             self._notify()
 
     def abort(self, sequence: Sequence) -> None:

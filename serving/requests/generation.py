@@ -120,10 +120,13 @@ class Generation:
             for sampling in samplings
         ]
         self._open = set(range(len(samplings)))
+        self.answer_lengths = [0] * len(samplings)
+        """Tokens of each answer, up to the one that completed a stop string: the engine may have
+        computed more before it heard of it."""
 
     @property
     def num_output_tokens(self) -> int:
-        return sum(len(sequence.output_ids) for sequence in self.sequences)
+        return sum(self.answer_lengths)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Raises the HotswapError a sequence ended with."""
@@ -152,9 +155,10 @@ class Generation:
             self._open.discard(index)
             raise Unavailable("the server is stopping; send the request again")
         stream = self._texts[index]
-        text, is_stopped = (
-            stream.push(delta.token_id) if delta.token_id is not None else ("", False)
-        )
+        text, is_stopped = "", False
+        if delta.token_id is not None:
+            self.answer_lengths[index] += 1
+            text, is_stopped = stream.push(delta.token_id)
         reason = delta.finish_reason
         if is_stopped:
             self._abort(self.sequences[index])

@@ -48,21 +48,14 @@ class Inference:
         text = render(target.prompt, [message.for_template() for message in request.messages])
         prompt_ids = self._encode(text)
         self._check_ids("messages", prompt_ids)
-        return self._start(target, request, prompt_ids)
+        (generation,) = self._start(target, request, prompt_ids)
+        return generation
 
     def start_completion(self, target: Target, request: CompletionRequest) -> list[Generation]:
         """One Generation a prompt; the prompt goes to the model as it is, without a template."""
         encoded = [self._encode(p) if isinstance(p, str) else p for p in request.prompts]
         self._check_ids("prompt", (token_id for prompt in encoded for token_id in prompt))
-        started: list[Generation] = []
-        try:
-            for prompt_ids in encoded:
-                started.append(self._start(target, request, prompt_ids))
-        except Exception:
-            for generation in started:
-                generation.close()
-            raise
-        return started
+        return self._start(target, request, *encoded)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -76,10 +69,20 @@ class Inference:
                     param=param,
                 )
 
-    def _start(self, target: Target, request: SamplingFields, prompt_ids: list[int]) -> Generation:
+    def _start(
+        self, target: Target, request: SamplingFields, *prompts: list[int]
+    ) -> list[Generation]:
+        """Submits the sequences of all prompts, or of none."""
+        generations = [self._generation(target, request, prompt_ids) for prompt_ids in prompts]
+        self.engine.submit(*(sequence for each in generations for sequence in each.sequences))
+        return generations
+
+    def _generation(
+        self, target: Target, request: SamplingFields, prompt_ids: list[int]
+    ) -> Generation:
         params = self._sampling(request, len(prompt_ids))
         seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
-        generation = Generation(
+        return Generation(
             self.tokenizer,
             prompt_ids=prompt_ids,
             adapters=target.adapters,
@@ -88,13 +91,6 @@ class Inference:
             abort=self.engine.abort,
             deliveries=self.deliveries,
         )
-        try:
-            for sequence in generation.sequences:
-                self.engine.submit(sequence)
-        except Exception:
-            generation.close()
-            raise
-        return generation
 
     def _sampling(self, request: SamplingFields, num_prompt: int) -> SamplingParams:
         """But for the seed. Raises InvalidPrompt or ContextLengthExceeded."""

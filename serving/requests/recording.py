@@ -46,7 +46,7 @@ class Recording(NoRecording):
             self._reasons[piece.index] = piece.finish_reason.value
 
     def finish(self, generations: Sequence[Generation]) -> None:
-        counts = [(len(g.prompt_ids), len(s.output_ids)) for g in generations for s in g.sequences]
+        counts = [(len(g.prompt_ids), num) for g in generations for num in g.answer_lengths]
         answers = ["".join(self._texts[index]) for index in sorted(self._texts)]
         num_asked = sum(4 * len(g.prompt_ids) for g in generations)  # characters, about
         self._log.offer(

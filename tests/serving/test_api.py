@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -14,11 +21,13 @@ from hotswap.registry.domain.adapters import AdapterVersion
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from hotswap.serving.engine.pages import PAGE
+from hotswap.serving.engine.sequence import Batch, NextToken, Sequence
 from hotswap.serving.http.app import Serving
 from hotswap.serving.rendering import render
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 
+TIMEOUT_S = 60
 MESSAGES: list[Any] = [{"role": "user", "content": "order two pizza"}]
 
 
@@ -43,6 +52,22 @@ def chat(client: openai.OpenAI, model: str, **options: Any) -> Any:
     return client.chat.completions.create(
         model=model, messages=MESSAGES, **{"temperature": 0, "max_tokens": 12, **options}
     )
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Asks again and again; fails after TIMEOUT_S."""
+    ends_at = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < ends_at
+
+
+def sent(url: str, path: str, body: dict[str, Any]) -> socket.socket:
+    """A connection on which the request was sent and nothing read."""
+    place, data = urlsplit(url), json.dumps(body).encode()
+    connection = socket.create_connection((place.hostname or "", place.port or 0))
+    head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection
 
 
 def text_of(client: openai.OpenAI, model: str, **options: Any) -> str:
@@ -227,6 +252,69 @@ def test_a_client_that_leaves_a_stream_frees_the_engine(
     health = httpx.get(f"{url}/health").json()["serving"]
     assert health["running"] == 0
     assert health["steps"] < 400
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_requests_whose_clients_left_before_a_token_are_never_computed(
+    url: str,
+    serving: Serving,
+    stream: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    num_left, computed = 20, set[int]()
+    aborted, may_run = threading.Semaphore(0), threading.Event()
+    execute, abort = serving.runner.execute, serving.engine.abort
+
+    def recorded(batch: Batch) -> list[list[NextToken]]:
+        assert may_run.wait(TIMEOUT_S)
+        computed.update(len(work.sequence.prompt_ids) for work in batch.works)
+        return execute(batch)
+
+    def counted(sequence: Sequence) -> None:
+        abort(sequence)
+        aborted.release()
+
+    monkeypatch.setattr(serving.runner, "execute", recorded)
+    monkeypatch.setattr(serving.engine, "abort", counted)
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    staying = {"model": "tiny", "prompt": [5] * 3, "max_tokens": 2}
+    leaving = {"model": "tiny", "prompt": [5] * 7, "max_tokens": 2, "stream": stream}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url, timeout=TIMEOUT_S) as http:
+        stays = pool.submit(http.post, "/v1/completions", json=staying)
+        until(lambda: http.get("/health").json()["serving"]["running"] == 1)
+        sockets = [sent(url, "/v1/completions", leaving) for _ in range(num_left)]
+        until(lambda: http.get("/health").json()["serving"]["waiting"] == num_left)
+        for connection in sockets:
+            connection.close()
+        for _ in sockets:
+            assert aborted.acquire(timeout=TIMEOUT_S)
+        may_run.set()
+        assert stays.result().json()["usage"]["completion_tokens"] == 2
+        until(lambda: not serving.engine.is_busy())
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert computed == {3}
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_usage_counts_no_token_behind_the_stop_string(
+    client: openai.OpenAI, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = text_of(client, "tiny", max_tokens=40)
+    stop = text[3:6]
+    wanted = next(n for n in range(1, 41) if stop in text_of(client, "tiny", max_tokens=n))
+    deaf = threading.Event()
+    monkeypatch.setattr(serving.engine, "abort", lambda _: deaf.set())  # as late as it can be heard
+    stopped = chat(client, "tiny", max_tokens=40, stop=[stop])
+    assert deaf.is_set()
+    assert stopped.choices[0].message.content == text[: text.index(stop)]
+    assert stopped.usage.completion_tokens == wanted
+
+
+def test_more_prompts_than_may_ever_wait_are_a_bad_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.completions.create(model="tiny", prompt=["order"] * 5000, max_tokens=1)
+    assert client.completions.create(model="tiny", prompt=["order"] * 3, max_tokens=1).usage
 
 
 def test_health_names_base_quantization_and_loaded_adapters(

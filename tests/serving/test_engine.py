@@ -224,10 +224,12 @@ def test_a_request_that_is_aborted_while_it_waits_expects_nothing_any_more(
 
 def test_a_request_that_was_refused_expects_nothing(make_runner: MakeRunner) -> None:
     given = _Given(None)
-    engine = Engine(make_runner(), given, LIMITS, max_loras=1, max_num_waiting=0)
+    engine = Engine(make_runner(), given, LIMITS, max_loras=1, max_num_waiting=1)
+    waiting = Inbox()
+    engine.submit(waiting.sequence)
     with pytest.raises(ServerBusy):
         engine.submit(Inbox(Digest.of(b"a")).sequence)
-    assert given.expecting == set()
+    assert given.expecting == {waiting.sequence.id}
 
 
 def test_a_request_that_is_preempted_expects_its_adapter_again(
