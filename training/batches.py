@@ -14,7 +14,7 @@ _WINDOW_BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """What one forward pass reads, in host memory: who computes takes it to the model's device.
 
     `ids` (rows, length) is padded at the right, so under a causal mask no real token ever sees
@@ -63,7 +63,7 @@ def micro_batches(batch: Sequence[Row], max_tokens: int) -> list[list[Row]]:
     return passes
 
 
-def collate(rows: Sequence[Row], pad_id: int) -> Batch:
+def collate(rows: Sequence[Row], pad_id: int) -> TrainingBatch:
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     supervised = torch.zeros((len(rows), length), dtype=torch.bool)
@@ -71,7 +71,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
         supervised[index, : len(row.ids)] = torch.tensor(row.supervised)
     row_index, target_position = supervised.nonzero(as_tuple=True)
-    return Batch(
+    return TrainingBatch(
         ids=ids,
         row_index=row_index,
         position=target_position - 1,

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from hotswap.serving.errors import NotServable
-from hotswap.training.batches import Batch
+from hotswap.training.batches import TrainingBatch
 from hotswap.training.packed.choice import packed
 
 # Eager attention is faster than the fused CPU kernels on short rows (their backward pass is slow)
@@ -64,7 +64,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def train_pass(model: nn.Module, batch: Batch, num_supervised: int) -> Tally:
+def train_pass(model: nn.Module, batch: TrainingBatch, num_supervised: int) -> Tally:
     """Add to every trainable parameter's `.grad` the gradient of this pass's share of the loss.
 
     The share is the sum over the pass divided by `num_supervised`, the supervised tokens of the
@@ -81,7 +81,7 @@ def train_pass(model: nn.Module, batch: Batch, num_supervised: int) -> Tally:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batch: Batch) -> Tally:
+def measure(model: nn.Module, batch: TrainingBatch) -> Tally:
     hidden = answer_states(model, batch)
     return sum(
         (Tally(s.item(), c, n) for s, c, n in _losses(model, hidden, batch.targets)), Tally()
@@ -94,7 +94,7 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def answer_states(model: nn.Module, batch: Batch) -> torch.Tensor:
+def answer_states(model: nn.Module, batch: TrainingBatch) -> torch.Tensor:
     """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
     if (fast := packed(model)) is not None:
         return fast.answer_states(batch)

@@ -40,7 +40,7 @@ from hotswap.registry.http.auth import (
 )
 from hotswap.registry.http.routes.adapters import registry_router
 from hotswap.registry.http.routes.rules import REGISTRY_RULES
-from hotswap.registry.http.rules import Rule, Rules
+from hotswap.registry.http.rules import AccessRule, Rules
 
 MAX_BODY_BYTES = 2 << 20
 LEAVE_INTERVAL_S = 0.2
@@ -76,7 +76,7 @@ class Plane:
     health: Callable[[], dict[str, Any]] = _no_facts
     leave: Callable[[], None] = _nothing
     max_body_bytes: Mapping[str, int] = field(default_factory=dict)
-    rules: Sequence[Rule] = ()
+    rules: Sequence[AccessRule] = ()
 
 
 class ServedRegistry(AdapterRegistry, Protocol):

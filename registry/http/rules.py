@@ -13,7 +13,7 @@ PUBLIC = frozenset({"/health", "/docs", "/redoc", "/openapi.json", "/docs/oauth2
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AccessRule:
     """Whoever has `verb` on the name or the alias in the path may use the methods there.
 
     Without a verb any valid token may.
@@ -37,19 +37,19 @@ class Rule:
         return f"{name}@{groups['alias']}" if groups.get("alias") else name
 
 
-def rule(methods: str, path: str, verb: Verb | None, *, only_with_ref: bool = False) -> Rule:
+def rule(methods: str, path: str, verb: Verb | None, *, only_with_ref: bool = False) -> AccessRule:
     """`path` is a pattern; `{name}` and `{alias}` match as the routes' own parameters do."""
     pattern = path.replace("{name}", "(?P<name>.+)").replace("{alias}", "(?P<alias>[^/]+)")
-    return Rule(frozenset(methods.split()), re.compile(pattern), verb, only_with_ref)
+    return AccessRule(frozenset(methods.split()), re.compile(pattern), verb, only_with_ref)
 
 
 class Rules:
     """The rules of all planes: one that is met is enough; what no rule names needs `admin`."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[AccessRule]) -> None:
         self._rules = tuple(rules)
 
-    def naming(self, method: str, path: str) -> list[Rule]:
+    def naming(self, method: str, path: str) -> list[AccessRule]:
         return [rule for rule in self._rules if rule.names(method, path)]
 
     def authorize(self, principal: Principal, method: str, path: str, ref_name: str | None) -> None:

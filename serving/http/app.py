@@ -15,7 +15,7 @@ from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.engine.engine import Engine
 from hotswap.serving.execution.runner import ModelRunner, PreparedAdapter
 from hotswap.serving.http.api import SERVING_RULES, serving_router
-from hotswap.serving.http.parts import Parts
+from hotswap.serving.http.parts import ServingParts
 from hotswap.serving.requests.inference import Inference
 from hotswap.serving.settings import ServingSettings
 
@@ -33,7 +33,7 @@ class Serving:
     ) -> None:
         """Loads and quantizes `base`, or the one that the settings name; raises BaseNotFound, or
         InvalidSettings for the trust file or the request log."""
-        self._parts = Parts.over(settings, registry, home, base)
+        self._parts = ServingParts.over(settings, registry, home, base)
 
     @property
     def base(self) -> BaseDirectory:

@@ -32,7 +32,7 @@ from hotswap.serving.settings import PROBE_TOLERANCES, ServingHome, ServingSetti
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ServingSurroundings:
     """What serving stands on: the registry, the directories of this machine, and the base with
     the model that was made of it."""
 
@@ -50,7 +50,7 @@ class Surroundings:
         registry: AdapterRegistry,
         home: Home,
         base: BaseDirectory | None,
-    ) -> Surroundings:
+    ) -> ServingSurroundings:
         """Loads and quantizes `base`, or the one that the settings name; raises BaseNotFound."""
         places = ServingHome(home.root)
         base = base or provide_base(settings.base, places.bases)
@@ -79,7 +79,7 @@ class Execution:
     deliveries: Deliveries
 
     @classmethod
-    def over(cls, around: Surroundings) -> Execution:
+    def over(cls, around: ServingSurroundings) -> Execution:
         settings, model = around.settings, around.model
         runner = ModelRunner(
             model,
@@ -109,7 +109,9 @@ class Resolution:
     follower: Follower
 
     @classmethod
-    def over(cls, around: Surroundings, adapters: AdapterCache[PreparedAdapter]) -> Resolution:
+    def over(
+        cls, around: ServingSurroundings, adapters: AdapterCache[PreparedAdapter]
+    ) -> Resolution:
         """Raises InvalidSettings for the trust file."""
         settings, registry, base = around.settings, around.registry, around.base
         policy = read_toml(settings.trust, TrustPolicy) if settings.trust else TrustPolicy()
@@ -129,10 +131,10 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ServingParts:
     """One of each over one base and one registry."""
 
-    around: Surroundings
+    around: ServingSurroundings
     execution: Execution
     resolution: Resolution
     request_log: RequestLog | None
@@ -145,10 +147,10 @@ class Parts:
         registry: AdapterRegistry,
         home: Home,
         base: BaseDirectory | None,
-    ) -> Parts:
+    ) -> ServingParts:
         """Raises BaseNotFound, or InvalidSettings for the trust file or the request log."""
         request_log = _request_log(settings, ServingHome(home.root))
-        around = Surroundings.of(settings, registry, home, base)
+        around = ServingSurroundings.of(settings, registry, home, base)
         execution = Execution.over(around)
         resolution = Resolution.over(around, execution.adapters)
         inference = Inference(
@@ -167,7 +169,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _adapters(around: Surroundings, runner: ModelRunner) -> AdapterCache[PreparedAdapter]:
+def _adapters(around: ServingSurroundings, runner: ModelRunner) -> AdapterCache[PreparedAdapter]:
     base, settings = around.base, around.settings
 
     def read(path: Path, manifest: Manifest) -> PreparedAdapter:
@@ -209,7 +211,7 @@ def _limits(settings: ServingSettings, model: Model) -> Limits:
     )
 
 
-def _servable(around: Surroundings) -> Servable:
+def _servable(around: ServingSurroundings) -> Servable:
     model = around.model
     return Servable(
         base_name=around.base.model_id,

@@ -43,5 +43,5 @@ def runs(as_json: bool) -> None:
 def _records(runs: Path) -> list[dict[str, Any]]:
     """Each run's record with its id, in order of start."""
     files = runs.glob("*/run.json")
-    found = [{"id": file.parent.name, **json.loads(file.read_bytes())} for file in files]
-    return sorted(found, key=lambda record: (record["started_at"], record["id"]))
+    records = [{"id": file.parent.name, **json.loads(file.read_bytes())} for file in files]
+    return sorted(records, key=lambda record: (record["started_at"], record["id"]))

@@ -61,7 +61,7 @@ class Counts:
     def most_frequent(self, limit: int) -> list[tuple[str, int]]:
         """The most frequent first, equally frequent ones in order of text; texts are cut after
         MAX_CHARACTERS."""
-        found = heapq.nsmallest(
+        counted = heapq.nsmallest(
             limit,
             (
                 (-int(count), text[:MAX_CHARACTERS])
@@ -69,7 +69,7 @@ class Counts:
                 if count
             ),
         )
-        return [(text, -count) for count, text in found]
+        return [(text, -count) for count, text in counted]
 
     def shares(self, limit: int) -> tuple[Share, ...]:
         """The most frequent ones as shares of all."""

@@ -39,9 +39,9 @@ def first_equal(hashes: bytes | bytearray) -> npt.NDArray[np.int64]:
     ordered = pairs[order]
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = order[is_first][np.cumsum(is_first) - 1]
-    return found
+    firsts = np.empty(len(order), dtype=np.int64)
+    firsts[order] = order[is_first][np.cumsum(is_first) - 1]
+    return firsts
 
 
 def jaccard(one: str, other: str) -> float:

@@ -33,11 +33,11 @@ def personal_data(text: str) -> Iterator[str]:
 def redacted(text: str) -> str:
     """The text with [e-mail], [card] or [phone] in the place of each that `personal_data` finds."""
     text = _EMAIL.sub("[e-mail]", text)
-    text = _CARD.sub(lambda found: "[card]" if is_card(found.group()) else found.group(), text)
+    text = _CARD.sub(lambda match: "[card]" if is_card(match.group()) else match.group(), text)
     if not _HAS_DIGITS.search(text):
         return text
-    for found in reversed(list(phonenumbers.PhoneNumberMatcher(text, None))):
-        text = f"{text[: found.start]}[phone]{text[found.end :]}"
+    for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, None))):
+        text = f"{text[: match.start]}[phone]{text[match.end :]}"
     return text
 
 

@@ -131,26 +131,26 @@ class Collected:
 
 def collect(rows: Iterable[Served], choice: Choice) -> Collected:
     """The rows of `choice` in their order, without duplicates."""
-    found = Collected()
+    collected = Collected()
     taken: list[Example] = []
     for served in rows:
-        found.num_read += 1
+        collected.num_read += 1
         if (reason := choice.refusal(served)) is not None:
-            found.left_out[reason] += 1
+            collected.left_out[reason] += 1
             continue
         try:
             taken.append(served.example(choice.answers))
         except InvalidData:
-            found.left_out[LeftOut.UNUSABLE] += 1
-    found.examples = list(without_duplicates(taken, near=False))
-    for example in found.examples:
+            collected.left_out[LeftOut.UNUSABLE] += 1
+    collected.examples = list(without_duplicates(taken, near=False))
+    for example in collected.examples:
         text = "\n".join(message["content"] for message in example.messages)
-        found.personal.update(personal_data(text))
+        collected.personal.update(personal_data(text))
     if choice.redact:
-        redacted = [_redacted(example) for example in found.examples]
-        found.examples = list(without_duplicates(redacted, near=False))
-    found.left_out[LeftOut.DUPLICATE] = len(taken) - len(found.examples)
-    return found
+        redacted = [_redacted(example) for example in collected.examples]
+        collected.examples = list(without_duplicates(redacted, near=False))
+    collected.left_out[LeftOut.DUPLICATE] = len(taken) - len(collected.examples)
+    return collected
 
 
 def iter_served(path: Path) -> Iterator[Served]:
@@ -184,10 +184,10 @@ def log_files(path: Path) -> list[Path]:
     which is the order of age."""
     if not path.is_dir():
         return [path]
-    found = sorted(path.rglob("*.jsonl"), key=_age)
-    if not found:
+    files = sorted(path.rglob("*.jsonl"), key=_age)
+    if not files:
         raise InvalidData(f"{path} has no files *.jsonl; is it the request log's directory?")
-    return found
+    return files
 
 
 def _age(file: Path) -> tuple[Path, bool, str]:

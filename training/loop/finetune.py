@@ -202,14 +202,14 @@ class _Run:
         """The curve at its measurements, the base's own first."""
         if self.first_validation is None:
             return []
-        found = [Measured(0, self.first_validation.loss, None)]
+        measured = [Measured(0, self.first_validation.loss, None)]
         since = Tally()
         for point in self.curve:
             since += point.train
             if point.validation is not None:
-                found.append(Measured(point.step, point.validation.loss, since.loss))
+                measured.append(Measured(point.step, point.validation.loss, since.loss))
                 since = Tally()
-        return found
+        return measured
 
     def fit(self, batch: Sequence[Row]) -> None:
         """One optimiser step on the mean loss over all supervised tokens of `batch`."""

@@ -71,8 +71,9 @@ def _record(model: Any, prompt: ProbePrompt) -> Probe:
         num_prompt_tokens=len(prompt.prompt_ids),
         top=tuple(
             TopTokens(
-                token_ids=tuple(found), logprobs=tuple(round(value, _DECIMALS) for value in row)
+                token_ids=tuple(ids_of_row),
+                logprobs=tuple(round(value, _DECIMALS) for value in row),
             )
-            for found, row in zip(token_ids.tolist(), values.tolist(), strict=True)
+            for ids_of_row, row in zip(token_ids.tolist(), values.tolist(), strict=True)
         ),
     )

@@ -58,9 +58,9 @@ class Processes:
         """Every process's tensor; all have the same shape."""
         if self.num == 1:
             return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.num)]
-        torch.distributed.all_gather(found, tensor)
-        return found
+        gathered = [torch.empty_like(tensor) for _ in range(self.num)]
+        torch.distributed.all_gather(gathered, tensor)
+        return gathered
 
 
 ALONE = Processes()

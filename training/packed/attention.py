@@ -63,17 +63,17 @@ class _Attention(Function):
         _own_grid(turned, layout, heads, window).gradients(
             layout.grid(by_head[num_prefix:]), (queries[:, num_prefix:], keys, values)
         )
-        found = torch.empty_like(turned)
-        found[num_prefix:] = layout.line(own[:, num_prefix:])
+        of_turned = torch.empty_like(turned)
+        of_turned[num_prefix:] = layout.line(own[:, num_prefix:])
         if num_prefix:
-            prefix = heads.cut(found[None, :num_prefix])
+            prefix = heads.cut(of_turned[None, :num_prefix])
             _prefix_grid(turned, layout, heads, window).gradients(
                 by_head[None, :num_prefix], prefix
             )
             for place, of_rows in zip(prefix[1:], into[1:], strict=True):
                 place += of_rows[:, :num_prefix].sum(0)
-        _turn(found, rotary, heads, back=True)
-        return found, None, None, None, None
+        _turn(of_turned, rotary, heads, back=True)
+        return of_turned, None, None, None, None
 
 
 def attention(qkv: Tensor, rotary: Tensor, layout: Layout, heads: Heads, window: int = 0) -> Tensor:

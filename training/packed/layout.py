@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hotswap.training.batches import Batch
+from hotswap.training.batches import TrainingBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Layout:
     num_prefix: int
 
     @classmethod
-    def of(cls, batch: Batch) -> Layout:
+    def of(cls, batch: TrainingBatch) -> Layout:
         """Raises ValueError for a batch in which nothing is supervised."""
         if batch.num_supervised == 0:
             raise ValueError("a batch without supervised tokens has nothing to compute")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hotswap.serving.models.weights import FUSED
-from hotswap.training.batches import Batch
+from hotswap.training.batches import TrainingBatch
 from hotswap.training.packed.attention import Heads, attention
 from hotswap.training.packed.layout import Layout
 from hotswap.training.packed.products import FrozenLinears, gated_product, norm_product, product
@@ -120,7 +120,7 @@ class PackedLlama:
     def parameters(self) -> list[nn.Parameter]:
         return [p for block in self._blocks for joint in block.products for p in joint.parameters]
 
-    def answer_states(self, batch: Batch) -> Tensor:
+    def answer_states(self, batch: TrainingBatch) -> Tensor:
         """The last hidden states that predict supervised tokens, (num_supervised, hidden)."""
         for block in self._blocks:
             for joint in block.products:

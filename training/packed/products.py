@@ -85,14 +85,14 @@ class FrozenLinears:
         products = gradient @ self.joined[:, columns]
         shrunk = products[:, products.shape[1] - len(self.shrink) :]  # of x·Aᵀ
         of_a = shrunk.T @ inputs[:, : self.num_in]
-        found = []
+        of_parameters = []
         for update in self.updates:
             reduced = inputs[:, self.num_in :][:, update.columns]
             of_b = gradient[:, update.rows].T @ reduced
-            found += [of_a[update.columns], of_b * update.scaling]
+            of_parameters += [of_a[update.columns], of_b * update.scaling]
         if not needs_input:
-            return None, found
-        return torch.addmm(products[:, : self.num_in], shrunk, self.shrink), found
+            return None, of_parameters
+        return torch.addmm(products[:, : self.num_in], shrunk, self.shrink), of_parameters
 
 
 class _Product(Function):
@@ -110,8 +110,8 @@ class _Product(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (inputs,) = ctx.saved_tensors
-        of_x, found = ctx.linears.backward(gradient, inputs, ctx.needs_input_grad[0])
-        return of_x, None, *found
+        of_x, of_parameters = ctx.linears.backward(gradient, inputs, ctx.needs_input_grad[0])
+        return of_x, None, *of_parameters
 
 
 class _NormProduct(Function):
@@ -133,9 +133,9 @@ class _NormProduct(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, scale, inputs = ctx.saved_tensors
-        of_normed, found = ctx.linears.backward(gradient, inputs, ctx.needs_input_grad[0])
+        of_normed, of_parameters = ctx.linears.backward(gradient, inputs, ctx.needs_input_grad[0])
         of_x = None if of_normed is None else norm_gradient(of_normed, x, weight, scale)
-        return of_x, None, None, None, *found
+        return of_x, None, None, None, *of_parameters
 
 
 class _GatedProduct(Function):
@@ -155,13 +155,13 @@ class _GatedProduct(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         gate_up, inputs = ctx.saved_tensors
-        of_x, found = ctx.linears.backward(gradient, inputs, True)
+        of_x, of_parameters = ctx.linears.backward(gradient, inputs, True)
         gate, up = gate_up.chunk(2, 1)
         of_both = torch.empty_like(gate_up)
         of_gate, of_up = of_both.chunk(2, 1)
         torch.mul(of_x, functional.silu(gate), out=of_up)
         of_gate.copy_(torch.ops.aten.silu_backward(of_x * up, gate))
-        return of_both, None, *found
+        return of_both, None, *of_parameters
 
 
 def product(x: Tensor, linears: FrozenLinears) -> Tensor:
@@ -214,6 +214,6 @@ def _joined_bias(bases: Sequence[nn.Linear]) -> Tensor | None:
     )
 
 
-def _of(found: Any) -> Tensor:
-    tensor: Tensor = found
+def _of(value: Any) -> Tensor:
+    tensor: Tensor = value
     return tensor

@@ -49,9 +49,9 @@ class CheckpointFile:
         if not self.path.exists():
             return None
         header, tensors = _read(self.path)
-        for field, found in difference(header.identity, self.identity).items():
+        for field, values in difference(header.identity, self.identity).items():
             raise ResumeRefused(
-                f"{self.path} was made with {field} = {found[0]!r}, now it is {found[1]!r};"
+                f"{self.path} was made with {field} = {values[0]!r}, now it is {values[1]!r};"
                 " give back what the run was started with, or start a new run",
                 field=field,
             )
@@ -62,14 +62,14 @@ def difference(
     before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """The fields in which two JSON objects differ, nested ones as `outer.inner`."""
-    found: dict[str, tuple[Any, Any]] = {}
+    differing: dict[str, tuple[Any, Any]] = {}
     for name in (*before, *(name for name in now if name not in before)):
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found |= difference(old, new, f"{prefix}{name}.")
+            differing |= difference(old, new, f"{prefix}{name}.")
         elif old != new:
-            found[f"{prefix}{name}"] = (old, new)
-    return found
+            differing[f"{prefix}{name}"] = (old, new)
+    return differing
 
 
 class _Header(ValueObject):

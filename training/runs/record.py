@@ -96,10 +96,10 @@ def stamp() -> dict[str, Any]:
 
 
 def _require_known_format(document: Mapping[str, Any], run: Path) -> None:
-    found = document.get("format", FORMAT)
-    if not isinstance(found, int) or found > FORMAT:
+    number = document.get("format", FORMAT)
+    if not isinstance(number, int) or number > FORMAT:
         raise InvalidRequest(
-            f"run {run.name} has format {found}, written by hotswap {document.get('release')}; "
+            f"run {run.name} has format {number}, written by hotswap {document.get('release')}; "
             f"hotswap {version('hotswap')} reads up to format {FORMAT}; use the release that wrote "
             "it, or a later one"
         )

@@ -97,8 +97,8 @@ class Run:
     def changes_of_environment(self) -> list[str]:
         """Where the last attempt's libraries, machine and threads differ from this process's: the
         last bits of the weights may then differ from those of an uninterrupted run."""
-        found = difference(self.record.environment, _environment())
-        return [f"{name}: {before} before, {now} now" for name, (before, now) in found.items()]
+        differing = difference(self.record.environment, _environment())
+        return [f"{name}: {before} before, {now} now" for name, (before, now) in differing.items()]
 
     def state_metrics(
         self, metrics: Mapping[str, float], provenance: Mapping[str, Any] = MappingProxyType({})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.serving.base_model import BaseDirectory
-from hotswap.training.batches import Batch, collate
+from hotswap.training.batches import TrainingBatch, collate
 from hotswap.training.data.example import Place
 from hotswap.training.data.tokens import Row
 from hotswap.training.loss import measure, train_pass, trainable
@@ -227,7 +227,9 @@ def test_a_grid_is_undone_by_a_line() -> None:
 
 
 def test_a_batch_without_supervised_tokens_is_refused() -> None:
-    batch = Batch(torch.ones(1, 3, dtype=torch.long), *[torch.empty(0, dtype=torch.long)] * 3, 3)
+    batch = TrainingBatch(
+        torch.ones(1, 3, dtype=torch.long), *[torch.empty(0, dtype=torch.long)] * 3, 3
+    )
 
     with pytest.raises(ValueError, match="without supervised tokens"):
         Layout.of(batch)

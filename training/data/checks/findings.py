@@ -1,4 +1,4 @@
-"""What was noticed about rows: a finding, and the words that findings are told in."""
+"""What was noticed about rows: a finding, and the words that findings are listed in."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def refuse(findings: Sequence[Finding]) -> None:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
         return
-    told = "; ".join(f"{f.where}: {f.text}" for f in errors[:_LISTED])
+    listed = "; ".join(f"{f.where}: {f.text}" for f in errors[:_LISTED])
     more = f"; and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
     raise InvalidData(
-        f"the data cannot be trained on ({len(errors)} errors): {told}{more}",
+        f"the data cannot be trained on ({len(errors)} errors): {listed}{more}",
         codes=sorted({finding.code for finding in errors}),
         where=[finding.where for finding in errors],
     )

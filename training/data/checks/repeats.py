@@ -1,6 +1,6 @@
 """Rows that say the same again: duplicates, contradictions, leaks, exactly and nearly.
 
-Rows are compared by hashes; only those that are told of are read again.
+Rows are compared by hashes; only those that are reported are read again.
 """
 
 from __future__ import annotations
@@ -94,17 +94,17 @@ def _leaks(rows: _Joined, same_input: _Firsts) -> Iterator[Finding]:
 
 def _near(rows: _Joined, same_input: _Firsts) -> Iterator[Finding]:
     """Inputs that are nearly those of a training row, directly or through others, and not the
-    same as one that is told of already."""
+    same as one that is reported already."""
     for group in near_groups(Questions(rows)):
         if group[0] >= rows.num_train:
             continue
         trained = sorted({int(same_input[i]) for i in group if i < rows.num_train})
-        told = _Chain(rows, trained)
+        chain = _Chain(rows, trained)
         known = {int(same_input[group[0]])}
         for index in group[1:]:
             same = int(same_input[index])
             if same not in known:
-                yield told.finding(index)
+                yield chain.finding(index)
             if index < rows.num_train:
                 known.add(same)
 

@@ -37,8 +37,8 @@ def check_tidiness(examples: Sequence[Example], judged: Sequence[str]) -> Iterat
     for name, places in untidy.items():
         text = f"{name} with white space at an end, or doubled: {places}"
         yield warning("white_space", places.first, text)
-    for role, found in cases.items():
-        yield from found.findings(role)
+    for role, spellings in cases.items():
+        yield from spellings.findings(role)
 
 
 def _empty(example: Example) -> Iterator[Finding]:

@@ -56,8 +56,10 @@ class _Window:
         return ""
 
     def take(self, character: str) -> None:
-        if (found := self.peek()) != character:
-            self.refuse(f"expected {character!r}, found {found!r}" if found else "the array ends")
+        if (following := self.peek()) != character:
+            self.refuse(
+                f"expected {character!r}, found {following!r}" if following else "the array ends"
+            )
         self._pass(self._start + 1)
 
     def item(self) -> tuple[Place, Any]:

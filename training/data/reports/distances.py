@@ -143,8 +143,8 @@ def divergence(one: Counter[str], other: Counter[str]) -> float:
     return float(jensenshannon(p, q, base=2) ** 2)
 
 
-def _unseen(found: Counter[str], known: Counter[str]) -> float:
-    return sum(n for part, n in found.items() if part not in known) / max(found.total(), 1)
+def _unseen(counts: Counter[str], known: Counter[str]) -> float:
+    return sum(n for part, n in counts.items() if part not in known) / max(counts.total(), 1)
 
 
 def _total_variation(one: Counter[str], other: Counter[str]) -> float:

@@ -60,8 +60,8 @@ class Figure:
         """From the distances of the requests and of each draw to the rest of that draw."""
         middle, usual = float(np.median(draws)), float(np.percentile(draws, _USUAL))
         threshold = middle + 2 * (usual + 1 / num_rows - middle)
-        found = float(np.mean(requests))
-        return cls(distance.name, distance.formula, found, middle, threshold)
+        mean = float(np.mean(requests))
+        return cls(distance.name, distance.formula, mean, middle, threshold)
 
     @property
     def verdict(self) -> Verdict:

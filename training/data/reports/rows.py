@@ -100,22 +100,23 @@ def report_on(
     )
 
 
-def _figures(found: Statistics) -> Iterator[str]:
-    if found.lengths is not None:
-        lengths = found.lengths
-        over = lengths.num_over / found.num_rows
+def _figures(statistics: Statistics) -> Iterator[str]:
+    if statistics.lengths is not None:
+        lengths = statistics.lengths
+        over = lengths.num_over / statistics.num_rows
         yield (
             f"{'tokens a row':<14} median {lengths.p50}, 95 % at most {lengths.p95}, longest"
             f" {lengths.max}; {over:.1%} over {lengths.max_length}"
         )
-    if found.classes is not None:
-        counts = found.classes.counts
-        yield f"{'classes':<14} {len(counts)}, balance {found.classes.balance:.3f} of 1"
+    if statistics.classes is not None:
+        counts = statistics.classes.counts
+        yield f"{'classes':<14} {len(counts)}, balance {statistics.classes.balance:.3f} of 1"
         yield f"{'':<14} {_listed(counts[:_NUM_CLASSES_SHOWN])}"
     else:
-        yield f"{'answers':<14} {_listed(found.top_answers[:3])}"
-        yield f"{'beginnings':<14} {_listed(found.top_prefixes[:3])}"
-    yield f"{'diversity':<14} distinct-1 {found.distinct_1:.3f}, distinct-2 {found.distinct_2:.3f}"
+        yield f"{'answers':<14} {_listed(statistics.top_answers[:3])}"
+        yield f"{'beginnings':<14} {_listed(statistics.top_prefixes[:3])}"
+    distinct_1, distinct_2 = statistics.distinct_1, statistics.distinct_2
+    yield f"{'diversity':<14} distinct-1 {distinct_1:.3f}, distinct-2 {distinct_2:.3f}"
 
 
 def _listed(shares: Sequence[Share]) -> str:

@@ -147,9 +147,9 @@ class Distinct:
         return self.count / self.total if self.total else 0.0
 
     def _merge(self) -> None:
-        found = np.unique(np.concatenate([self._smallest, *self._pending]))
-        self._is_over = self._is_over or len(found) > self._k
-        self._smallest = found[: self._k].copy()
+        smallest = np.unique(np.concatenate([self._smallest, *self._pending]))
+        self._is_over = self._is_over or len(smallest) > self._k
+        self._smallest = smallest[: self._k].copy()
         self._pending, self._num_pending = [], 0
 
 
