@@ -151,7 +151,7 @@ def provide_base(name: str, bases: Path) -> BaseDirectory:
     """
     built_in = BUILT_IN_BASES.get(name)
     if built_in is not None:
-        gguf_file = _package_file(built_in)
+        gguf_file = package_file(built_in)
         if gguf_file is not None:
             return _from_gguf(gguf_file, name, bases)
         return _from_hub(
@@ -183,7 +183,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _package_file(built_in: BuiltIn) -> Path | None:
+def package_file(built_in: BuiltIn) -> Path | None:
+    """The GGUF file of a built-in base; None when its package is not installed."""
     try:
         files = metadata.files(built_in.package) or []
     except metadata.PackageNotFoundError:
@@ -199,11 +200,11 @@ def _from_gguf(gguf_file: Path, model_id: str, bases: Path) -> BaseDirectory:
     if not target.exists():
         # Two processes may convert at once; the second finds the first one's result.
         with suppress(FileExistsError), new_directory(target) as work:
-            _convert_gguf(gguf_file, work)
+            convert_gguf(gguf_file, work)
     return _complete(BaseDirectory(target, model_id, revision=f"gguf-{digest.short}"))
 
 
-def _convert_gguf(gguf_file: Path, directory: Path) -> None:
+def convert_gguf(gguf_file: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

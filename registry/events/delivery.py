@@ -58,6 +58,11 @@ class WebhookDelivery:
         for sender in self._senders:
             sender.thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether any webhook's thread is alive."""
+        return any(sender.thread.is_alive() for sender in self._senders)
+
     def stop(self) -> None:
         """What is not delivered by then is delivered after the next start."""
         self._stopping.set()

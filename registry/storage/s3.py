@@ -43,23 +43,26 @@ class _WriteUnderWay(ClientError):  # type: ignore[misc]
 
 
 class S3Store:
-    """A bucket, or the part of it below a prefix. Raises no error of botocore's."""
+    """A bucket, or the part of it below a prefix. Raises no error of botocore's.
+
+    `options` are what it was opened with, and `client` is boto3's.
+    """
 
     def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._options = options
+        self.options = options
         with self._explained(""):
-            self._client: Any = make_client(options)
+            self.client: Any = make_client(options)
             self.direct: DirectAccess | None = (
-                S3Direct(self._client, options, self._place, self._explained)
+                S3Direct(self.client, options, self._place, self._explained)
                 if options.presign_expiry_s
                 else None
             )
 
     @property
     def location(self) -> str:
-        at = f" at {self._options.endpoint}" if self._options.endpoint else ""
+        at = f" at {self.options.endpoint}" if self.options.endpoint else ""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/") + at
 
     def create(self, key: str, data: bytes) -> bool:
@@ -67,7 +70,7 @@ class S3Store:
 
         def attempt() -> bool:
             try:
-                self._client.put_object(**request, IfNoneMatch="*")
+                self.client.put_object(**request, IfNoneMatch="*")
             except ClientError as error:
                 if status_of(error) == 412:
                     return False
@@ -82,13 +85,13 @@ class S3Store:
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         place = self._place(key)
         with self._explained(key):
-            parts = in_parts(chunks, self._options.part_bytes)
-            first, is_whole = _first_bytes(parts, self._options.multipart_bytes)
+            parts = in_parts(chunks, self.options.part_bytes)
+            first, is_whole = _first_bytes(parts, self.options.multipart_bytes)
             if is_whole:
                 data = b"".join(first)
-                self._client.put_object(**place, Body=data, ChecksumSHA256=checksum(data))
+                self.client.put_object(**place, Body=data, ChecksumSHA256=checksum(data))
             else:
-                upload_in_parts(self._client, place, chain(_drained(first), parts))
+                upload_in_parts(self.client, place, chain(_drained(first), parts))
 
     def open(self, key: str) -> Iterator[bytes]:
         return self._chunks(key, 0, None)
@@ -123,7 +126,7 @@ class S3Store:
         last = "" if end is None else end - 1
         wanted = {"Range": f"bytes={start}-{last}"} if start or end is not None else {}
         try:
-            return self._client.get_object(**self._place(key), **wanted)["Body"]
+            return self.client.get_object(**self._place(key), **wanted)["Body"]
         except ClientError as error:
             if code_of(error) in _MISSING:
                 raise ObjectMissing(key) from None
@@ -134,7 +137,7 @@ class S3Store:
     def stat(self, key: str) -> ObjectStat | None:
         with self._explained(key):
             try:
-                head = self._client.head_object(**self._place(key))
+                head = self.client.head_object(**self._place(key))
             except ClientError as error:
                 if code_of(error) in _MISSING:
                     return None
@@ -143,11 +146,11 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         with self._explained(key):
-            self._client.delete_object(**self._place(key))
+            self.client.delete_object(**self._place(key))
 
     def list(self, prefix: str) -> Iterator[str]:
         with self._explained(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
+            pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             for page in pages:
@@ -156,7 +159,7 @@ class S3Store:
 
     def unfinished(self) -> Iterator[Unfinished]:
         with self._explained(""):
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
             for page in pages:
@@ -165,7 +168,7 @@ class S3Store:
 
     def _unfinished(self, upload: dict[str, Any]) -> Unfinished:
         key, upload_id = upload["Key"].removeprefix(self._prefix), upload["UploadId"]
-        parts = stored_parts(self._client, self._place(key), upload_id).values()
+        parts = stored_parts(self.client, self._place(key), upload_id).values()
         return Unfinished(
             f"{key}?uploadId={upload_id}",
             sum(part["Size"] for part in parts),
@@ -176,17 +179,17 @@ class S3Store:
         key, _, upload_id = unfinished.name.partition("?uploadId=")
         with self._explained(key):
             try:
-                self._client.abort_multipart_upload(**self._place(key), UploadId=upload_id)
+                self.client.abort_multipart_upload(**self._place(key), UploadId=upload_id)
             except ClientError as error:
                 if code_of(error) not in NO_UPLOAD:
                     raise
 
     def measure(self, key: str) -> Capabilities:
         with self._explained(key):
-            return measure(self._client, self._place(key))
+            return measure(self.client, self._place(key))
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}

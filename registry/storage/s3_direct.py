@@ -43,11 +43,11 @@ class S3Direct:
         self.part_bytes = options.part_bytes
 
     def sign_get(self, key: str) -> str:
-        return self._sign("get_object", key, {})
+        return self.sign("get_object", key, {})
 
     def sign_put(self, key: str, size_bytes: int, digest: Digest) -> SignedRequest:
         bound = {"ContentLength": size_bytes, "ChecksumSHA256": _spelled(digest)}
-        url = self._sign("put_object", key, {**bound, "IfNoneMatch": "*"})
+        url = self.sign("put_object", key, {**bound, "IfNoneMatch": "*"})
         return SignedRequest(
             url=url, headers={**_headers(size_bytes, digest), "if-none-match": "*"}
         )
@@ -104,10 +104,11 @@ class S3Direct:
         stored_etag: str | None,
     ) -> SignedPart:
         bound = {"ContentLength": size_bytes, "ChecksumSHA256": _spelled(digest)}
-        url = self._sign("upload_part", key, {**part, **bound})
+        url = self.sign("upload_part", key, {**part, **bound})
         return SignedPart(url=url, headers=_headers(size_bytes, digest), stored_etag=stored_etag)
 
-    def _sign(self, operation: str, key: str, parameters: dict[str, Any]) -> str:
+    def sign(self, operation: str, key: str, parameters: dict[str, Any]) -> str:
+        """The URL that makes boto3's `operation` on the key, until it expires."""
         with self._explained(key):
             return str(
                 self._signer.generate_presigned_url(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.errors import (
     AdapterNotFound,
@@ -13,6 +11,7 @@ from hotswap.registry.domain.errors import (
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest
 from tests.contracts.pushes import push_version
+from tests.refusals import refused
 
 
 def test_every_verb_on_an_unknown_adapter_says_so(registry: AdapterRegistry) -> None:
@@ -24,7 +23,7 @@ def test_every_verb_on_an_unknown_adapter_says_so(registry: AdapterRegistry) -> 
         lambda: registry.aliases.rollback(MoveRequest("no/such", "prod", by="ann")),
         lambda: registry.versions.resolve(AdapterRef.parse("no/such")),
     ):
-        with pytest.raises(AdapterNotFound, match="no/such"):
+        with refused(AdapterNotFound, "no/such"):
             verb()
 
 

@@ -22,6 +22,7 @@ from hotswap.registry.storage.s3 import S3Store
 from hotswap.registry.upkeep.sweep import Sweep
 from tests.contracts.conftest import BUCKET, ON_RADOSGW, SEAWEEDFS, make_bucket, store_at
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.refusals import refused
 from tests.servers import give_up, seaweedfs, weed_binary
 
 MEGABYTE = 1 << 20
@@ -51,7 +52,7 @@ def counted(store: ObjectStore) -> Counter[str]:
     """Counts the requests that the store makes from now on, by operation."""
     assert isinstance(store, S3Store)
     found: Counter[str] = Counter()
-    store._client.meta.events.register(
+    store.client.meta.events.register(
         "before-call.s3", lambda model, **_: found.update([model.name])
     )
     return found
@@ -112,7 +113,7 @@ def test_upload_that_was_aborted_meanwhile_says_so_and_the_next_one_succeeds(
             store.discard(unfinished)
         yield from chunks(3)
 
-    with pytest.raises(UploadInterrupted, match="send it again"):
+    with refused(UploadInterrupted):
         store.put(KEY, aborted())
     assert store.stat(KEY) is None
     store.put(KEY, chunks())
@@ -171,7 +172,7 @@ def send(
     """Put KEY from a process of its own."""
     assert isinstance(store, S3Store)
     location = store.location.partition(" at ")[0]
-    arguments = [location, str(store._options.endpoint), str(num_chunks), ending]
+    arguments = [location, str(store.options.endpoint), str(num_chunks), ending]
     return subprocess.run(
         [sys.executable, "-c", _SENDER, *arguments], capture_output=True, text=True, timeout=120
     )
@@ -215,7 +216,7 @@ def test_read_that_gains_nothing_any_more_ends_with_an_error(
     proxy, store = proxied
     store.put(KEY, chunks())
     proxy.after_bytes, proxy.num_cuts = 1, 10**6
-    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+    with refused(StoreUnavailable):
         read(store)
 
 

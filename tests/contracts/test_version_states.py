@@ -19,6 +19,7 @@ from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from tests.contracts.conftest import UNSIGNED
 from tests.contracts.pushes import NAME, push_version
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_deleted_version_is_not_resolved_or_listed_and_comes_back(three: Adapter
     version = three.versions.resolve(AdapterRef.parse(f"{NAME}:2"))
     three.versions.change(StateRequest(NAME, 2, "delete", by="ann", why="leaked names"))
     for text in (f"{NAME}:2", f"{NAME}@{version.manifest_digest}"):
-        with pytest.raises(VersionDeleted, match="adapter undelete team/sql:2"):
+        with refused(VersionDeleted, "adapter undelete team/sql:2"):
             three.versions.resolve(AdapterRef.parse(text))
     assert [v.number for v in three.adapters.versions(NAME)] == [1, 3]
     three.versions.change(StateRequest(NAME, 2, "undelete", by="ann"))
@@ -42,14 +43,14 @@ def test_deleted_version_is_not_resolved_or_listed_and_comes_back(three: Adapter
 
 
 def test_version_that_an_alias_points_to_is_not_deleted(three: AdapterRegistry) -> None:
-    with pytest.raises(VersionInUse, match="team/sql@prod"):
+    with refused(VersionInUse, "team/sql@prod"):
         three.versions.change(StateRequest(NAME, 3, "delete", by="ann"))
     assert three.adapters.states(NAME) == []
 
 
 def test_no_alias_moves_to_a_yanked_version_and_it_stays_pullable(three: AdapterRegistry) -> None:
     three.versions.change(StateRequest(NAME, 2, "yank", by="ann"))
-    with pytest.raises(VersionYanked, match="adapter unyank team/sql:2"):
+    with refused(VersionYanked, "adapter unyank team/sql:2"):
         three.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
     assert three.versions.resolve(AdapterRef.parse(f"{NAME}:2")).number == 2
     three.versions.change(StateRequest(NAME, 2, "unyank", by="ann"))
@@ -88,7 +89,7 @@ def test_change_that_is_done_already_writes_nothing(three: AdapterRegistry) -> N
 def test_change_that_does_not_fit_names_the_state(
     three: AdapterRegistry, verb: str, words: str
 ) -> None:
-    with pytest.raises(Conflict, match=f"it is active, and {words}"):
+    with refused(Conflict, f"{NAME}:1", "active"):
         three.versions.change(StateRequest(NAME, 1, verb, by="ann"))  # type: ignore[arg-type]
 
 

@@ -31,6 +31,7 @@ from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.auth import require_closed
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
+from tests.refusals import refused
 from tests.registry.bundles import file_bytes, read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
@@ -105,7 +106,7 @@ def test_pattern_covers_its_names_and_aliases_only(
     "scope", ["", "push", "push:", "push:a b", "pull:a@prod", "admin:*", "root", "move:a@B", "*"]
 )
 def test_text_that_is_no_scope_is_refused(scope: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a scope"):
+    with refused(InvalidRequest, repr(scope)):
         check_scope(scope)
 
 
@@ -120,7 +121,7 @@ def test_first_token_closes_a_running_server_at_once(
 ) -> None:
     with RegistryClient(url) as client:
         made = client.access.create("admin", ["admin"], by="ann")
-        with pytest.raises(Unauthenticated, match=r"none was sent.*HOTSWAP_REGISTRY_TOKEN"):
+        with refused(Unauthenticated, "HOTSWAP_REGISTRY_TOKEN"):
             client.adapters.all()
     with RegistryClient(url, token=made.token) as client:
         assert client.adapters.all() == []
@@ -175,9 +176,9 @@ def test_every_route_refuses_a_token_without_its_scope(
 def test_push_scope_pushes_below_its_names_only(login: Login, tmp_path: Path) -> None:
     client = login("push:team/*")
     assert push_one(client, tmp_path) == 1
-    with pytest.raises(Forbidden, match="lacks the scope 'push:other'") as refused:
+    with refused(Forbidden, "'push:other'") as refusal:
         push_one(client, tmp_path, name="other")
-    assert refused.value.fields["scope"] == "push:other"
+    assert refusal.value.fields["scope"] == "push:other"
 
 
 def test_upload_past_the_registry_needs_the_push_scope(login: Login) -> None:
@@ -190,18 +191,18 @@ def test_upload_past_the_registry_needs_the_push_scope(login: Login) -> None:
         lambda: reader.blobs.offer(descriptor),
         lambda: reader.blobs.finish(descriptor, []),
     ):
-        with pytest.raises(Forbidden, match="lacks the scope 'push"):
+        with refused(Forbidden, "'push"):
             verb()
 
 
 def test_push_scope_neither_reads_nor_moves(login: Login, tmp_path: Path) -> None:
     client = login("push:team/*")
     push_one(client, tmp_path)
-    with pytest.raises(Forbidden, match="'pull:team/sql'"):
+    with refused(Forbidden, "'pull:team/sql'"):
         client.adapters.versions(NAME)
-    with pytest.raises(Forbidden, match="'move:team/sql@prod'"):
+    with refused(Forbidden, "'move:team/sql@prod'"):
         client.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
-    with pytest.raises(Forbidden, match="'move:team/sql@prod'"):
+    with refused(Forbidden, "'move:team/sql@prod'"):
         push_one(client, tmp_path, alias="prod")
 
 
@@ -210,10 +211,10 @@ def test_error_names_only_adapters_that_the_token_may_know(
 ) -> None:
     push_one(opened, tmp_path, name="team/open")
     push_one(opened, tmp_path, name="team/secret")
-    with pytest.raises(AdapterNotFound, match="there is team/open") as refused:
+    with refused(AdapterNotFound, "team/open") as refusal:
         login("pull:team/o*").adapters.versions("team/opem")
-    assert "secret" not in str(refused.value.body())
-    with pytest.raises(AdapterNotFound, match="`hotswap ls` lists what there is"):
+    assert "secret" not in str(refusal.value.body())
+    with refused(AdapterNotFound, "`hotswap ls`"):
         login("pull:team/x", name="bob").adapters.versions("team/x")
 
 
@@ -223,9 +224,9 @@ def test_pull_scope_verifies_its_names_and_not_the_store(
     push_one(opened, tmp_path)
     client = login("pull:team/*")
     assert not client.versions.verify(AdapterRef.parse(f"{NAME}:1")).damage
-    with pytest.raises(Forbidden, match="'pull:other'"):
+    with refused(Forbidden, "'pull:other'"):
         client.versions.verify(AdapterRef.parse("other"))
-    with pytest.raises(Forbidden, match="'admin'"):
+    with refused(Forbidden, "'admin'"):
         client.versions.verify()
 
 
@@ -240,10 +241,10 @@ def test_pull_scope_reads_its_names_and_writes_nothing(
     assert [move.alias for move in client.aliases.all(NAME)] == ["prod"]
     assert len(client.aliases.history(NAME, "prod")) == 1
     for read in (client.adapters.versions, client.aliases.all):
-        with pytest.raises(Forbidden, match="'pull:other'"):
+        with refused(Forbidden, "'pull:other'"):
             read("other")
     for ref in ("other", "other:1", "other@prod"):
-        with pytest.raises(Forbidden, match="'pull:other'"):
+        with refused(Forbidden, "'pull:other'"):
             client.versions.resolve(AdapterRef.parse(ref))
     with pytest.raises(Forbidden):
         push_one(client, tmp_path, seed=2)
@@ -267,7 +268,7 @@ def test_move_scope_moves_its_alias_only(opened: Registry, login: Login, tmp_pat
     client.aliases.move(MoveRequest(NAME, "prod", 1, by="ann"))
     client.aliases.move(MoveRequest(NAME, "prod", 2, by="ann"))
     assert client.aliases.rollback(MoveRequest(NAME, "prod", by="ann")).moved_by == "releaser"
-    with pytest.raises(Forbidden, match="'move:team/sql@candidate'"):
+    with refused(Forbidden, "'move:team/sql@candidate'"):
         client.aliases.move(MoveRequest(NAME, "candidate", 1, by="ann"))
 
 
@@ -310,12 +311,12 @@ def test_token_expires(opened: Registry, monkeypatch: pytest.MonkeyPatch) -> Non
             return until
 
     monkeypatch.setattr("hotswap.registry.access.tokens.datetime", Later)
-    with pytest.raises(Unauthenticated, match="'ci' expired at"):
+    with refused(Unauthenticated, "'ci'"):
         opened.access.principal(made.token)
 
 
 def test_expiry_in_the_past_is_refused(opened: Registry) -> None:
-    with pytest.raises(InvalidRequest, match="a time to come"):
+    with refused(InvalidRequest, param="expires_at"):
         opened.access.create(
             "ci", ["pull:*"], by="ann", expires_at=datetime(2020, 1, 1, tzinfo=UTC)
         )
@@ -327,7 +328,7 @@ def test_revocation_is_seen_by_another_process(open_registry: OpenRegistry) -> N
     assert there.access.principal(made.token).name == "ci"
     here.access.revoke("ci", by="ann")
     for registry in (here, there):
-        with pytest.raises(Unauthenticated, match="'ci' was revoked"):
+        with refused(Unauthenticated, "'ci'"):
             registry.access.principal(made.token)
 
 
@@ -338,35 +339,35 @@ def test_lost_catalog_neither_loses_nor_resurrects_tokens(open_registry: OpenReg
     before.access.revoke("gone", by="ann")
     after = open_registry("after")
     assert after.access.principal(kept.token).name == "kept"
-    with pytest.raises(Unauthenticated, match="revoked"):
+    with refused(Unauthenticated, "revoked"):
         after.access.principal(gone.token)
 
 
 def test_token_name_is_never_used_twice(opened: Registry) -> None:
     opened.access.create("ci", ["pull:*"], by="ann")
     opened.access.revoke("ci", by="ann")
-    with pytest.raises(TokenExists, match="'ci'"):
+    with refused(TokenExists, "'ci'"):
         opened.access.create("ci", ["admin"], by="bob")
 
 
 @pytest.mark.parametrize("name", ["", "A", "a/b", "../a", "a_b", "a..b", "x" * 65, "а"])
 def test_text_that_is_no_token_name_is_refused(opened: Registry, name: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a token name"):
+    with refused(InvalidRequest, param="name"):
         opened.access.create(name, ["pull:*"], by="ann")
 
 
 def test_unknown_token_cannot_be_revoked(login: Login) -> None:
-    with pytest.raises(TokenNotFound, match="'nobody'"):
+    with refused(TokenNotFound, "'nobody'"):
         login("admin").access.revoke("nobody", by="ann")
 
 
 def test_tokens_are_made_and_read_by_admins_only(login: Login) -> None:
     client = login("push:*", "pull:*", "move:*", "infer:*")
-    with pytest.raises(Forbidden, match="'admin'"):
+    with refused(Forbidden, "'admin'"):
         client.access.create("mine", ["admin"], by="ann")
-    with pytest.raises(Forbidden, match="'admin'"):
+    with refused(Forbidden, "'admin'"):
         client.access.all()
-    with pytest.raises(Forbidden, match="'admin'"):
+    with refused(Forbidden, "'admin'"):
         list(client.access.entries())
 
 
@@ -377,13 +378,13 @@ def test_missing_scope_on_a_blob_is_told_although_head_has_no_body(
     digest = (
         opened.versions.manifest(opened.adapters.versions(NAME)[0].manifest_digest).files[0].digest
     )
-    with pytest.raises(Forbidden, match="lacks the scope"):
+    with refused(Forbidden, scope="pull:…"):
         login("infer:*").blobs.has(digest)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org"])
 def test_open_server_refuses_to_listen_beyond_this_machine(opened: Registry, host: str) -> None:
-    with pytest.raises(Unavailable, match="hotswap token create"):
+    with refused(Unavailable, "hotswap token create"):
         require_closed(opened.access, host)
     opened.access.create("admin", ["admin"], by="ann")
     assert require_closed(opened.access, host) == ""
@@ -395,7 +396,7 @@ def test_open_server_says_so_on_loopback(opened: Registry, host: str) -> None:
 
 
 def test_principal_names_what_is_missing() -> None:
-    with pytest.raises(Forbidden, match=r"'ci' lacks the scope 'push:a'; it has pull:\*"):
+    with refused(Forbidden, "'ci'", "'push:a'", "pull:*", scope="push:a"):
         Principal(name="ci", scopes=("pull:*",)).require("push", "a")
 
 
@@ -482,9 +483,9 @@ def test_request_id_that_cannot_be_used_is_replaced(url: str, sent: str) -> None
 
 def test_error_of_the_client_is_the_error_of_the_server(login: Login) -> None:
     client = login("pull:*")
-    with pytest.raises(HotswapError) as refused:
+    with pytest.raises(HotswapError) as refusal:
         client.aliases.move(MoveRequest(NAME, "prod", 1, by="x"))
-    assert json.loads(json.dumps(refused.value.body()))["error"]["code"] == "forbidden"
+    assert json.loads(json.dumps(refusal.value.body()))["error"]["code"] == "forbidden"
 
 
 def test_search_shows_only_what_may_be_read(login: Login, tmp_path: Path) -> None:
@@ -494,5 +495,5 @@ def test_search_shows_only_what_may_be_read(login: Login, tmp_path: Path) -> Non
     reader = login("pull:team/*")
     assert [v.name for v in reader.adapters.search("number > 0", limit=1)] == ["team/a"]
     assert [v.name for v in reader.adapters.search("number > 0")] == ["team/a", "team/b"]
-    with pytest.raises(Forbidden, match="'pull:…'"):
+    with refused(Forbidden, "'pull:…'"):
         login("push:team/*").adapters.search("number > 0")

@@ -13,6 +13,7 @@ from hotswap.registry.bundles.bundle import METADATA_FILE, Bundle
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, PeftConfig
 from hotswap.registry.domain.errors import InvalidBundle, UnsafeFile
 from hotswap.registry.domain.manifest import MAX_FILE_BYTES
+from tests.refusals import refused
 from tests.registry.bundles import (
     MODULE,
     PREFIX,
@@ -37,26 +38,26 @@ def test_valid_directory_is_described(directory: Path) -> None:
 @pytest.mark.parametrize("name", ["adapter_model.bin", "state.pt", "x.PKL", "opt.ckpt"])
 def test_file_that_can_hold_a_pickle_is_refused_by_name(directory: Path, name: str) -> None:
     (directory / name).write_bytes(b"")
-    with pytest.raises(UnsafeFile, match=name):
+    with refused(UnsafeFile, name):
         Bundle.read(directory)
 
 
 def test_symbolic_link_is_refused_by_name(directory: Path) -> None:
     (directory / "link.json").symlink_to("/etc/passwd")
-    with pytest.raises(UnsafeFile, match=r"link\.json"):
+    with refused(UnsafeFile, "link.json"):
         Bundle.read(directory)
 
 
 def test_directory_in_the_directory_is_refused_by_name(directory: Path) -> None:
     (directory / "inner").mkdir()
-    with pytest.raises(UnsafeFile, match="inner"):
+    with refused(UnsafeFile, "inner"):
         Bundle.read(directory)
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
 def test_missing_file_is_named(directory: Path, name: str) -> None:
     (directory / name).unlink()
-    with pytest.raises(InvalidBundle, match=name):
+    with refused(InvalidBundle, name):
         Bundle.read(directory)
 
 
@@ -64,7 +65,7 @@ def test_missing_file_is_named(directory: Path, name: str) -> None:
 def test_truncated_weights_are_refused_by_name(directory: Path, kept: int) -> None:
     path = directory / WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InvalidBundle, match=WEIGHTS_FILE):
+    with refused(InvalidBundle, WEIGHTS_FILE):
         Bundle.read(directory)
 
 
@@ -72,14 +73,14 @@ def test_truncated_weights_are_refused_by_name(directory: Path, kept: int) -> No
 def test_malformed_header_is_refused(directory: Path, header: bytes) -> None:
     data = len(header).to_bytes(8, "little") + header
     (directory / WEIGHTS_FILE).write_bytes(data)
-    with pytest.raises(InvalidBundle, match="not a safetensors file"):
+    with refused(InvalidBundle, WEIGHTS_FILE):
         Bundle.read(directory)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_malformed_config_is_refused(directory: Path, text: str) -> None:
     (directory / CONFIG_FILE).write_text(text)
-    with pytest.raises(InvalidBundle, match=CONFIG_FILE):
+    with refused(InvalidBundle, CONFIG_FILE):
         Bundle.read(directory)
 
 
@@ -101,7 +102,7 @@ def test_malformed_config_is_refused(directory: Path, text: str) -> None:
 def test_config_that_does_not_fit_the_tensors_is_refused(
     tmp_path: Path, config: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(InvalidBundle, match=words):
+    with refused(InvalidBundle, words):
         Bundle.read(make_bundle(tmp_path / "a", **config))
 
 
@@ -132,7 +133,7 @@ def test_files_and_fields_of_no_use_are_listed(tmp_path: Path) -> None:
 def test_file_above_the_limit_is_refused_before_it_is_read(directory: Path) -> None:
     with (directory / "huge.txt").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)  # a hole: no bytes on the disk
-    with pytest.raises(InvalidBundle, match=r"huge\.txt has 17179869185 bytes"):
+    with refused(InvalidBundle, "huge.txt", "17179869185"):
         Bundle.read(directory)
 
 
@@ -140,7 +141,7 @@ def test_lora_a_without_lora_b_is_named(directory: Path) -> None:
     shapes = lora_shapes()
     del shapes[f"{PREFIX}{MODULE}.lora_B.weight"]
     (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(shapes))
-    with pytest.raises(InvalidBundle, match="has no"):
+    with refused(InvalidBundle, f"{MODULE}.lora_B"):
         Bundle.read(directory)
 
 
@@ -159,7 +160,7 @@ def test_a_dora_adapter_has_a_magnitude_for_each_output_of_each_module(directory
     for shape in (None, (7,)):
         shapes = lora_shapes() | ({name: shape} if shape else {})
         (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(shapes))
-        with pytest.raises(InvalidBundle, match=r"lora_magnitude_vector .* has \(8,\) there"):
+        with refused(InvalidBundle, "lora_magnitude_vector", "(8,)"):
             Bundle.read(directory)
     (directory / WEIGHTS_FILE).write_bytes(safetensors_bytes(lora_shapes() | {name: (8,)}))
     lora = Bundle.read(directory).lora
@@ -168,7 +169,7 @@ def test_a_dora_adapter_has_a_magnitude_for_each_output_of_each_module(directory
 
 def test_adapter_without_any_base_is_refused(tmp_path: Path) -> None:
     bundle = Bundle.read(make_bundle(tmp_path / "a", base_model_name_or_path=None))
-    with pytest.raises(InvalidBundle, match="which base model"):
+    with refused(InvalidBundle, "base_model_name_or_path"):
         bundle.manifest()
 
 

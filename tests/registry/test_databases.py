@@ -18,6 +18,7 @@ from hotswap.registry.database.revisions import upgrade
 from hotswap.registry.domain.adapters import AdapterVersion, AliasMove
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import InvalidSettings, StoreUnavailable
+from tests.refusals import refused
 from tests.registry.conftest import CatalogUrl
 from tests.servers import PostgresServer, give_up, postgresql, postgresql_bin
 
@@ -87,7 +88,7 @@ def test_writers_of_the_same_rows_in_any_order_do_not_block_each_other(
 
 def test_alias_never_points_to_a_version_that_is_not_there(catalog_url: CatalogUrl) -> None:
     catalog = Catalog(catalog_url("a"))
-    with pytest.raises(StoreUnavailable, match=r"(?i)foreign key"):
+    with refused(StoreUnavailable):
         catalog.add([version("a", 1)], [move("a", 1, 2)])
     assert catalog.versions("a") == []
     catalog.close()
@@ -99,7 +100,7 @@ def test_writer_waits_for_the_one_who_is_alone_and_gives_up_in_time(
     monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.2)
     catalog, other = Catalog(catalog_url("a")), Database(catalog_url("a"))
     with other.alone():
-        with pytest.raises(StoreUnavailable, match="lock"):
+        with refused(StoreUnavailable, "lock"):
             catalog.add([version("a")], [])
         assert catalog.versions("a") == []  # who reads does not wait
     catalog.add([version("a")], [])
@@ -174,9 +175,7 @@ def test_server_that_stopped_is_unavailable_and_the_password_stays_secret() -> N
         catalog = Catalog(url)
         catalog.add([version("a")], [])
     for use in (lambda: catalog.versions("a"), lambda: Catalog(url)):
-        with pytest.raises(
-            StoreUnavailable, match=r"hotswap:\*\*\*@.*whether the server"
-        ) as caught:
+        with refused(StoreUnavailable, "hotswap:***@") as caught:
             use()
         assert "s3cret" not in str(caught.value)
     catalog.close()
@@ -184,5 +183,5 @@ def test_server_that_stopped_is_unavailable_and_the_password_stays_secret() -> N
 
 def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(InvalidSettings, match=r"pip install 'hotswap\[postgres\]'"):
+    with refused(InvalidSettings, "'hotswap[postgres]'"):
         Catalog("postgresql://ann@127.0.0.1/hotswap")

@@ -9,13 +9,14 @@ import pytest
 from hotswap.registry.bundles.transfer import pull, push
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.errors import AliasConflict, HotswapError, VersionInUse
+from hotswap.registry.domain.errors import AliasConflict, VersionDeleted, VersionInUse
 from hotswap.registry.domain.layout import blob_key, manifest_key
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest, StateRequest
 from hotswap.registry.ledger.records import Records
 from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
+from tests.refusals import refused
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_recovery import corrupt
@@ -115,7 +116,7 @@ def test_state_changed_by_another_registry_is_seen(
     push_seed(one, tmp_path)
     assert two.versions.resolve(AdapterRef.parse(f"{NAME}:1"))
     one.versions.change(StateRequest(NAME, 1, "delete", by="ann"))
-    with pytest.raises(HotswapError, match="adapter undelete team/sql:1"):
+    with refused(VersionDeleted, "adapter undelete team/sql:1"):
         two.versions.resolve(AdapterRef.parse(f"{NAME}:1"))
 
 
@@ -150,7 +151,7 @@ def test_deletion_that_an_alias_move_overtakes_is_taken_back_and_refused(
         return claim(records, state)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Records, "claim_state", move_first)
-    with pytest.raises(VersionInUse, match="team/sql@prod"):
+    with refused(VersionInUse, "team/sql@prod"):
         opened.versions.change(StateRequest(NAME, 1, "delete", by="bob"))
     assert opened.versions.resolve(AdapterRef.parse(f"{NAME}:1")).number == 1
 

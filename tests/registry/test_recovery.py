@@ -12,7 +12,6 @@ from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import (
     BlobCorrupted,
-    HotswapError,
     StoreUnavailable,
     StoreUnsuitable,
 )
@@ -23,6 +22,7 @@ from hotswap.registry.registry import Registry
 from hotswap.registry.storage.local import LocalStore
 from hotswap.registry.storage.objects import probe
 from hotswap.registry.tasks import OneByOne, Tasks, Threads
+from tests.refusals import refused
 from tests.registry.bundles import read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.stores import FailingStore
@@ -81,7 +81,7 @@ def test_crash_at_any_write_leaves_nothing_dangling_and_the_push_can_be_repeated
     crashed = open_registry(store=store, tasks=make_tasks())
     store.fail_at, store.fail_after, store.for_good = fail_at, fail_after, for_good
     bundle, manifest = read_bundle(tmp_path / "bundle")
-    with pytest.raises(StoreUnavailable, match="power cut"):
+    with refused(StoreUnavailable, "power cut"):
         push(crashed, NAME, bundle, manifest, by="ann", alias="prod")
 
     reopened = open_registry(catalog="after")
@@ -167,7 +167,7 @@ def test_corrupted_blob_is_named_and_nothing_is_pulled(
     push(opened, NAME, bundle, manifest, by="ann", alias="prod")
     digest = manifest.file("adapter_model.safetensors").digest
     corrupt(tmp_path / "store", blob_key(digest))
-    with pytest.raises(BlobCorrupted, match=digest.hex):
+    with refused(BlobCorrupted, digest.hex):
         pull(opened, AdapterRef.parse(NAME), tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
     assert not list(tmp_path.glob(".pulled*"))
@@ -192,7 +192,7 @@ def test_corrupted_manifest_is_named(open_registry: OpenRegistry, tmp_path: Path
     bundle, manifest = read_bundle(tmp_path / "a")
     version = push(opened, NAME, bundle, manifest, by="ann")
     corrupt(tmp_path / "store", manifest_key(version.manifest_digest))
-    with pytest.raises(BlobCorrupted, match=version.manifest_digest.hex):
+    with refused(BlobCorrupted, version.manifest_digest.hex):
         opened.versions.manifest(version.manifest_digest)
 
 
@@ -209,7 +209,7 @@ def test_pushing_again_heals_a_lost_blob(open_registry: OpenRegistry, tmp_path: 
 def test_damaged_record_is_named_at_start(open_registry: OpenRegistry, tmp_path: Path) -> None:
     fill(open_registry(), tmp_path)
     (tmp_path / "store/versions/other/0000000002.json").write_text("{")
-    with pytest.raises(BlobCorrupted, match="versions/other/0000000002"):
+    with refused(BlobCorrupted, "versions/other/0000000002"):
         open_registry(catalog="fresh")
 
 
@@ -223,7 +223,7 @@ class OverwritingStore(FailingStore):
 
 def test_store_that_lets_two_writers_win_is_refused(tmp_path: Path) -> None:
     store = OverwritingStore(LocalStore(tmp_path / "store"))
-    with pytest.raises(StoreUnsuitable, match="does not honour create-once"):
+    with refused(StoreUnsuitable):
         probe(store)
     assert list(store.list("")) == []
 
@@ -232,7 +232,7 @@ def test_catalog_that_is_no_database_says_it_can_be_removed(
     open_registry: OpenRegistry, tmp_path: Path
 ) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(HotswapError, match="remove it, and the next start makes it again"):
+    with refused(StoreUnavailable, "catalog.sqlite"):
         open_registry()
 
 

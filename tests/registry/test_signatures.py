@@ -29,6 +29,7 @@ from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.registry import Registry
 from hotswap.registry.signing import SigningKey, is_valid
+from tests.refusals import refused
 from tests.registry.bundles import make_bundle, read_bundle
 from tests.registry.conftest import OpenRegistry
 from tests.registry.test_cli import Shell, shell  # noqa: F401
@@ -54,14 +55,14 @@ def test_key_file_is_for_its_owner_only_and_never_replaced(tmp_path: Path) -> No
     made = SigningKey.create(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert SigningKey.load(path).public == made.public
-    with pytest.raises(InvalidSettings, match="name a new file"):
+    with refused(InvalidSettings, path):
         SigningKey.create(path)
     assert SigningKey.load(path).public == made.public
 
 
 def test_key_file_that_others_may_read_is_refused(tmp_path: Path, key: SigningKey) -> None:
     (tmp_path / "key.pem").chmod(0o640)
-    with pytest.raises(InvalidSettings, match="chmod 600"):
+    with refused(InvalidSettings, "chmod 600"):
         SigningKey.load(tmp_path / "key.pem")
 
 
@@ -71,9 +72,9 @@ def test_file_that_holds_no_ed25519_key_is_refused(tmp_path: Path) -> None:
     for name, data in (("ec.pem", pem), ("text.pem", b"no key")):
         (tmp_path / name).write_bytes(data)
         (tmp_path / name).chmod(0o600)
-        with pytest.raises(InvalidSettings, match="hotswap key new"):
+        with refused(InvalidSettings, tmp_path / name, "hotswap key new"):
             SigningKey.load(tmp_path / name)
-    with pytest.raises(InvalidSettings, match="cannot be read"):
+    with refused(InvalidSettings, tmp_path / "absent.pem"):
         SigningKey.load(tmp_path / "absent.pem")
 
 
@@ -143,9 +144,9 @@ def test_signatures_are_read_by_those_who_may_read_the_name(
             assert client.versions.signatures(NAME, version.manifest_digest)[0].key == key.public
             assert client.aliases.target(NAME, "prod").move.signature is not None
         with RegistryClient(url, token=stranger) as client:
-            with pytest.raises(Forbidden, match="pull:team/sql"):
+            with refused(Forbidden, "pull:team/sql"):
                 client.versions.signatures(NAME, version.manifest_digest)
-            with pytest.raises(Forbidden, match="pull:team/sql"):
+            with refused(Forbidden, "pull:team/sql"):
                 client.aliases.target(NAME, "prod")
 
 
@@ -192,7 +193,7 @@ def test_too_many_signatures_are_refused(
     registry = open_registry()
     _, manifest = read_bundle(tmp_path / "bundle")
     many = [key.sign_version(NAME, manifest.digest)] * (MAX_SIGNATURES + 1)
-    with pytest.raises(InvalidRequest, match="at most 16"):
+    with refused(InvalidRequest, "16"):
         registry.versions.commit(PushRequest(NAME, manifest, by="ann", signatures=tuple(many)))
 
 

@@ -15,6 +15,7 @@ from hotswap.registry.bundles.tensors import has_effect, read_tensors
 from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.errors import InvalidBundle
 from hotswap.registry.registry import Registry
+from tests.refusals import refused
 from tests.registry.bundles import MODULE, PREFIX, make_bundle
 from tests.registry.conftest import OpenRegistry
 
@@ -51,13 +52,13 @@ def test_tensors_of_every_type_are_read_as_torch_reads_them(
 def test_a_value_that_is_not_finite_is_refused_by_tensor(tmp_path: Path, value: float) -> None:
     b = torch.ones(8, 4)
     b[3, 2] = value
-    with pytest.raises(InvalidBundle, match=r"q_proj\.lora_B\.weight holds NaN or infinite"):
+    with refused(InvalidBundle, "q_proj.lora_B.weight"):
         Bundle.read(with_weights(tmp_path / "a", b=b))
 
 
 def test_another_type_is_refused_by_name(tmp_path: Path) -> None:
     b = torch.ones(8, 4, dtype=torch.float64)
-    with pytest.raises(InvalidBundle, match="F64"):
+    with refused(InvalidBundle, "F64"):
         Bundle.read(with_weights(tmp_path / "a", b=b))
 
 
@@ -83,7 +84,7 @@ def test_an_adapter_without_effect_is_pushed_only_when_that_is_allowed(
     registry: Registry, tmp_path: Path
 ) -> None:
     bundle = Bundle.read(with_weights(tmp_path / "a", b=torch.zeros(8, 4)))
-    with pytest.raises(InvalidBundle, match="no effect"):
+    with refused(InvalidBundle, "--allow-no-effect"):
         push(registry, "team/a", bundle, bundle.manifest(), by="tests")
     assert registry.adapters.all() == []
     push(registry, "team/a", bundle, bundle.manifest(), by="tests", allow_no_effect=True)

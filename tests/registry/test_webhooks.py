@@ -23,6 +23,7 @@ from hotswap.registry.registry import Registry
 from hotswap.registry.settings import read_toml
 from hotswap.registry.storage.local import LocalStore
 from tests.contracts.pushes import NAME, push_version
+from tests.refusals import refused
 from tests.registry.conftest import OpenRegistry
 from tests.servers import serving_app
 
@@ -44,7 +45,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                self.send_response(receiver._take(headers, body))
+                self.send_response(receiver.take(headers, body))
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -54,7 +55,7 @@ class Receiver:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
 
-    def _take(self, headers: dict[str, str], body: bytes) -> int:
+    def take(self, headers: dict[str, str], body: bytes) -> int:
         with self._changed:
             self.requests.append((headers, body))
             self._changed.notify_all()
@@ -206,12 +207,12 @@ def test_stop_waits_for_no_receiver(
     push_version(registry, tmp_path, 1)
     wait_until(lambda: registry.events.webhooks()[0].attempts != ())
     delivery.stop()
-    assert not any(sender.thread.is_alive() for sender in delivery._senders)
+    assert not delivery.is_running
 
 
 def test_damaged_cursor_is_named_at_start(registry: Registry, tmp_path: Path) -> None:
     LocalStore(tmp_path / "store").create(webhook_key("ci"), b"{")
-    with pytest.raises(BlobCorrupted, match=r"webhooks/ci[.]json"):
+    with refused(BlobCorrupted, "webhooks/ci.json"):
         with delivering(registry, settings("http://127.0.0.1:1/hook")):
             raise AssertionError("it started")
 
@@ -254,7 +255,7 @@ def test_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str, wo
     lines = [f"{name} = {each}" for name, each in {**fields, key: value}.items()]
     path = tmp_path / "webhooks.toml"
     path.write_text("\n".join(["[[webhooks]]", *lines]))
-    with pytest.raises(InvalidSettings, match=words) as caught:
+    with refused(InvalidSettings, words) as caught:
         read_toml(path, WebhookSettings)
     assert SECRET not in str(caught.value)
 
@@ -263,5 +264,5 @@ def test_two_webhooks_of_one_name_are_refused(tmp_path: Path) -> None:
     part = f'[[webhooks]]\nname = "ci"\nurl = "http://ci.example"\nsecret = "{SECRET}"\n'
     path = tmp_path / "webhooks.toml"
     path.write_text(part * 2)
-    with pytest.raises(InvalidSettings, match="one name"):
+    with refused(InvalidSettings, path):
         read_toml(path, WebhookSettings)

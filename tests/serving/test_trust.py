@@ -39,6 +39,7 @@ from hotswap.serving.aliases.version_table import ResolvedRef
 from hotswap.serving.errors import StalePointer
 from hotswap.serving.http.app import Serving
 from hotswap.serving.settings import ServingSettings
+from tests.refusals import refused
 from tests.registry.bundles import read_bundle
 from tests.servers import serving_app
 
@@ -131,7 +132,7 @@ def test_server_beside_a_remote_registry_verifies_what_it_is_told(
             Trust(policy, remote, SeenMoves(tmp_path / "seen"), pauses_s=()) for policy in policies
         )
         assert trusting.verified(PROD, pointer(remote, PROD)) == version
-        with pytest.raises(Untrusted, match=key.public.replace("+", r"\+")):
+        with refused(Untrusted, key.public):
             doubting.verified(PROD, pointer(remote, PROD))
 
 
@@ -155,11 +156,11 @@ def test_unsigned_version_is_refused_naming_the_trusted_keys(
 ) -> None:
     version = push_signed(signed, tmp_path, 1, None)
     server = trust(signed, tmp_path, rule(key, other, require="version"))
-    with pytest.raises(Untrusted, match="is not signed") as refused:
+    with refused(Untrusted) as refusal:
         resolve(server, signed, version.ref)
     for each in (key.public, other.public, NAME, str(version.manifest_digest)):
-        assert each in refused.value.message
-    assert refused.value.status == 422
+        assert each in refusal.value.message
+    assert refusal.value.status == 422
 
 
 def test_unsigned_move_is_refused_although_the_version_is_signed(
@@ -169,7 +170,7 @@ def test_unsigned_move_is_refused_although_the_version_is_signed(
     version = push_signed(signed, tmp_path, 2, key)
     signed.aliases.move(MoveRequest(NAME, "prod", 1, by="mallory"))
     server = trust(signed, tmp_path, rule(key))
-    with pytest.raises(Untrusted, match="move 3 of team/sql@prod is not signed"):
+    with refused(Untrusted, "move 3 of team/sql@prod"):
         resolve(server, signed)
     assert resolve(server, signed, version.ref) == version
 
@@ -179,10 +180,10 @@ def test_key_that_is_not_trusted_is_named(
 ) -> None:
     version = push_signed(signed, tmp_path, 1, other)
     for require in ("version", "move"):
-        with pytest.raises(Untrusted) as refused:
+        with pytest.raises(Untrusted) as refusal:
             resolve(trust(signed, tmp_path, rule(key, require=require)), signed)
-        assert f"signed by {other.public} only" in refused.value.message
-        assert f"by {key.public}" in refused.value.message
+        assert f"signed by {other.public} only" in refusal.value.message
+        assert f"by {key.public}" in refusal.value.message
     assert resolve(trust(signed, tmp_path, rule(key, other)), signed) == version
 
 
@@ -192,7 +193,7 @@ def test_every_rule_that_matches_asks_for_a_key_of_its_own(
     rules = (rule(key, require="version"), rule(other, match="*@prod", require="move"))
     version = push_signed(signed, tmp_path, 1, key)
     server = trust(signed, tmp_path, *rules)
-    with pytest.raises(Untrusted, match="move 1"):
+    with refused(Untrusted, "move 1"):
         resolve(server, signed)
     signed_by(other, signed).aliases.move(MoveRequest(NAME, "prod", 1, by="release"))
     assert resolve(server, signed) == version
@@ -209,10 +210,10 @@ def test_signature_copied_to_another_name_is_refused(
     target.parent.mkdir(parents=True)
     server = trust(signed, tmp_path, rule(key, require="version"))
     shutil.copy(source, target)
-    with pytest.raises(BlobCorrupted, match="holds the record of"):
+    with refused(BlobCorrupted, signature_key(NAME, version.manifest_digest, key_id(key.public))):
         resolve(server, signed, copied.ref)
     target.write_text(source.read_text().replace(f'"{NAME}"', '"team/other"'))
-    with pytest.raises(SignatureInvalid, match="'team/other' with manifest"):
+    with refused(SignatureInvalid, "'team/other'"):
         resolve(server, signed, copied.ref)
 
 
@@ -263,7 +264,7 @@ def test_old_pointer_that_is_put_back_is_refused_also_after_a_restart(
         put_back = signed
         put_back.rebuild()
     assert put_back.versions.resolve(PROD) == one
-    with pytest.raises(StalePointer, match="shows move 1, but this server has seen move 2"):
+    with refused(StalePointer, seen=2, got=1):
         resolve(server, put_back)
     # A server that has never seen the later move has nothing to compare with.
     fresh = trust(put_back, tmp_path, rule(key), seen="fresh")
@@ -278,7 +279,7 @@ def test_old_move_written_on_top_of_the_history_is_refused(
     first = (store / move_key(NAME, "prod", 1)).read_text()
     later = store / move_key(NAME, "prod", 3)
     later.write_text(first.replace('"sequence": 1', '"sequence": 3'))
-    with pytest.raises(SignatureInvalid, match="move 3 of team/sql@prod"):
+    with refused(SignatureInvalid, "move 3 of team/sql@prod"):
         resolve(trust(signed, tmp_path, rule(key)), open_again())
 
 
@@ -293,7 +294,7 @@ def test_other_target_under_a_number_that_was_seen_is_refused(
     document = json.loads(record.read_text())
     record.write_text(json.dumps({**document, "to_number": 1, "signature": twice.model_dump()}))
     again = open_again()
-    with pytest.raises(StalePointer, match="two moves were signed for one number"):
+    with refused(StalePointer, seen=2, got=2):
         resolve(trust(again, tmp_path, rule(key)), again)
 
 
@@ -339,7 +340,7 @@ def test_forged_move_to_the_version_that_was_verified_is_refused(
         MoveRequest(NAME, "prod", by="ann")
     )  # this server is not asked meanwhile
     signed.aliases.move(MoveRequest(NAME, "prod", two.number, by="mallory"))
-    with pytest.raises(Untrusted, match="move 4"):
+    with refused(Untrusted, "move 4"):
         resolve(server, signed)
     signed_by(key, signed).aliases.rollback(MoveRequest(NAME, "prod", by="ann"))
     assert resolve(server, signed) == one
@@ -361,7 +362,7 @@ def test_signed_pointer_of_another_adapter_is_refused(
     registry = Lying.open(LocalStore(store), catalog)
     push_signed(registry, tmp_path, 1, key)
     push_signed(registry, tmp_path, 2, key, name="team/other")
-    with pytest.raises(SignatureInvalid, match="move 1 of team/sql@prod"):
+    with refused(SignatureInvalid, "move 1 of team/sql@prod"):
         resolve(trust(registry, tmp_path, rule(key, require="move")), registry)
     registry.close()
 
@@ -458,10 +459,10 @@ def test_only_the_highest_move_is_kept_on_disk(tmp_path: Path) -> None:
         seen.accept(NAME, "prod", sequence, Digest.of(b"x"))
     kept = [path for path in (tmp_path / "seen").rglob("*.json") if path.is_file()]
     assert [path.name for path in kept] == ["0000000005.json"]
-    with pytest.raises(StalePointer) as refused:
+    with pytest.raises(StalePointer) as refusal:
         SeenMoves(tmp_path / "seen").accept(NAME, "prod", 4, Digest.of(b"x"))
     # What the message says to remove is what makes the server forget.
-    Path(refused.value.message.rpartition("remove ")[2]).unlink()
+    Path(refusal.value.message.rpartition("remove ")[2]).unlink()
     seen.accept(NAME, "prod", 4, Digest.of(b"x"))
 
 
@@ -481,10 +482,10 @@ def test_broken_trust_file_is_an_error_that_names_file_and_key(
 ) -> None:
     path = tmp_path / "trust.toml"
     path.write_text(text.replace("KEY", key.public))
-    with pytest.raises(InvalidSettings) as refused:
+    with pytest.raises(InvalidSettings) as refusal:
         read_toml(path, TrustPolicy)
-    assert "trust.toml" in refused.value.message
-    assert words in refused.value.message
+    assert "trust.toml" in refusal.value.message
+    assert words in refusal.value.message
 
 
 def test_server_serves_only_what_its_trust_file_allows(
@@ -507,7 +508,7 @@ def test_server_serves_only_what_its_trust_file_allows(
     manifest = bundle.manifest()
     push(registry, "team/a", bundle, manifest, by="ann", alias="prod")
     assert serving.inference.resolver.resolve("team/a").adapters == ((manifest.digest, 1.0),)
-    with pytest.raises(Untrusted, match=r"move 1 of team/a@prod is not signed"):
+    with refused(Untrusted, "move 1 of team/a@prod"):
         strict.resolve("team/a")
     push(signed_by(key, registry), "team/a", bundle, manifest, by="ann", alias="prod")
     assert strict.resolve("team/a").adapters == ((manifest.digest, 1.0),)

@@ -9,6 +9,7 @@ import pytest
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.data.duplicates import jaccard, near_groups
 from hotswap.training.data.texts import normalised
+from tests.refusals import refused
 
 WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi") for b in ("ten", "ru") for c in ("s", "d", "vo")]
 
@@ -75,5 +76,5 @@ def test_no_text_and_one_text_have_no_group() -> None:
 
 
 def test_a_threshold_that_would_miss_pairs_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"0\.3"):
+    with refused(InvalidRequest, "0.3"):
         near_groups(["a"], 0.3)

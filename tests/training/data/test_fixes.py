@@ -35,6 +35,7 @@ from hotswap.training.loop.progress import Silence
 from hotswap.training.prepare import prepare
 from hotswap.training.runs.publish import publish
 from hotswap.training.spec import TrainingSpec
+from tests.refusals import refused
 from tests.training.conftest import WriteRows
 from tests.training.rows import examples_of
 
@@ -143,7 +144,7 @@ def test_json_sql_and_code_are_told_from_text(text: str, structure: str | None) 
 def test_small_letters_are_refused_where_case_has_a_meaning() -> None:
     rows = pairs(("a", "b"), ("a", '{"Key": "B"}'))
 
-    with pytest.raises(InvalidData, match=r"rows.jsonl:2: the answer is JSON, as in 1 of 2 rows"):
+    with refused(InvalidData, "rows.jsonl:2", "JSON", "1 of 2 rows"):
         clean(rows, Fixes(lower=("answer",)))
 
     assert clean(rows, Fixes(lower=("question",)))[1][0]["num_rows"] == 0
@@ -171,7 +172,7 @@ def test_smaller_classes_are_repeated_evenly() -> None:
 
 
 def test_answers_that_are_no_classes_are_not_balanced() -> None:
-    with pytest.raises(InvalidData, match="4 rows have 4 answers"):
+    with refused(InvalidData, "4 rows", "4 answers"):
         balance(of_classes(a=1, b=1, c=1, d=1), 1, "down", seed=0)
 
 
@@ -360,5 +361,5 @@ def test_the_real_set_has_four_duplicate_texts(real_data: Path) -> None:
 
 
 def test_an_option_that_does_not_fit_is_named() -> None:
-    with pytest.raises(InvalidSettings, match=r"fixes: lower.*"):
+    with refused(InvalidSettings, "fixes"):
         Fixes.parse({"lower": "question,both"})

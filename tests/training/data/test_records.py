@@ -8,6 +8,7 @@ import pytest
 
 from hotswap.training.data.formats.files import read_examples
 from hotswap.training.errors import InvalidData
+from tests.refusals import refused
 from tests.training.conftest import WriteRows
 
 USER = {"role": "user", "content": "hi"}
@@ -70,7 +71,7 @@ def test_an_error_names_file_line_and_field(
     good = {"question": "good", "answer": "row"}
     path = write_rows([{"messages": [USER, ANSWER]} if "messages" in row else good, row])
 
-    with pytest.raises(InvalidData, match=r"rows\.jsonl:2: ") as caught:
+    with refused(InvalidData, "rows.jsonl:2") as caught:
         read_examples(path)
 
     assert caught.value.fields == {"file": "rows.jsonl", "line": 2, "field": field}
@@ -86,7 +87,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -
     path = tmp_path / "rows.jsonl"
     path.write_text(line + "\n")
 
-    with pytest.raises(InvalidData, match=r"rows\.jsonl:1[: ]") as caught:
+    with refused(InvalidData, "rows.jsonl:1") as caught:
         read_examples(path)
 
     assert words in caught.value.message
@@ -99,12 +100,12 @@ def test_a_byte_that_is_not_utf8_is_reported_with_its_position(tmp_path: Path, m
     path = tmp_path / "rows.jsonl"
     path.write_bytes(mark + good + bad)
 
-    with pytest.raises(InvalidData, match=r"rows\.jsonl:2: not UTF-8: byte 0xe9") as caught:
+    with refused(InvalidData, "rows.jsonl:2", "UTF-8", "0xe9") as caught:
         read_examples(path)
 
     assert path.read_bytes()[caught.value.fields["byte_position"]] == 0xE9
 
 
 def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="No such file"):
+    with refused(InvalidData, tmp_path / "none.jsonl"):
         read_examples(tmp_path / "none.jsonl")

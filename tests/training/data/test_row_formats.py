@@ -24,6 +24,7 @@ from hotswap.training.data.formats.files import iter_examples, read_examples, wr
 from hotswap.training.data.formats.row_formats import FORMATS, detect
 from hotswap.training.data.tokens import tokenize
 from hotswap.training.errors import InvalidData
+from tests.refusals import refused
 from tests.training.conftest import WriteRows
 
 SYSTEM = {"role": "system", "content": "s"}
@@ -170,7 +171,7 @@ def test_a_row_is_read_in_the_format_it_shows(
 def test_what_cannot_be_used_is_named_by_its_field(
     write_rows: WriteRows, row: dict[str, Any], field: str, words: str
 ) -> None:
-    with pytest.raises(InvalidData, match=r"rows\.jsonl:1: ") as caught:
+    with refused(InvalidData, "rows.jsonl:1") as caught:
         read_examples(write_rows([row]))
 
     assert caught.value.fields == {"file": "rows.jsonl", "line": 1, "field": field}
@@ -180,7 +181,7 @@ def test_what_cannot_be_used_is_named_by_its_field(
 def test_the_first_row_in_another_format_is_named(write_rows: WriteRows) -> None:
     rows = [{"question": "a", "answer": "b"}] * 2 + [{"prompt": "a", "completion": "b"}]
 
-    with pytest.raises(InvalidData, match=r"rows.jsonl:3: .*prompt-completion.*line 1"):
+    with refused(InvalidData, "rows.jsonl:3", "prompt-completion", "line 1"):
         read_examples(write_rows(rows))
 
 
@@ -200,7 +201,7 @@ def test_the_first_row_in_another_format_is_named(write_rows: WriteRows) -> None
     ],
 )
 def test_what_a_format_cannot_say_is_an_error(example: Example, target: str, words: str) -> None:
-    with pytest.raises(InvalidData, match=rf"rows.jsonl:1: {target} rows cannot say .*{words}"):
+    with refused(InvalidData, "rows.jsonl:1", target):
         FORMATS[target].write(example)
 
 
@@ -278,7 +279,7 @@ def test_a_byte_in_an_array_that_is_not_utf8_is_reported_with_its_position(
     path = tmp_path / "rows.json"
     path.write_bytes(b"[\n" + b" " * filling + b'{"question": "caf\xe9", "answer": "b"}]')
 
-    with pytest.raises(InvalidData, match=r"rows\.json:2: not UTF-8: byte 0xe9") as caught:
+    with refused(InvalidData, "rows.json:2", "UTF-8", "0xe9") as caught:
         read_examples(path)
 
     assert path.read_bytes()[caught.value.fields["byte_position"]] == 0xE9
@@ -398,7 +399,7 @@ def test_the_real_file_that_is_not_utf8_is_not_guessed(real_data: Path, tmp_path
             row = {"question": question, "answer": "PlayMusic"}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    with pytest.raises(InvalidData, match="not UTF-8") as caught:
+    with refused(InvalidData, "UTF-8") as caught:
         read_examples(path)
 
     raw = [question.encode("latin-1") for question in questions]  # most of it is UTF-8 after all

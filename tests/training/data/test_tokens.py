@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from hotswap.registry.domain.prompts import Normaliser, PromptFormat
 from hotswap.serving.base_model import BaseDirectory
 from hotswap.serving.rendering import render
@@ -9,6 +7,7 @@ from hotswap.training.batches import batches, collate, micro_batches
 from hotswap.training.data.example import Example, Place
 from hotswap.training.data.tokens import tokenize
 from hotswap.training.errors import InvalidData
+from tests.refusals import refused
 from tests.training.rows import examples_of, tokenized
 
 CHAT = (
@@ -91,7 +90,7 @@ def test_a_template_that_drops_earlier_answers_is_refused(
         }
     )
 
-    with pytest.raises(InvalidData, match=r"chat.jsonl:7: messages\[3\]: the chat template"):
+    with refused(InvalidData, "chat.jsonl:7", "messages[3]"):
         tokenize(Example(CHAT, Place("chat.jsonl", 7)), forgetful, base.tokenizer)
 
 

@@ -22,6 +22,7 @@ from hotswap.training.data.traffic import (
     requests_in,
 )
 from hotswap.training.errors import InvalidData
+from tests.refusals import refused
 
 
 def user(text: str) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def test_by_default_answers_are_yet_to_be_written_and_questions_stand_once(log: 
 
 
 def test_rows_without_answers_are_refused_by_training_until_they_are_written(log: Path) -> None:
-    with pytest.raises(InvalidData, match="the answer is empty"):
+    with refused(InvalidData, codes=["empty_answer"]):
         refuse(check_examples(collect(iter_served(log), Choice()).examples))
 
 
@@ -186,22 +187,24 @@ def test_drift_reads_rows_of_a_log_and_of_any_format(log: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "named"),
     [
-        ({"question": "q", "answer": "a"}, "log.jsonl:1: not a row of a request log: it has no"),
-        (served(user("a"), time="today"), "time: expected ISO 8601, found 'today'"),
-        (served(user("a"), time="2026-11-28T10:00:00"), "time: .* names no time zone"),
-        (served({"role": "tool", "content": "a"}), r"messages\[0\].role: expected one of system"),
-        (served(user("a"), answer=None), "answer: expected text, found NoneType"),
+        ({"question": "q", "answer": "a"}, ("log.jsonl:1",)),
+        (served(user("a"), time="today"), ("time", "'today'")),
+        (served(user("a"), time="2026-11-28T10:00:00"), ("time", "2026-11-28T10:00:00")),
+        (served({"role": "tool", "content": "a"}), ("messages[0].role", "'tool'")),
+        (served(user("a"), answer=None), ("answer", "NoneType")),
     ],
 )
-def test_a_row_that_is_none_is_named(tmp_path: Path, row: dict[str, Any], words: str) -> None:
-    with pytest.raises(InvalidData, match=words):
+def test_a_row_that_is_none_is_named(
+    tmp_path: Path, row: dict[str, Any], named: tuple[str, ...]
+) -> None:
+    with refused(InvalidData, *named):
         list(iter_served(write(tmp_path / "log.jsonl", row)))
 
 
 def test_an_empty_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match=r"no files \*.jsonl"):
+    with refused(InvalidData, "*.jsonl"):
         list(iter_served(tmp_path))
 
 

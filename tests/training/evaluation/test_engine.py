@@ -16,6 +16,7 @@ from hotswap.serving.errors import BaseMismatch, ContextLengthExceeded
 from hotswap.serving.settings import Quantization
 from hotswap.training.evaluation.engine import FreshEngine, fresh_engine
 from tests.peft_adapters import load_reference, make_adapter
+from tests.refusals import refused
 from tests.tiny_base import make_tiny_base
 from tests.training.evaluation.conftest import SETTINGS
 from tests.training.rows import counting, tokenized
@@ -67,7 +68,7 @@ def test_a_version_keeps_its_digest(engine: FreshEngine, adapter: Path, tmp_path
 def test_an_adapter_of_another_base_is_refused(engine: FreshEngine, tmp_path: Path) -> None:
     other = make_tiny_base(tmp_path, seed=3, name="other")
 
-    with pytest.raises(BaseMismatch, match="weights_digest"):
+    with refused(BaseMismatch, "weights_digest"):
         engine.load(make_adapter(other, tmp_path / "foreign"))
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from hotswap.registry.domain.errors import InvalidRequest
 from hotswap.training.evaluation.gate import Requirement
+from tests.refusals import refused
 
 VALUES = {
     "": {"em": 0.83, "loss": 0.4},
@@ -96,7 +97,7 @@ def test_what_could_not_be_measured_lets_nothing_hold(text: str) -> None:
     ],
 )
 def test_what_is_no_requirement_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="requirement"):
+    with refused(InvalidRequest, "requirement"):
         Requirement.parse(text)
 
 
@@ -104,5 +105,5 @@ def test_a_metric_that_is_not_measured_is_named() -> None:
     requirement = Requirement.parse("em > 0.5 and prod.accuracy > em")
 
     assert requirement.sources == ("prod",)
-    with pytest.raises(InvalidRequest, match=r"prod\.accuracy is not measured; known: em, f1"):
+    with refused(InvalidRequest, "prod.accuracy", "em, f1"):
         requirement.require_known(("em", "f1"))

@@ -20,6 +20,7 @@ from hotswap.training.loop.progress import Silence
 from hotswap.training.loss import Tally, measure, train_pass, trainable
 from hotswap.training.methods.loading import load_lora_model
 from hotswap.training.spec import TrainingSpec
+from tests.refusals import refused
 from tests.training.rows import counting, examples_of, tokenized
 
 
@@ -204,7 +205,7 @@ def test_without_validation_rows_the_last_checkpoint_is_kept(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(base: BaseDirectory, prompt: PromptFormat) -> None:
-    with pytest.raises(TrainingDiverged, match="lower the learning rate"):
+    with refused(TrainingDiverged):
         run(base, prompt, num_epochs=20, learning_rate=1e30, max_grad_norm=1e30, batch_size=8)
 
 

@@ -13,6 +13,7 @@ from hotswap.training.loop.finetune import finetune
 from hotswap.training.loop.progress import Silence
 from hotswap.training.loop.verdicts import Measured, is_exhausted, overfit_from
 from hotswap.training.spec import TrainingSpec
+from tests.refusals import refused
 from tests.training.rows import counting, examples_of, tokenized
 
 
@@ -108,7 +109,7 @@ def test_a_run_that_improves_to_its_end_has_no_verdict(
 def test_early_stopping_without_validation_rows_is_refused(
     base: BaseDirectory, prompt: PromptFormat
 ) -> None:
-    with pytest.raises(InvalidSettings, match="needs validation rows"):
+    with refused(InvalidSettings, "early_stopping_patience"):
         finetune(
             spec_of(early_stopping_patience=1), base, tokenized(4, prompt, base), [], Silence()
         )

@@ -29,6 +29,7 @@ from hotswap.training.prepare import Prepared, prepare
 from hotswap.training.runs.publish import code_revision, publish
 from hotswap.training.runs.run import Run
 from hotswap.training.spec import TrainingSpec
+from tests.refusals import refused
 from tests.training.conftest import WriteRows
 from tests.training.rows import counting
 
@@ -188,7 +189,7 @@ def test_a_directory_that_holds_something_is_not_overwritten(
 ) -> None:
     spec, prepared, outcome = trained(base, write_rows(counting(4)), num_epochs=0)
 
-    with pytest.raises(InvalidRequest, match="exists already"):
+    with refused(InvalidRequest, tmp_path):
         publish(tmp_path, outcome, spec, base, prepared)
 
 
