@@ -14,6 +14,7 @@ from functools import cache
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.table import TABLE
 from hotswap.registry.commands.tree import CommandTable, CommandTree
 from hotswap.registry.domain.errors import HotswapError
@@ -70,5 +71,5 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"hotswap: error: {' '.join(message.split())}", err=True)
+    say(f"hotswap: error: {' '.join(message.split())}", err=True)
     return status

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from hotswap.registry.commands.output import say, visible_json
 from hotswap.registry.commands.parts import (
     example,
     json_option,
@@ -58,8 +59,8 @@ def create(
     if as_json:
         print_json(made.model_dump(mode="json"))
         return
-    click.echo(made.token)
-    click.echo("keep it now, it is not shown again; use it as HOTSWAP_REGISTRY_TOKEN", err=True)
+    say(made.token)
+    say("keep it now, it is not shown again; use it as HOTSWAP_REGISTRY_TOKEN", err=True)
 
 
 @click.command(epilog=example("hotswap token ls"))
@@ -100,7 +101,7 @@ def revoke(name: str, location: str | None, as_json: bool) -> None:
     if as_json:
         print_json(info.model_dump(mode="json"))
     else:
-        click.echo(f"token {name} is revoked")
+        say(f"token {name} is revoked")
 
 
 @click.command(epilog=example("hotswap audit --since yesterday", "hotswap audit --json"))
@@ -113,7 +114,8 @@ def audit(since: datetime | None, location: str | None, as_json: bool) -> None:
         entries = registry.access.entries(since)
         if as_json:
             for entry in entries:
-                click.echo(json.dumps(entry.model_dump(mode="json"), ensure_ascii=False))
+                text = json.dumps(entry.model_dump(mode="json"), ensure_ascii=False)
+                click.echo(visible_json(text))
             return
         rows = [
             (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hotswap.registry.commands.output import say, visible_lines
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json, show_version
 from hotswap.registry.domain.adapters import AdapterRef
@@ -28,7 +29,7 @@ def pull(ref: str, directory: Path, location: str | None, as_json: bool) -> None
     if as_json:
         print_json(version.model_dump(mode="json"))
     else:
-        click.echo(f"pulled {version.ref} {version.manifest_digest} into {directory}")
+        say(f"pulled {version.ref} {version.manifest_digest} into {directory}")
 
 
 @click.command(
@@ -51,7 +52,7 @@ def show(ref: str, card: bool, location: str | None, as_json: bool) -> None:
         if card:
             from hotswap.registry.bundles.card import make_card
 
-            click.echo(make_card(registry, wanted), nl=False)
+            click.echo(visible_lines(make_card(registry, wanted)), nl=False)
             return
         version = registry.versions.resolve(wanted)
         manifest = registry.versions.manifest(version.manifest_digest)

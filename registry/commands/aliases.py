@@ -7,15 +7,21 @@ from pathlib import Path
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
-from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.release import (
+    current_move,
+    dry_run_option,
+    finish_with_plan,
+    sign_key_option,
+)
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.servers import wait_options
 from hotswap.registry.commands.tables import print_json, print_table
 from hotswap.registry.commands.times import time_parameter, time_text
 from hotswap.registry.connect import signing
 from hotswap.registry.domain.adapters import DEFAULT_ALIAS, AdapterRef, AliasMove
-from hotswap.registry.domain.errors import Forbidden, InvalidReference
+from hotswap.registry.domain.errors import InvalidReference
 from hotswap.registry.domain.moves import served_at
 from hotswap.registry.domain.protocol import AdapterRegistry
 from hotswap.registry.domain.requests import MoveRequest
@@ -73,21 +79,12 @@ def set_alias(
             return
         if wait:
             require_waitable(registry)
-        before = _current(registry, name, alias_name)
+        before = current_move(registry, name, alias_name)
         move = signing(registry, sign_key).aliases.move(request)
         text = f"points to version {move.to_number}"
-        if before == move.sequence:
+        if before is not None and before.sequence == move.sequence:
             text += f" already, since {time_text(move.moved_at)}; nothing was changed"
         _finish(registry, move, text, wait, timeout_s, as_json=as_json)
-
-
-def _current(registry: AdapterRegistry, name: str, alias: str) -> int | None:
-    """The number of the alias's last move; None for none, or for a token that may only move."""
-    try:
-        moves = registry.aliases.all(name)
-    except Forbidden:
-        return None
-    return next((move.sequence for move in moves if move.alias == alias), None)
 
 
 @click.command(epilog=example("hotswap alias history team/sql@prod"))
@@ -178,11 +175,11 @@ def _finish(
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
-        click.echo(f"{ref} {text}")
+        say(f"{ref} {text}")
     if wait:
         reached = wait_for_servers(registry, ref, timeout_s)
         if not as_json:
-            click.echo(reached)
+            say(reached)
 
 
 @click.command(
@@ -209,7 +206,7 @@ def at(ref: str, time: datetime, location: str | None, as_json: bool) -> None:
     if as_json:
         print_json(move.model_dump(mode="json"))
     else:
-        click.echo(
+        say(
             f"{name}@{alias_name} pointed to version {move.to_number} at {time_text(time)} "
             f"(since {time_text(move.moved_at)}, moved by {move.moved_by})"
         )

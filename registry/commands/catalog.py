@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.settings import Home, RegistrySettings, read_home, read_section
@@ -35,9 +36,9 @@ def migrate(catalog: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"catalog": database.place, "from": before, "to": HEAD})
     elif before == HEAD:
-        click.echo(f"{database.place} is at schema {HEAD} already")
+        say(f"{database.place} is at schema {HEAD} already")
     else:
-        click.echo(f"{database.place}: {before or 'no schema'} → {HEAD}")
+        say(f"{database.place}: {before or 'no schema'} → {HEAD}")
 
 
 @click.command(
@@ -58,7 +59,7 @@ def rebuild(store: str | None, as_json: bool) -> None:
     if as_json:
         print_json(rebuilt._asdict())
         return
-    click.echo(
+    say(
         f"{rebuilt.num_versions} versions, {rebuilt.num_moves} alias moves and "
         f"{rebuilt.num_states} changes of state are in the catalog"
     )

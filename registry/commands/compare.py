@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import Row, print_json, print_table
 from hotswap.registry.domain.adapters import AdapterRef
@@ -50,7 +51,7 @@ def diff(a: str, b: str, all_layers: bool, location: str | None, as_json: bool) 
 
 def _show(comparison: VersionComparison, max_layers: int | None) -> None:
     for side, version in (("A", comparison.a), ("B", comparison.b)):
-        click.echo(f"{side}  {version.ref}  {version.manifest_digest}")
+        say(f"{side}  {version.ref}  {version.manifest_digest}")
     metrics: list[Row] = [
         (m.metric, _number(m.a), _number(m.b), _number(m.difference, "+"))
         for m in comparison.metrics
@@ -64,15 +65,16 @@ def _show(comparison: VersionComparison, max_layers: int | None) -> None:
         ("LAYER", "CHANGE", "NORM A", "NORM B"), list(map(_layer, comparison.layers[:max_layers]))
     )
     if max_layers is not None and (more := len(comparison.layers) - max_layers) > 0:
-        click.echo(f"and {more} more layers; list them with --all")
-    click.echo(f"\nall layers: {_number(comparison.change)}")
+        say(f"and {more} more layers; list them with --all")
+    say()
+    say(f"all layers: {_number(comparison.change)}")
     for note in comparison.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _section(header: Row, rows: Sequence[Row]) -> None:
     if rows:
-        click.echo()
+        say()
         print_table(header, rows)
 
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from hotswap.registry.commands.output import visible, visible_json
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json, print_table
 from hotswap.registry.commands.times import time_text
@@ -26,7 +27,7 @@ def events(after: int | None, follow: bool, location: str | None, as_json: bool)
         while True:
             page = registry.events.read(cursor, wait_s=MAX_WAIT_S if follow else 0)
             for event in page.events:
-                click.echo(_json(event) if as_json else _line(event))
+                click.echo(visible_json(_json(event)) if as_json else visible(_line(event)))
             if not follow and page.cursor == cursor:
                 return
             cursor = page.cursor

@@ -9,10 +9,17 @@ import click
 from pydantic import ValidationError
 
 from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
-from hotswap.registry.commands.release import dry_run_option, finish_with_plan, sign_key_option
+from hotswap.registry.commands.release import (
+    current_move,
+    dry_run_option,
+    finish_with_plan,
+    sign_key_option,
+)
 from hotswap.registry.commands.renamed import RenamedOptions
 from hotswap.registry.commands.tables import print_json
+from hotswap.registry.commands.times import time_text
 from hotswap.registry.connect import signing
 from hotswap.registry.domain.adapters import AdapterRef, check_name
 from hotswap.registry.domain.digests import Digest
@@ -110,7 +117,7 @@ def push(
     with open_source(source) as directory:
         bundle = Bundle.read(directory)
         for note in bundle.notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         base = _read_fingerprint(fingerprint) if fingerprint else None
         with open_registry_at(location) as registry:
             lineage = stated if parent is None else _parent(registry, name, parent).over(stated)
@@ -131,14 +138,17 @@ def push(
                 plan = plan_push(registry, name, bundle, manifest, **said)
                 finish_with_plan(ctx, plan, as_json=as_json)
                 return
+            before = None if alias is None else current_move(registry, name, alias)
             to = signing(registry, sign_key)
             version = push_bundle(to, name, bundle, manifest, repair=repair, **said)
     if as_json:
         print_json(version.model_dump(mode="json"))
         return
-    click.echo(f"pushed {version.ref} {version.manifest_digest}")
+    say(f"pushed {version.ref} {version.manifest_digest}")
     if alias is not None:
-        click.echo(f"{name}@{alias} points to version {version.number}")
+        stays = before is not None and before.to_number == version.number and sign_key is None
+        already = f" already, since {time_text(before.moved_at)}" if before and stays else ""
+        say(f"{name}@{alias} points to version {version.number}{already}")
 
 
 def _read_fingerprint(path: Path) -> BaseFingerprint:

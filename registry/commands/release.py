@@ -8,9 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example
 from hotswap.registry.commands.tables import print_json, print_table
+from hotswap.registry.domain.adapters import AliasMove
+from hotswap.registry.domain.errors import Forbidden, NotFound
 from hotswap.registry.domain.policy import MovePlan
+from hotswap.registry.domain.protocol import AdapterRegistry
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -36,8 +40,8 @@ def new(file: Path) -> None:
     """Make an Ed25519 key in the new FILE and print its public key."""
     from hotswap.registry.signing import SigningKey
 
-    click.echo(SigningKey.create(file).public)
-    click.echo(f"{file} is secret; the public key goes into the servers' trust files", err=True)
+    say(SigningKey.create(file).public)
+    say(f"{file} is secret; the public key goes into the servers' trust files", err=True)
 
 
 @click.command(epilog=example("hotswap key show release.pem"))
@@ -46,7 +50,7 @@ def show(file: Path) -> None:
     """Print the public key of the key in FILE."""
     from hotswap.registry.signing import SigningKey
 
-    click.echo(SigningKey.load(file).public)
+    say(SigningKey.load(file).public)
 
 
 def finish_with_plan(ctx: click.Context, plan: MovePlan, *, as_json: bool) -> None:
@@ -54,7 +58,7 @@ def finish_with_plan(ctx: click.Context, plan: MovePlan, *, as_json: bool) -> No
     if as_json:
         print_json(plan.model_dump(mode="json"))
     else:
-        click.echo(_sentence(plan))
+        say(_sentence(plan))
         if plan.conditions:
             print_table(
                 ("", "ASKED", "FOUND", "RULE"),
@@ -76,3 +80,11 @@ def _sentence(plan: MovePlan) -> str:
     new = "the new version" if plan.is_new_version else "version"
     start = "be created at" if plan.from_number is None else f"move from {plan.from_number} to"
     return f"dry run: {where} would {start} {new} {plan.to_number}"
+
+
+def current_move(registry: AdapterRegistry, name: str, alias: str) -> AliasMove | None:
+    """The alias's last move; None for none, or for a token that may not read it."""
+    try:
+        return next((move for move in registry.aliases.all(name) if move.alias == alias), None)
+    except (Forbidden, NotFound):
+        return None

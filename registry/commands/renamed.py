@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from hotswap.registry.commands.output import say
+
 
 def announce(ctx: click.Context, old: str, new: str) -> None:
     """One line for the person who typed the old spelling; nothing where a shell completes it."""
     if not ctx.resilient_parsing:
-        click.echo(f"hotswap: note: `{old}` is now `{new}`", err=True)
+        say(f"hotswap: note: `{old}` is now `{new}`", err=True)
 
 
 class RenamedOptions(click.Command):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.domain.adapters import AdapterRef, StateVerb, VersionState
@@ -37,7 +38,7 @@ def _show_state(state: VersionState, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json(state.model_dump(mode="json"))
     else:
-        click.echo(f"{state.name}:{state.number} {done}")
+        say(f"{state.name}:{state.number} {done}")
 
 
 delete = _state_command(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from hotswap.registry.commands.output import say, visible, visible_json
 from hotswap.registry.commands.times import time_text
 from hotswap.registry.domain.adapters import AdapterSummary, AdapterVersion, AliasMove, VersionState
 from hotswap.registry.domain.manifest import Lineage, Manifest
@@ -17,12 +18,12 @@ Row = tuple[str, ...]
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_table(header: Row, rows: Sequence[Row]) -> None:
     """Columns padded to their widest cell; the last one is not padded."""
-    lines = [header, *([" ".join(cell.split()) for cell in row] for row in rows)]
+    lines = [header, *([visible(" ".join(cell.split())) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
@@ -99,8 +100,8 @@ def show_version(
     }
     for label, text in fields.items():
         if text:
-            click.echo(f"{label + ':':<14}{text}")
-    click.echo()
+            say(f"{label + ':':<14}{text}")
+    say()
     print_table(
         ("FILE", "SIZE", "DIGEST"),
         [(f.file_name, size_text(f.size_bytes), f.digest.short) for f in manifest.files],

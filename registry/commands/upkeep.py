@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json, print_table, size_text
 from hotswap.registry.domain.adapters import AdapterRef
@@ -36,12 +37,12 @@ def verify(
         if report.damage:
             rows = [(d.key, d.expected, d.got) for d in report.damage]
             print_table(("KEY", "EXPECTED", "GOT"), rows)
-        click.echo(
+        say(
             f"{report.num_objects} objects, {size_text(report.size_bytes)}: "
             + (f"{len(report.damage)} damaged; heal with `hotswap push --repair`"
                if report.damage else "all intact")
         )  # fmt: skip
-        click.echo(_store_text(report.store))
+        say(_store_text(report.store))
     if report.damage:
         ctx.exit(1)
 
@@ -111,11 +112,11 @@ def _show_sweep(report: SweepReport) -> None:
         size_bytes = sum(each.size_bytes for each in swept)
         rows.append((word, str(len(swept)), size_text(size_bytes)))
         for each in swept if word != "waiting" else ():
-            click.echo(f"{word}: {each.key} ({size_text(each.size_bytes)})")
+            say(f"{word}: {each.key} ({size_text(each.size_bytes)})")
     for ref in report.purged:
-        click.echo(f"purged: {ref}")
+        say(f"purged: {ref}")
     print_table(("", "OBJECTS", "SIZE"), [("live", str(report.num_live), "-"), *rows])
     if report.dry_run:
-        click.echo(f"dry run: nothing was changed; --delete frees {size_text(report.freed_bytes)}")
+        say(f"dry run: nothing was changed; --delete frees {size_text(report.freed_bytes)}")
     else:
-        click.echo(f"freed {size_text(report.freed_bytes)}")
+        say(f"freed {size_text(report.freed_bytes)}")

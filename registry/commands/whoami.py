@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hotswap.registry.commands.output import say
 from hotswap.registry.commands.parts import example, json_option, open_registry_at, registry_option
 from hotswap.registry.commands.tables import print_json
 from hotswap.registry.commands.times import time_text
@@ -21,7 +22,7 @@ def whoami(location: str | None, as_json: bool) -> None:
     if as_json:
         print_json(principal.model_dump(mode="json"))
     elif principal.name is None:
-        click.echo("nobody: no token was ever made here, so everybody may do everything")
+        say("nobody: no token was ever made here, so everybody may do everything")
     else:
         until = f", until {time_text(principal.expires_at)}" if principal.expires_at else ""
-        click.echo(f"{principal.name}: {', '.join(principal.scopes)}{until}")
+        say(f"{principal.name}: {', '.join(principal.scopes)}{until}")

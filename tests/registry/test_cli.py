@@ -182,6 +182,9 @@ def test_move_that_changes_nothing_says_so(shell: Shell) -> None:
     shell.ok("push", "v1", "a")
     assert shell.ok("alias", "set", "a@prod", "1") == "a@prod points to version 1\n"
     assert "already, since 2" in shell.ok("alias", "set", "a@prod", "1")
+    assert "prod points to version 1 already, since 2" in shell.ok(
+        "push", "v1", "a", "--alias", "prod"
+    )
     assert len(json.loads(shell.ok("alias", "history", "a@prod", "--json"))) == 1
 
 
