@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotswap.registry.domain.digests import Digest
-from hotswap.registry.domain.policy import ReleasePolicy
 from hotswap.registry.domain.protocol import AdapterRegistry
-from hotswap.registry.events.webhooks import WebhookSettings
 from hotswap.registry.http.client import RegistryClient
 from hotswap.registry.settings import Home, RegistrySettings, read_section, read_toml
-from hotswap.registry.storage import open_store
 
 if TYPE_CHECKING:
+    from hotswap.registry.events.webhooks import WebhookSettings
     from hotswap.registry.registry import Registry
 
 
@@ -41,7 +39,9 @@ def open_registry(
     """The registry in this process over `store` (None: the settings' one), closed at the end."""
     # The database layer takes half a second to import, which a client command need not wait for.
     from hotswap.registry.database.catalog import Catalog
+    from hotswap.registry.domain.policy import ReleasePolicy
     from hotswap.registry.registry import Registry
+    from hotswap.registry.storage import open_store
 
     configured = settings.store or str(home.store)
     location = store or configured
@@ -71,6 +71,8 @@ def signing(registry: AdapterRegistry, key: Path | None = None) -> AdapterRegist
 
 def configured_webhooks(settings: RegistrySettings) -> WebhookSettings | None:
     """What a server of the registry sends to; raises InvalidSettings for the file."""
+    from hotswap.registry.events.webhooks import WebhookSettings
+
     return read_toml(settings.webhooks, WebhookSettings) if settings.webhooks else None
 
 

@@ -10,9 +10,11 @@ import pytest
 
 NAMES = {
     "hotswap.registry": [
-        "AdapterRef", "AdapterRegistry", "AdapterVersion", "AliasMove", "BaseFingerprint", "Bundle",
-        "Digest", "Home", "HotswapError", "Manifest", "PromptFormat", "Registry", "RegistryClient",
-        "RegistrySettings", "SigningKey", "open_registry", "pull", "push",
+        "AccessControl", "AdapterRef", "AdapterRegistry", "AdapterVersion", "Adapters",
+        "AliasMove", "Aliases", "BaseFingerprint", "Blobs", "Bundle", "Digest", "Events", "Home",
+        "HotswapError", "Manifest", "MoveRequest", "PromptFormat", "PushRequest", "Registry",
+        "RegistryClient", "RegistrySettings", "SigningKey", "StateRequest", "Versions",
+        "open_registry", "pull", "push",
     ],
     "hotswap.serving": [
         "BaseDirectory", "Engine", "Serving", "ServingHome", "ServingSettings", "provide_base",
