@@ -5,16 +5,15 @@ A Bundle is a directory that has been checked and described; its bytes stay on d
 
 from __future__ import annotations
 
-import json
 import stat
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from hotswap.registry.bundles.header import MAX_JSON_BYTES, parse_object, read_tensor_shapes
 from hotswap.registry.bundles.peft_config import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -37,7 +36,6 @@ from hotswap.registry.domain.values import first_problem
 
 METADATA_FILE = "hotswap.json"
 
-MAX_HEADER_BYTES = 16 << 20
 CHUNK_BYTES = 1 << 20
 
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"})
@@ -50,16 +48,6 @@ _MEDIA_TYPES = {
     ".csv": "text/csv",
 }
 _KNOWN_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, METADATA_FILE, "README.md"})
-# What JSON of another form than expected raises on the way to the values.
-_MALFORMED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    RecursionError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,39 +125,6 @@ class Bundle:
         return self.directory / descriptor.file_name
 
 
-def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor name → shape of a safetensors file; raises InvalidBundle."""
-    with path.open("rb") as file:
-        return parse_tensor_shapes(file.read, path.stat().st_size, path.name)
-
-
-def parse_tensor_shapes(
-    read: Callable[[int], bytes], size_bytes: int, file_name: str
-) -> dict[str, tuple[int, ...]]:
-    """Tensor name → shape from a safetensors header (8 bytes of length, then JSON).
-
-    `read(n)` gives the next n bytes of the file. Raises InvalidBundle when the header is
-    malformed or disagrees with the file's size.
-    """
-    prefix = read(8)
-    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-    if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8):
-        raise InvalidBundle(f"{file_name} is not a safetensors file: bad header length")
-    try:
-        header = json.loads(read(length))
-        tensors = {n: t for n, t in header.items() if n != "__metadata__"}
-        end = max((int(t["data_offsets"][1]) for t in tensors.values()), default=0)
-        shapes = {n: tuple(int(d) for d in t["shape"]) for n, t in tensors.items()}
-    except _MALFORMED as error:
-        raise InvalidBundle(f"{file_name} is not a safetensors file: {error}") from None
-    if 8 + length + end != size_bytes:
-        raise InvalidBundle(
-            f"{file_name} is {size_bytes} bytes long but its header describes {8 + length + end};"
-            " the file is cut short or damaged"
-        )
-    return shapes
-
-
 def _regular_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise InvalidBundle(f"{directory} is not a directory; give the PEFT adapter directory")
@@ -226,19 +181,9 @@ def _describe(path: Path) -> Descriptor:
         raise InvalidBundle(f"{path.parent}: {first_problem(error)}") from None
 
 
-def parse_config(data: bytes, file_name: str) -> dict[str, Any]:
-    """The JSON object in `data`; raises InvalidBundle when it is something else."""
-    try:
-        value = json.loads(data)
-    except _MALFORMED as error:
-        raise InvalidBundle(f"{file_name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidBundle(f"{file_name} holds {type(value).__name__}, expected a JSON object")
-    return value
-
-
 def _json_object(path: Path) -> dict[str, Any]:
-    return parse_config(path.read_bytes(), path.name)
+    with path.open("rb") as file:
+        return parse_object(file.read(MAX_JSON_BYTES + 1), path.name)
 
 
 def _metadata(directory: Path) -> BundleMetadata:

@@ -7,13 +7,19 @@ it may come from a newer PEFT; it is kept and listed, because nothing here knows
 from __future__ import annotations
 
 import math
-import re
+import time
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hotswap.registry.domain.errors import InvalidBundle
 from hotswap.registry.domain.manifest import LoraShape
+from hotswap.registry.domain.patterns import (
+    MAX_MATCHES,
+    InvalidPattern,
+    check_pattern,
+    fits_whole,
+)
 from hotswap.registry.domain.values import first_problem
 
 CONFIG_FILE = "adapter_config.json"
@@ -21,9 +27,8 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # in front of every module in the file PEFT writes
 MAGNITUDE = ".lora_magnitude_vector"  # behind a module: DoRA's magnitude of each output
 
-MAX_PATTERN_LENGTH = 200
-# A repeated group can make a regular expression run for ever on a name it does not match.
-_REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
+PATTERNS_S = 1.5
+"""How long the patterns of one adapter may be matched; what is slower is refused."""
 _Names = list[str] | str | None
 
 
@@ -87,9 +92,12 @@ class PeftConfig(BaseModel):
         except ValidationError as error:
             raise InvalidBundle(f"{CONFIG_FILE}: {first_problem(error)}") from None
         targets = parsed.target_modules
-        patterns = [*(parsed.rank_pattern or {}), *(parsed.alpha_pattern or {})]
-        for pattern in [*patterns, *([targets] if isinstance(targets, str) else [])]:
-            _check_pattern(pattern)
+        if isinstance(targets, str):
+            _check_pattern("target_modules", targets)
+        for key in parsed.rank_pattern or {}:
+            _check_pattern("rank_pattern", key)
+        for key in parsed.alpha_pattern or {}:
+            _check_pattern("alpha_pattern", key)
         return parsed
 
     @property
@@ -114,7 +122,7 @@ class PeftConfig(BaseModel):
         if wanted is None or wanted == "all-linear":
             return True
         if isinstance(wanted, str):
-            return re.fullmatch(wanted, module) is not None
+            return fits_whole(wanted, module)
         return any(module == name or module.endswith(f".{name}") for name in wanted)
 
 
@@ -159,8 +167,23 @@ def read_lora_shape(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) 
             "not_servable": tuple(reasons),
         }
     )
+    num_patterns = len(shape.rank_pattern) + len(shape.alpha_pattern)
+    if num_patterns * len(ranks) > MAX_MATCHES:
+        raise InvalidBundle(
+            f"{CONFIG_FILE}: {num_patterns} keys of rank_pattern and alpha_pattern for "
+            f"{len(ranks)} modules; their product may be {MAX_MATCHES}: write fewer keys that fit "
+            "more modules",
+            field="rank_pattern",
+        )
+    ends_at = time.monotonic() + PATTERNS_S
     for module, rank in ranks.items():
         _check_module(module, rank, shape, parsed)
+        if time.monotonic() > ends_at:
+            raise InvalidBundle(
+                f"{CONFIG_FILE}: matching its patterns with {len(ranks)} modules takes more than "
+                f"{PATTERNS_S:g} s; write fewer or shorter patterns",
+                field="rank_pattern",
+            )
     return shape
 
 
@@ -177,17 +200,14 @@ def _check_module(module: str, rank: int, shape: LoraShape, config: PeftConfig) 
         )
 
 
-def _check_pattern(pattern: str) -> None:
-    if len(pattern) > MAX_PATTERN_LENGTH or _REPEATED_GROUP.search(pattern):
-        raise InvalidBundle(
-            f"{CONFIG_FILE}: the pattern {pattern[:80]!r} is not accepted; patterns have at most "
-            f"{MAX_PATTERN_LENGTH} characters and repeat no group"
-        )
+def _check_pattern(field: str, pattern: str) -> None:
     try:
-        re.compile(pattern)
-    except re.error as error:
+        check_pattern(pattern)
+    except InvalidPattern as error:
         raise InvalidBundle(
-            f"{CONFIG_FILE}: {pattern[:80]!r} is not a regular expression: {error}"
+            f"{CONFIG_FILE}: {field}: {pattern[:80]!r} cannot be matched: {error}; patterns are "
+            "regular expressions of RE2, which has neither lookaround nor backreferences",
+            field=field,
         ) from None
 
 

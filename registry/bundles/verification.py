@@ -5,7 +5,8 @@ It reads only headers: the bytes were verified when they were stored.
 
 from __future__ import annotations
 
-from hotswap.registry.bundles.bundle import parse_config, parse_tensor_shapes, refuse_pickle
+from hotswap.registry.bundles.bundle import refuse_pickle
+from hotswap.registry.bundles.header import MAX_JSON_BYTES, parse_object, parse_tensor_shapes
 from hotswap.registry.bundles.peft_config import CONFIG_FILE, WEIGHTS_FILE, read_lora_shape
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import BlobNotFound, InvalidManifest
@@ -13,7 +14,6 @@ from hotswap.registry.domain.manifest import MAX_FILES, LoraShape, Manifest
 from hotswap.registry.storage.blobs import BlobStore
 from hotswap.registry.tasks import Tasks
 
-MAX_CONFIG_BYTES = 1 << 20
 HEADER_BYTES = 64 << 10  # what one request reads: most headers are smaller
 
 
@@ -51,11 +51,11 @@ def _verify_stored(descriptor: Descriptor, blobs: BlobStore) -> None:
 
 def _stored_shape(manifest: Manifest, blobs: BlobStore) -> LoraShape:
     config_file, weights_file = manifest.file(CONFIG_FILE), manifest.file(WEIGHTS_FILE)
-    if config_file.size_bytes > MAX_CONFIG_BYTES:
+    if config_file.size_bytes > MAX_JSON_BYTES:
         raise InvalidManifest(
-            f"{CONFIG_FILE} has {config_file.size_bytes} bytes; at most {MAX_CONFIG_BYTES}"
+            f"{CONFIG_FILE} has {config_file.size_bytes} bytes; at most {MAX_JSON_BYTES}"
         )
-    config = parse_config(b"".join(blobs.open(config_file.digest)), CONFIG_FILE)
+    config = parse_object(b"".join(blobs.open(config_file.digest)), CONFIG_FILE)
     header = _Header(blobs, weights_file.digest)
     shapes = parse_tensor_shapes(header.read, weights_file.size_bytes, WEIGHTS_FILE)
     return read_lora_shape(config, shapes)

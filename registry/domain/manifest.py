@@ -7,7 +7,6 @@ same content twice gives the same manifest; who and when stand in the AdapterVer
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import rfc8785
@@ -22,6 +21,7 @@ from pydantic import (
 from hotswap.registry.domain.adapters import AdapterRef
 from hotswap.registry.domain.digests import Descriptor, Digest
 from hotswap.registry.domain.errors import InvalidManifest, InvalidReference
+from hotswap.registry.domain.patterns import fits_end
 from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.registry.domain.values import ValueObject, first_problem
 
@@ -98,7 +98,7 @@ NumberT = TypeVar("NumberT", int, float)
 def _matching(pattern: dict[str, NumberT], module: str, default: NumberT) -> NumberT:
     """A pattern's key is matched like PEFT does: a regular expression on the end of the name."""
     for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", module):
+        if fits_end(key, module):
             return value
     return default
 
