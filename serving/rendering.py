@@ -41,6 +41,12 @@ def render(
         raise InvalidPrompt(
             f"the chat template refused the messages: {error}", param="messages"
         ) from error
+    except (Exception, MemoryError) as error:  # a template is a program, and may fail like one
+        raise InvalidPrompt(
+            f"the chat template failed on these messages: {type(error).__name__}: {error}; correct "
+            "the template, and push the adapter again",
+            param="messages",
+        ) from error
 
 
 @lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -27,19 +28,23 @@ SERVING_RULES = (
 
 def serving_router(inference: Inference, registry: AdapterRegistry) -> APIRouter:
     router = APIRouter()
+    # Long prompts share two threads, so that they hold up neither streams nor other routes.
+    preparing = CapacityLimiter(2)
 
     @router.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request) -> Any:
         inference.resolver.require_allowed(body.model, principal_of(request))
         target = await run_in_threadpool(inference.resolver.resolve, body.model)
-        answer = ChatAnswer(inference, target, body, [inference.start_chat(target, body)])
+        prompts = await to_thread.run_sync(inference.chat_ids, target, body, limiter=preparing)
+        answer = ChatAnswer(inference, target, body, inference.start(target, body, prompts))
         return await answer.respond(request)
 
     @router.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Any:
         inference.resolver.require_allowed(body.model, principal_of(request))
         target = await run_in_threadpool(inference.resolver.resolve, body.model)
-        answer = TextAnswer(inference, target, body, inference.start_completion(target, body))
+        prompts = await to_thread.run_sync(inference.completion_ids, body, limiter=preparing)
+        answer = TextAnswer(inference, target, body, inference.start(target, body, prompts))
         return await answer.respond(request)
 
     @router.get("/v1/models")

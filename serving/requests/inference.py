@@ -43,22 +43,50 @@ class Inference:
     def words(self) -> TokenText:
         return TokenText(self.tokenizer)
 
-    def start_chat(self, target: Target, request: ChatRequest) -> Generation:
-        """Raises InvalidPrompt, ContextLengthExceeded or ServerBusy."""
-        text = render(target.prompt, [message.for_template() for message in request.messages])
-        prompt_ids = self._encode(text)
+    @cached_property
+    def max_prompt_bytes(self) -> int:
+        """No text of more UTF-8 bytes has a prompt that fits the context."""
+        longest = max(len(token.encode()) for token in self.tokenizer.get_vocab())
+        return self.max_model_len * longest
+
+    def chat_ids(self, target: Target, request: ChatRequest) -> list[list[int]]:
+        """The one prompt, rendered and tokenized: to be called from a thread, for it takes as long
+        as the messages are. Raises InvalidPrompt or ContextLengthExceeded."""
+        messages = [message.for_template() for message in request.messages]
+        self._check_bytes("messages", *(message["content"] for message in messages))
+        try:
+            text = render(target.prompt, messages)
+        except InvalidPrompt as error:
+            name = target.model or self.resolver.servable.base_name
+            raise InvalidPrompt(f"{name}: {error.message}", **error.fields) from error
+        prompt_ids = self._encode("messages", text)
         self._check_ids("messages", prompt_ids)
-        (generation,) = self._start(target, request, prompt_ids)
-        return generation
+        return [prompt_ids]
 
-    def start_completion(self, target: Target, request: CompletionRequest) -> list[Generation]:
-        """One Generation a prompt; the prompt goes to the model as it is, without a template."""
-        encoded = [self._encode(p) if isinstance(p, str) else p for p in request.prompts]
+    def completion_ids(self, request: CompletionRequest) -> list[list[int]]:
+        """Each prompt as it is, without a template, tokenized if it is a text. As `chat_ids`."""
+        encoded = [
+            self._encode("prompt", prompt) if isinstance(prompt, str) else prompt
+            for prompt in request.prompts
+        ]
         self._check_ids("prompt", (token_id for prompt in encoded for token_id in prompt))
-        return self._start(target, request, *encoded)
+        return encoded
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, param: str, text: str) -> list[int]:
+        self._check_bytes(param, text)
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _check_bytes(self, param: str, *texts: str) -> None:
+        num_bytes = sum(
+            len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+            for text in texts
+        )
+        if num_bytes > self.max_prompt_bytes:
+            raise ContextLengthExceeded(
+                f"{param} has {num_bytes} bytes; the context holds {self.max_model_len} tokens, "
+                f"which is at most {self.max_prompt_bytes} bytes; shorten the prompt",
+                param=param,
+            )
 
     def _check_ids(self, param: str, token_ids: Iterable[int]) -> None:
         num_words = self.base.num_words
@@ -69,10 +97,11 @@ class Inference:
                     param=param,
                 )
 
-    def _start(
-        self, target: Target, request: SamplingFields, *prompts: list[int]
+    def start(
+        self, target: Target, request: SamplingFields, prompts: list[list[int]]
     ) -> list[Generation]:
-        """Submits the sequences of all prompts, or of none."""
+        """One Generation a prompt; submits the sequences of all, or of none. To be called on the
+        event loop that reads them. Raises InvalidPrompt, ContextLengthExceeded or ServerBusy."""
         generations = [self._generation(target, request, prompt_ids) for prompt_ids in prompts]
         self.engine.submit(*(sequence for each in generations for sequence in each.sequences))
         return generations

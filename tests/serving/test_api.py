@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -17,13 +18,17 @@ import httpx
 import openai
 import pytest
 
+from hotswap.registry.bundles.bundle import Bundle
+from hotswap.registry.bundles.transfer import push
 from hotswap.registry.domain.adapters import AdapterVersion
+from hotswap.registry.domain.prompts import PromptFormat
 from hotswap.registry.http.app import assemble, registry_plane
 from hotswap.registry.registry import Registry
 from hotswap.serving.engine.pages import PAGE
 from hotswap.serving.engine.sequence import Batch, NextToken, Sequence
 from hotswap.serving.http.app import Serving
 from hotswap.serving.rendering import render
+from hotswap.serving.requests import inference
 from tests.servers import serving_app
 from tests.serving.conftest import push_adapter
 
@@ -309,6 +314,60 @@ def test_usage_counts_no_token_behind_the_stop_string(
     assert deaf.is_set()
     assert stopped.choices[0].message.content == text[: text.index(stop)]
     assert stopped.usage.completion_tokens == wanted
+
+
+def test_a_prompt_beyond_the_context_is_refused_by_its_bytes(
+    client: openai.OpenAI, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither template nor tokenizer looks at it."""
+    monkeypatch.setattr(inference, "render", lambda *_: pytest.fail("it was rendered"))
+    text = "é" * (serving.inference.max_prompt_bytes // 2 + 1)
+    for ask in (
+        lambda: client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": text}]
+        ),
+        lambda: client.completions.create(model="tiny", prompt=["order", text]),
+    ):
+        with pytest.raises(openai.BadRequestError) as refusal:
+            ask()
+        assert refusal.value.code == "context_length_exceeded"
+        assert refusal.value.param in ("messages", "prompt")
+
+
+def test_templates_and_the_tokenizer_run_off_the_event_loop(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[bool] = []
+
+    def watched(prompt: PromptFormat, messages: list[Any]) -> str:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            on_loop.append(False)
+        else:
+            on_loop.append(True)
+        return render(prompt, messages)
+
+    monkeypatch.setattr(inference, "render", watched)
+    chat(client, "tiny", max_tokens=1)
+    assert on_loop == [False]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1/0 }}", "{{ messages.x.y }}", "{{ [] + {} }}", "{{ range(10**9) | list }}"]
+)
+def test_a_template_that_fails_is_a_bad_request_of_its_adapter(
+    client: openai.OpenAI, registry: Registry, adapter_dirs: list[Path], template: str
+) -> None:
+    bundle = Bundle.read(adapter_dirs[0])
+    prompt = PromptFormat(chat_template=template, end_of_turn="<|im_end|>")
+    manifest = bundle.manifest().model_copy(update={"prompt": prompt})
+    push(registry, "team/bad", bundle, manifest, by="tests", alias="prod")
+    with pytest.raises(openai.BadRequestError) as refusal:
+        chat(client, "team/bad")
+    assert refusal.value.code == "invalid_prompt"
+    assert "team/bad:1" in refusal.value.message
+    assert text_of(client, "tiny", max_tokens=2)
 
 
 def test_more_prompts_than_may_ever_wait_are_a_bad_request(client: openai.OpenAI) -> None:

@@ -179,7 +179,8 @@ class FreshEngine:
                 "max_tokens": max_tokens,
             }
         )
-        generation = self.serving.inference.start_chat(target, request)
+        inference = self.serving.inference
+        (generation,) = inference.start(target, request, inference.chat_ids(target, request))
         text, reason = "", ""
         try:
             async for piece in generation.pieces():
@@ -206,7 +207,8 @@ class FreshEngine:
                 "logprobs": 1,
             }
         )
-        (generation,) = self.serving.inference.start_completion(target, request)
+        inference = self.serving.inference
+        (generation,) = inference.start(target, request, inference.completion_ids(request))
         try:
             async for _ in generation.pieces():
                 pass

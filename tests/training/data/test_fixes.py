@@ -242,7 +242,8 @@ def test_two_normalisers_together_do_what_both_do() -> None:
 
 
 async def prompt_ids_of(engine: FreshEngine, target: Target, request: ChatRequest) -> list[int]:
-    generation = engine.serving.inference.start_chat(target, request)
+    inference = engine.serving.inference
+    (generation,) = inference.start(target, request, inference.chat_ids(target, request))
     generation.close()
     return generation.prompt_ids
 
