@@ -39,14 +39,24 @@ def render(
         )
     except jinja2.TemplateError as error:
         raise InvalidPrompt(
-            f"the chat template refused the messages: {error}", param="messages"
+            f"the chat template refused the messages{_line(error)}: {error}", param="messages"
         ) from error
-    except (Exception, MemoryError) as error:  # a template is a program, and may fail like one
+    except Exception as error:  # a template is a program, and may fail like one
         raise InvalidPrompt(
-            f"the chat template failed on these messages: {type(error).__name__}: {error}; correct "
-            "the template, and push the adapter again",
+            f"the chat template failed on these messages{_line(error)}: {type(error).__name__}: "
+            f"{error}; correct the template, and push the adapter again",
             param="messages",
         ) from error
+
+
+def _line(error: BaseException) -> str:
+    """` in line 3` of the template; nothing when the error came from elsewhere."""
+    number, trace = getattr(error, "lineno", None), error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return "" if number is None else f" in line {number}"
 
 
 @lru_cache(maxsize=256)
@@ -67,4 +77,4 @@ def _compiled(chat_template: str) -> jinja2.Template:
     try:
         return environment.from_string(chat_template)
     except jinja2.TemplateError as error:
-        raise InvalidPrompt(f"the chat template does not compile: {error}") from error
+        raise InvalidPrompt(f"the chat template does not compile{_line(error)}: {error}") from error

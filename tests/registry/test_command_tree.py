@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import click
 import pytest
@@ -74,3 +78,20 @@ def test_an_option_takes_the_same_everywhere(spelling: str, kind: str) -> None:
         if name == spelling:
             kinds[option.type.name].append(path)
     assert list(kinds) == [kind], dict(kinds)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [("hotswap al", "alias"), ("hotswap alias s", "set"), ("hotswap rollback --wh", "--why")],
+)
+def test_a_shell_completes_commands_and_options(words: str, wanted: str) -> None:
+    environment = {
+        **os.environ,
+        "_HOTSWAP_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    command = [str(Path(sys.executable).with_name("hotswap"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"plain,{wanted}"]
+    assert done.stderr == ""

@@ -84,6 +84,21 @@ def test_template_that_does_not_compile_says_why() -> None:
         render(make("{% if %}"), MESSAGES)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "a\nb\n{{ 1/0 }}",
+        "a\nb\n{{ raise_exception('no') }}",
+        "a\nb\n{% if %}",
+        "a\nb\n{{ messages + 1 }}",
+        "{% for m in messages %}\n\n{{ m.content.nothing.at_all }}{% endfor %}",
+    ],
+)
+def test_template_that_fails_names_its_line(template: str) -> None:
+    with refused(InvalidPrompt, "line 3"):
+        render(make(template), MESSAGES)
+
+
 def test_template_cannot_reach_python() -> None:
     with pytest.raises(InvalidPrompt):
         render(make("{{ messages.__class__.__mro__[1].__subclasses__() }}"), MESSAGES)
