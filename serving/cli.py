@@ -17,6 +17,7 @@ from hotswap.registry.settings import RegistrySettings, read_home, read_section
 from hotswap.serving.settings import ServingHome, ServingSettings
 
 if TYPE_CHECKING:
+    from hotswap.registry.domain.access import AccessControl
     from hotswap.registry.domain.protocol import AdapterRegistry
     from hotswap.serving.http.app import Serving
 
@@ -66,7 +67,7 @@ def up(host: str, port: int, **options: object) -> None:
         serving = _start_serving(settings, registry, home, start)
         planes = [registry_plane(registry, registry.delivery(webhooks)), serving.plane()]
         planes += further_planes(serving.plane_host(home))
-        run(assemble(planes, registry.access), host, port, start.finish)
+        run(assemble(planes, _access(registry, settings)), host, port, start.finish)
 
 
 @click.command(epilog="\b\nExample:\n  hotswap serve --registry http://127.0.0.1:8000 --port 8001")
@@ -86,7 +87,14 @@ def serve(location: str | None, host: str, port: int, **options: object) -> None
     with connect(location, client_settings, home) as registry:
         serving = _start_serving(settings, registry, home, start)
         planes = [serving.plane(), *further_planes(serving.plane_host(home))]
-        run(assemble(planes, registry.access), host, port, start.finish)
+        run(assemble(planes, _access(registry, settings)), host, port, start.finish)
+
+
+def _access(registry: AdapterRegistry, settings: ServingSettings) -> AccessControl:
+    """Requests go on while the registry, or the store behind it, does not answer."""
+    from hotswap.serving.aliases.known_access import KnownAccess
+
+    return KnownAccess(registry.access, grace_s=settings.alias_grace_s)
 
 
 def _start_serving(

@@ -106,7 +106,8 @@ class ServingSettings(Settings):
     alias_max_age_s: float = Field(30, ge=0)
     """How long an alias is used without asking the registry, although its events are followed."""
     alias_grace_s: float = Field(600, ge=0)
-    """How long what was known last stays in use when the registry cannot be reached."""
+    """How long what was known last of aliases and tokens stays in use when the registry, or its
+    store, does not answer."""
     max_num_waiting: int = Field(4096, ge=1)
     """Requests that may wait; more are refused with 429."""
 

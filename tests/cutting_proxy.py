@@ -20,12 +20,26 @@ class CuttingProxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self.num_cuts = 0
+        self._flows = threading.Event()
+        self._flows.set()
         self.after_bytes = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def stall(self) -> None:
+        """From now on nothing is carried, and no connection is closed."""
+        self._flows.clear()
+
+    def cut_all(self) -> None:
+        """From now on every connection is reset as soon as it carries anything."""
+        self.num_cuts, self.after_bytes = 1 << 30, 1
+
+    def heal(self) -> None:
+        self.num_cuts = 0
+        self._flows.set()
 
     def close(self) -> None:
         self._listening.close()
@@ -43,6 +57,7 @@ class CuttingProxy:
         num_bytes = 0
         with suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
+                self._flows.wait()
                 sink.sendall(data)
                 num_bytes += len(data)
                 if self._is_cut(num_bytes):

@@ -1,9 +1,9 @@
 """What references mean, as far as this server knows: filled on first use, kept current by events.
 
 While the feed is followed an entry is used without asking, for at most `max_age_s`. Without the
-feed every use asks the registry. When the registry cannot be reached, what was known last stays in
-use for `grace_s` after it was last confirmed: no rollback arrives then, but stopping to answer
-would be worse.
+feed every use asks the registry. When the registry cannot be reached, or takes longer than a second
+to answer, what was known last stays in use for `grace_s` after it was last confirmed: no rollback
+arrives then, but stopping to answer would be worse.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hotswap.registry.domain.digests import Digest
 from hotswap.registry.domain.errors import Unavailable
 from hotswap.registry.domain.event import Event
 from hotswap.registry.domain.protocol import AdapterRegistry
+from hotswap.serving.aliases.deadline import Deadline
 
 MAX_ENTRIES = 65536
 MAX_SERVED = 1000  # a report is sent every few seconds and must stay small
@@ -55,11 +56,13 @@ class VersionTable:
         max_age_s: float,
         grace_s: float,
         now: Callable[[], float] = time.monotonic,
+        deadline: Deadline | None = None,
     ) -> None:
         self._registry = registry
         self._max_age_s = max_age_s
         self._grace_s = grace_s
         self._now = now
+        self._deadline = deadline or Deadline()
         self._lock = threading.Lock()
         self._entries: OrderedDict[AdapterRef, _Entry] = OrderedDict()
         self._is_followed = False
@@ -80,20 +83,15 @@ class VersionTable:
                 if now < entry.ask_at:
                     return entry.pointer
                 entry.ask_at = now + RETRY_S
+        if entry is None or now - entry.confirmed_at > self._grace_s:
+            return self._asked(ref, num_invalidations)
         try:
-            pointer = self._ask(ref)
+            return self._deadline.call(lambda: self._asked(ref, num_invalidations))
         except Unavailable:
-            if entry is None or self._now() - entry.confirmed_at > self._grace_s:
-                raise
             return entry.pointer
         except Exception:
-            if entry is not None:
-                entry.ask_at = now  # it may be gone: nobody may go on with it unasked
+            entry.ask_at = now  # it may be gone: nobody may go on with it unasked
             raise
-        with self._lock:
-            if num_invalidations != self._num_invalidations:
-                return pointer
-            return self._store(ref, pointer, is_used=True)
 
     def apply(self, event: Event) -> None:
         """Take over the alias's move, or the change of a version's state."""
@@ -132,6 +130,14 @@ class VersionTable:
                 if entry.is_used and ref.alias is not None
             )
             return dict(islice(used, MAX_SERVED))
+
+    def _asked(self, ref: AdapterRef, num_invalidations: int) -> ResolvedRef:
+        """What the registry says, kept unless that became worthless while it was asked."""
+        pointer = self._ask(ref)
+        with self._lock:
+            if num_invalidations != self._num_invalidations:
+                return pointer
+            return self._store(ref, pointer, is_used=True)
 
     def _ask(self, ref: AdapterRef) -> ResolvedRef:
         if ref.alias is None:
